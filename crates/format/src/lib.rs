@@ -1,0 +1,23 @@
+//! Every byte that outlives a process: hashes, chunks, xorbs, shards, git objects, log entries.
+//!
+//! Data in, data out. This crate does no input or output, reads no clock and draws no randomness,
+//! and everything it decodes is checked in full before a value exists.
+
+pub mod chunk;
+pub mod codec;
+pub mod error;
+pub mod hash;
+pub mod hash_tree;
+pub mod id;
+pub mod limits;
+pub mod log;
+pub mod manifest;
+pub mod name;
+pub mod object;
+pub mod pack;
+pub mod range;
+pub mod shard;
+pub mod tally;
+pub mod xorb;
+
+pub use error::{Error, ErrorKind, Result};
