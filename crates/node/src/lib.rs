@@ -1,1 +1,20 @@
-//! placeholder
+//! The verbs of one region: who may do what, and what uploading, downloading and changing a repo
+//! mean.
+//!
+//! Nothing here knows HTTP. Dialects (the gateway) and flows between places call these verbs; the
+//! verbs write truth through `ballast-store` and keep its index in step.
+
+pub mod access;
+pub mod account;
+pub mod download;
+pub mod error;
+pub mod hub;
+pub mod pool;
+pub mod repo;
+pub mod state;
+pub mod tally;
+pub mod upload;
+pub mod verify;
+pub mod worker;
+
+pub use error::{Error, Result};
