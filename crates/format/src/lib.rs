@@ -8,6 +8,7 @@ pub mod codec;
 pub mod error;
 pub mod hash;
 pub mod hash_tree;
+mod hex;
 pub mod id;
 pub mod limits;
 pub mod log;
