@@ -254,7 +254,9 @@ pub(crate) fn salted_root(root: &[u8; 32]) -> [u8; 32] {
 
 /// A hash as a number modulo `n`.
 pub(crate) fn modulo(hash: &[u8; 32], n: u64) -> u64 {
-    let last = hash.last_chunk().expect("a hash is longer than eight bytes");
+    let last = hash
+        .last_chunk()
+        .expect("a hash is longer than eight bytes");
     u64::from_le_bytes(*last) % n
 }
 

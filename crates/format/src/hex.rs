@@ -24,18 +24,22 @@ pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Writes two digits for each byte.
-pub(crate) fn write(bytes: &[u8], out: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for part in bytes.chunks(32) {
-        let mut text = [0; 64];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(part) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        let text = &text[..2 * part.len()];
-        out.write_str(str::from_utf8(text).expect("hexadecimal digits are ASCII"))?;
+/// The two digits of each byte.
+pub(crate) fn digits(bytes: &[u8; 32]) -> [u8; 64] {
+    let mut text = [0; 64];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
-    Ok(())
+    text
+}
+
+/// Writes two digits for each of at most 32 bytes.
+pub(crate) fn write(bytes: &[u8], out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut padded = [0; 32];
+    padded[..bytes.len()].copy_from_slice(bytes);
+    let text = digits(&padded);
+    out.write_str(str::from_utf8(&text[..2 * bytes.len()]).expect("hexadecimal digits are ASCII"))
 }
 
 fn digit(byte: u8) -> Option<u8> {

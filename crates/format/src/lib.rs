@@ -22,3 +22,9 @@ pub mod tally;
 pub mod xorb;
 
 pub use error::{Error, ErrorKind, Result};
+
+// The source of testkit's content, not the crate: it depends on this one and on much else.
+#[cfg(test)]
+#[path = "../../testkit/src/content.rs"]
+#[expect(unreachable_pub, reason = "written for another crate")]
+mod content;

@@ -1,1 +1,39 @@
-//! limits.
+//! Every maximum that the formats have, each with its reason.
+//!
+//! Limits on requests and queues belong to whoever serves them; only what bounds a format is here.
+
+/// The smallest chunk, except for the last of a file: an eighth of the target.
+pub const MIN_CHUNK_BYTES: usize = 8192;
+
+/// The size that chunking aims at.
+pub const TARGET_CHUNK_BYTES: usize = 65_536;
+
+/// The largest chunk: twice the target. Clients refuse to read a larger one.
+pub const MAX_CHUNK_BYTES: usize = 131_072;
+
+/// The longest payload of a chunk. Clients refuse to read a longer one; what they write is never
+/// longer than the chunk itself.
+pub const MAX_CHUNK_PAYLOAD_BYTES: usize = 262_144;
+
+/// The most chunks in a xorb. Clients keep chunk numbers in 16 bits and would skip those beyond.
+pub const MAX_XORB_CHUNKS: usize = 8192;
+
+/// The most uncompressed bytes in a xorb: clients buffer as much.
+pub const MAX_XORB_BYTES: usize = 67_108_864;
+
+/// The most serialized bytes of a xorb's chunks: a full one of incompressible chunks, each with
+/// its header of eight bytes.
+pub const MAX_XORB_SERIALIZED_BYTES: usize = MAX_XORB_BYTES + 8 * MAX_XORB_CHUNKS;
+
+/// The longest footer of a xorb: that of the most chunks.
+pub const MAX_XORB_FOOTER_BYTES: usize = 92 + 40 * MAX_XORB_CHUNKS + 4;
+
+/// The longest body of a xorb upload: older clients send a footer behind the chunks.
+pub const MAX_XORB_UPLOAD_BYTES: usize = MAX_XORB_SERIALIZED_BYTES + MAX_XORB_FOOTER_BYTES;
+
+/// The longest shard in an upload: clients merge theirs up to this size and post several beyond.
+pub const MAX_SHARD_BYTES: usize = 67_108_864;
+
+/// The most ranges in one `Range` header. Nobody honest asks for more, and each costs a look at
+/// all others.
+pub const MAX_RANGES: usize = 16;

@@ -1,1 +1,5 @@
-//! placeholder
+//! What tests of the whole workspace share, so that each states its own case only.
+//!
+//! Never a dependency of anything that is shipped.
+
+pub mod content;
