@@ -1,1 +1,46 @@
-//! placeholder
+//! The program: configuration, commands, wiring and shutdown.
+//!
+//! `anyhow` is allowed here and nowhere below: this floor only tells a person what went wrong.
+
+mod args;
+mod client;
+mod command;
+mod config;
+mod output;
+mod serve;
+mod shutdown;
+mod telemetry;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use output::Output;
+
+/// Runs the program with these arguments, the program's name first.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to the parser; it knows which stream each belongs to.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let mut output = Output::standard();
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(&args, &mut output).map(|()| ExitCode::SUCCESS),
+        Command::CheckConfig(args) => command::check_config(&args, &mut output),
+        Command::User(command) => command::user(command, &mut output),
+        Command::Org(command) => command::org(command, &mut output),
+        Command::Token(command) => command::token(command, &mut output),
+        Command::Repo(command) => command::repo(command, &mut output),
+        Command::Verify(args) => command::verify(&args, &mut output),
+    };
+    result.unwrap_or_else(|error| {
+        output.error(&error);
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,335 @@
+//! The command line: what `ballast --help` says, and nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A private model hub that you run yourself.
+///
+/// Start one with `ballast serve`, point `HF_ENDPOINT` at it, and the tools you already have push
+/// and pull models, with chunk-level deduplication.
+#[derive(Debug, Parser)]
+#[command(name = "ballast", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the hub
+    Serve(ServeArgs),
+    /// Read the configuration as `serve` would, and say what is wrong with it
+    CheckConfig(CheckConfigArgs),
+    /// Create, list and disable users
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Create organisations and say who belongs to them
+    #[command(subcommand)]
+    Org(OrgCommand),
+    /// Create, list and revoke access tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// List, create, move and delete repos, and change their settings
+    #[command(subcommand)]
+    Repo(RepoCommand),
+    /// Read and hash again everything that a repo, or the whole hub, refers to
+    ///
+    /// Damage does not stop it: it goes on to the end, names each file that is affected, and exits
+    /// with 1 if it found any.
+    Verify(VerifyArgs),
+}
+
+/// Settings that `serve` and `check-config` take on the command line.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// The configuration file (TOML); every key is in deploy/config.example.toml
+    #[arg(long, env = "BALLAST_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder that holds everything [default: ./ballast-data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The address to listen on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `ballast serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where the settings come from
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `ballast check-config`.
+#[derive(Debug, Args)]
+pub struct CheckConfigArgs {
+    /// Where the settings come from
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a command reaches the hub it administers.
+#[derive(Clone, Debug, Args)]
+pub struct RemoteArgs {
+    /// The hub's address
+    #[arg(long, env = "HF_ENDPOINT", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub endpoint: String,
+    /// An access token; prefer the environment, which other users of the machine can't list
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ballast user …`.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Create a user; give them a token with `ballast token create`
+    Create {
+        /// The user's name, which is also their namespace
+        name: String,
+        /// The name to show
+        #[arg(long, value_name = "TEXT")]
+        fullname: Option<String>,
+        /// An address to show
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
+        /// May administer the hub
+        #[arg(long)]
+        admin: bool,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// List users
+    List {
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Disable a user: all their tokens stop working at once
+    Disable {
+        /// The user's name
+        name: String,
+        /// Let them in again instead
+        #[arg(long)]
+        undo: bool,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+}
+
+/// Who may see a repo.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum VisibilityArg {
+    /// Everybody who may use the hub
+    Public,
+    /// Its owner, or the members of its organisation
+    Private,
+}
+
+impl VisibilityArg {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
+        }
+    }
+}
+
+/// What a member may do in an organisation.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleArg {
+    /// Read private repos
+    Read,
+    /// Read and write repos
+    Write,
+    /// Also create, move and delete repos, and change settings
+    Admin,
+}
+
+impl RoleArg {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// `ballast org …`.
+#[derive(Debug, Subcommand)]
+pub enum OrgCommand {
+    /// Create an organisation; you become its administrator
+    Create {
+        /// The organisation's name, which is also its namespace
+        name: String,
+        /// The name to show
+        #[arg(long, value_name = "TEXT")]
+        fullname: Option<String>,
+        /// Visibility of new repos where the client does not say
+        #[arg(long, value_enum, default_value = "public")]
+        default_visibility: VisibilityArg,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Add a member, or change what a member may do
+    Add {
+        /// The organisation
+        org: String,
+        /// The user
+        user: String,
+        /// What they may do
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Remove a member
+    Remove {
+        /// The organisation
+        org: String,
+        /// The user
+        user: String,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+}
+
+/// `ballast token …`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Create a token; it is shown once
+    Create {
+        /// Whose token
+        #[arg(long, value_name = "NAME")]
+        user: String,
+        /// What it may do
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// What it is for
+        #[arg(long, default_value = "token", value_name = "TEXT")]
+        name: String,
+        /// Only this repo (`ns/name`, `datasets/ns/name`); may be repeated
+        #[arg(long, value_name = "REPO")]
+        repo: Vec<String>,
+        /// Only repos of this user or organisation; may be repeated
+        #[arg(long, value_name = "NAME")]
+        namespace: Vec<String>,
+        /// How long it is good for, such as `12h` or `30days` [default: until revoked]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+        expires: Option<std::time::Duration>,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// List tokens, without their secrets
+    List {
+        /// Only this user's
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Revoke a token at once
+    Revoke {
+        /// The token's id, as `token list` prints it
+        id: String,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+}
+
+/// `ballast repo …`. A repo is `ns/name` for a model, `datasets/ns/name` or `spaces/ns/name`.
+#[derive(Debug, Subcommand)]
+pub enum RepoCommand {
+    /// List the repos that you may see
+    List {
+        /// Only this kind
+        #[arg(long, value_name = "KIND", value_parser = ["model", "dataset", "space"])]
+        kind: Option<String>,
+        /// Only this namespace
+        #[arg(long, value_name = "NAME")]
+        author: Option<String>,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Create a repo
+    Create {
+        /// The repo
+        repo: String,
+        /// Who may see it [default: as its organisation says, else public]
+        #[arg(long, value_enum)]
+        visibility: Option<VisibilityArg>,
+        /// For a space: what runs it
+        #[arg(long, value_name = "SDK")]
+        sdk: Option<String>,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Delete a repo
+    Delete {
+        /// The repo
+        repo: String,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Rename a repo or give it to another namespace; its old name leads to the new one
+    Move {
+        /// The repo
+        from: String,
+        /// Its new name
+        to: String,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Change a repo's settings
+    Settings {
+        /// The repo
+        repo: String,
+        /// Who may see it
+        #[arg(long, value_enum)]
+        visibility: Option<VisibilityArg>,
+        /// Must readers ask for access: no, and get it at once, or wait for a person
+        #[arg(long, value_parser = ["none", "auto", "manual"])]
+        gated: Option<String>,
+        /// A line that describes it
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+}
+
+/// `ballast verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The repo (`ns/name`, `datasets/ns/name`); the whole hub if none is given
+    pub repo: Option<String>,
+    /// The hub
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+}

@@ -1,0 +1,24 @@
+//! One function for each command but `serve`.
+
+mod account;
+mod configuration;
+mod repo;
+mod verify;
+
+pub(crate) use account::{org, token, user};
+pub(crate) use configuration::check_config;
+pub(crate) use repo::repo;
+pub(crate) use verify::verify;
+
+use serde_json::Value;
+
+/// A field of an answer as text for a table; nothing for what is not there.
+fn text(value: &Value, field: &str) -> String {
+    match &value[field] {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,220 @@
+//! Settings: values only, one TOML file, then the environment, then flags.
+//!
+//! Unknown keys are refused wherever they stand. Components (stores, clocks, engines) are built
+//! from these values in `serve.rs` and handed down; no lower crate sees this type.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::args::ConfigArgs;
+
+/// Environment variables that set something begin so.
+const PREFIX: &str = "BALLAST_";
+
+/// Every setting of the program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder that holds everything.
+    pub data: PathBuf,
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The address that clients use, where it is not the one they connect to.
+    pub public_url: String,
+    /// Believe `X-Forwarded-Proto` and `X-Forwarded-Host`; only behind a proxy that sets them.
+    pub trust_forwarded: bool,
+    /// Who gets in.
+    pub access: AccessConfig,
+    /// What the program may use.
+    pub limits: LimitsConfig,
+    /// What it writes to its log.
+    pub log: LogConfig,
+}
+
+/// Who gets in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessConfig {
+    /// May public repos be read without a token?
+    pub anonymous_reading: bool,
+}
+
+/// What the program may use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Memory for cached manifests, footers and trees.
+    pub cache: ByteSize,
+    /// Uploads that may be in flight at once; the next one waits.
+    pub uploads: usize,
+    /// Threads for hashing, chunking and compression; 0 is one for each core.
+    pub threads: usize,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the program writes to its log, which is standard error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug` or `trace`, for single modules too:
+    /// `info,ballast_node=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("./ballast-data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: String::new(),
+            trust_forwarded: false,
+            access: AccessConfig::default(),
+            limits: LimitsConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self { anonymous_reading: true }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { cache: ByteSize::mib(64), uploads: 64, threads: 0 }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Config {
+    /// Reads the file, the environment and the flags, each over the one before.
+    pub fn load(args: &ConfigArgs) -> Result<Self> {
+        let file = match &args.config {
+            None => Table::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the configuration file `{}`", path.display()))
+                .and_then(|text| parse(&text).with_context(|| format!("in `{}`", path.display())))?,
+        };
+        Self::layer(file, std::env::vars(), args)
+    }
+
+    fn layer(
+        mut table: Table,
+        environment: impl Iterator<Item = (String, String)>,
+        args: &ConfigArgs,
+    ) -> Result<Self> {
+        for (name, value) in environment {
+            if let Some(key) = name.strip_prefix(PREFIX).filter(|key| *key != "CONFIG") {
+                set(&mut table, &name, key, &value)?;
+            }
+        }
+        if let Some(data) = &args.data {
+            table.insert("data".to_owned(), Value::String(data.display().to_string()));
+        }
+        if let Some(listen) = args.listen {
+            table.insert("listen".to_owned(), Value::String(listen.to_string()));
+        }
+        let config: Self = Value::Table(table).try_into().map_err(explain)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What types alone can't say.
+    fn check(&self) -> Result<()> {
+        let url = &self.public_url;
+        let has_scheme = url.starts_with("http://") || url.starts_with("https://");
+        if !url.is_empty() && (!has_scheme || url.ends_with('/')) {
+            bail!(
+                "`public_url` is `{url}`\nhint: write scheme and host, without a slash at the end: \
+                 `https://models.example.com`"
+            );
+        }
+        if self.limits.uploads == 0 {
+            bail!("`limits.uploads` is 0\nhint: at least 1; the default is 64");
+        }
+        tracing_subscriber::EnvFilter::try_new(&self.log.level)
+            .with_context(|| format!("`log.level` is `{}`", self.log.level))?;
+        Ok(())
+    }
+
+    /// The settings as a TOML file would give them.
+    pub fn to_toml(&self) -> Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+fn parse(text: &str) -> Result<Table> {
+    let table: Table = text.parse()?;
+    // Parsed to the real type as well, for an error that names the line.
+    toml::from_str::<Config>(text)?;
+    Ok(table)
+}
+
+/// Puts `BALLAST_SECTION_KEY=value` where the file would have it.
+fn set(table: &mut Table, variable: &str, key: &str, text: &str) -> Result<()> {
+    let known = Value::try_from(Config::default())?;
+    let key = key.to_lowercase();
+    let known = known.as_table().context("settings are a table")?;
+    let sections = known.iter().filter_map(|(name, value)| Some((name, value.as_table()?)));
+    for (section, keys) in sections {
+        let Some(inner) = key.strip_prefix(section.as_str()).and_then(|k| k.strip_prefix('_'))
+        else {
+            continue;
+        };
+        if let Some(default) = keys.get(inner) {
+            let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+            let entry = entry.as_table_mut().context("a section is a table")?;
+            entry.insert(inner.to_owned(), like(default, variable, text)?);
+            return Ok(());
+        }
+    }
+    let Some(default) = known.get(&key).filter(|value| !value.is_table()) else {
+        bail!(
+            "unknown setting `{variable}` in the environment\n\
+             hint: `{PREFIX}` and a key of deploy/config.example.toml, such as \
+             `{PREFIX}ACCESS_ANONYMOUS_READING`"
+        );
+    };
+    table.insert(key, like(default, variable, text)?);
+    Ok(())
+}
+
+/// Reads text as the type that the default has.
+fn like(default: &Value, variable: &str, text: &str) -> Result<Value> {
+    let context = || format!("`{variable}` is `{text}`");
+    Ok(match default {
+        Value::Boolean(_) => Value::Boolean(text.parse().with_context(context)?),
+        Value::Integer(_) => Value::Integer(text.parse().with_context(context)?),
+        _ => Value::String(text.to_owned()),
+    })
+}
+
+fn explain(error: toml::de::Error) -> anyhow::Error {
+    anyhow::anyhow!("{}", error.to_string().trim_end())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use super::*;
+
+fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    let owned: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    owned.into_iter()
+}
+
+fn load(file: &str, variables: &[(&str, &str)], args: &ConfigArgs) -> Result<Config> {
+    Config::layer(parse(file)?, environment(variables), args)
+}
+
+#[test]
+fn the_example_shows_every_key_with_its_default() {
+    let example = include_str!("../../../../deploy/config.example.toml");
+    assert_eq!(load(example, &[], &ConfigArgs::default()).unwrap(), Config::default());
+    let keys = |value: &Value| -> Vec<String> {
+        let mut found = Vec::new();
+        for (name, value) in value.as_table().unwrap() {
+            match value.as_table() {
+                Some(section) => found.extend(section.keys().map(|key| format!("{name}.{key}"))),
+                None => found.push(name.clone()),
+            }
+        }
+        found.sort();
+        found
+    };
+    let shown: Table = example.parse().unwrap();
+    assert_eq!(keys(&Value::Table(shown)), keys(&Value::try_from(Config::default()).unwrap()));
+}
+
+#[test]
+fn flags_win_over_the_environment_which_wins_over_the_file() {
+    let file = "data = \"/file\"\nlisten = \"127.0.0.1:1\"\n[limits]\nuploads = 3\n";
+    let variables = [("BALLAST_DATA", "/environment"), ("BALLAST_LIMITS_UPLOADS", "5")];
+    let args = ConfigArgs { data: Some("/flag".into()), ..ConfigArgs::default() };
+    let config = load(file, &variables, &args).unwrap();
+    assert_eq!(config.data, PathBuf::from("/flag"));
+    assert_eq!(config.listen.port(), 1);
+    assert_eq!(config.limits.uploads, 5);
+}
+
+#[test]
+fn sizes_are_written_as_people_write_them() {
+    let config = load("[limits]\ncache = \"1GiB\"\n", &[], &ConfigArgs::default()).unwrap();
+    assert_eq!(config.limits.cache, ByteSize::gib(1));
+}
+
+#[test]
+fn unknown_keys_are_refused_by_name_in_file_and_environment() {
+    for (file, variables) in [
+        ("colour = 1", [("HOME", "/")]),
+        ("[access]\nanonymous = true", [("HOME", "/")]),
+        ("", [("BALLAST_COLOUR", "1")]),
+        ("", [("BALLAST_ACCESS_ANONYMOUS", "true")]),
+        ("", [("BALLAST_ACCESS", "true")]),
+    ] {
+        let error = load(file, &variables, &ConfigArgs::default()).unwrap_err();
+        assert!(format!("{error:#}").contains("unknown"), "{error:#}");
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    for file in [
+        "listen = \"here\"",
+        "public_url = \"models.example.com\"",
+        "public_url = \"https://models.example.com/\"",
+        "[limits]\nuploads = 0",
+        "[limits]\ncache = \"much\"",
+        "[log]\nlevel = \"=\"",
+        "[log]\nformat = \"xml\"",
+    ] {
+        load(file, &[], &ConfigArgs::default()).unwrap_err();
+    }
+    let wrong = [("BALLAST_TRUST_FORWARDED", "perhaps")];
+    assert!(load("", &wrong, &ConfigArgs::default()).is_err());
+}
