@@ -1,0 +1,244 @@
+//! Tests of the store over memory; `tests/backends.rs` runs what depends on the backend.
+
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::env::quick::QuickEnv;
+use crate::keyspace::LogId;
+
+fn store() -> Store {
+    Store::new(Arc::new(InMemory::new()), QuickEnv::shared())
+}
+
+fn small_parts() -> Store {
+    store().with_writing(Writing {
+        part_bytes: 32 * 1024,
+        parts_in_flight: 2,
+    })
+}
+
+fn bytes_of(length: usize) -> Bytes {
+    (0..length)
+        .map(|i| u8::try_from(i % 251).expect("under 251"))
+        .collect()
+}
+
+fn copy(store: &Store) -> Key {
+    store.new_copy(CopyKind::Xorb, [7; 32], 3).into()
+}
+
+#[tokio::test]
+async fn the_second_put_finds_the_first() -> Result<()> {
+    let store = store();
+    let key = Key::LogEntry(LogId::Catalogue, 1);
+    assert_eq!(
+        store.put_absent(&key, Bytes::from_static(b"one")).await?,
+        Put::Stored
+    );
+    assert_eq!(
+        store.put_absent(&key, Bytes::from_static(b"two")).await?,
+        Put::Exists
+    );
+    assert_eq!(store.get(&key, 3).await?, Some(Bytes::from_static(b"one")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_name_of_our_own_may_be_put_again_but_not_with_other_bytes() -> Result<()> {
+    let store = store();
+    let key = copy(&store);
+    store.put_new(&key, Bytes::from_static(b"one")).await?;
+    store.put_new(&key, Bytes::from_static(b"one")).await?;
+    let other = store.put_new(&key, Bytes::from_static(b"two")).await;
+    assert!(matches!(other, Err(Error::Corrupt { .. })));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_absent_or_too_large_is_said_to_be() -> Result<()> {
+    let store = store();
+    let key = copy(&store);
+    assert_eq!(store.get(&key, 10).await?, None);
+    assert_eq!(store.size(&key).await?, None);
+    assert!(matches!(
+        store.get_range(&key, 0..1).await,
+        Err(Error::NotFound { .. })
+    ));
+    assert!(matches!(
+        store.get_tail(&key, 1).await,
+        Err(Error::NotFound { .. })
+    ));
+    store.put_new(&key, bytes_of(11)).await?;
+    assert_eq!(store.size(&key).await?, Some(11));
+    assert!(matches!(
+        store.get(&key, 10).await,
+        Err(Error::TooLarge {
+            size: 11,
+            limit: 10,
+            ..
+        })
+    ));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_range_is_exact_or_an_error() -> Result<()> {
+    let store = store();
+    let key = copy(&store);
+    store.put_new(&key, bytes_of(100)).await?;
+    assert_eq!(
+        store.get_range(&key, 10..30).await?,
+        bytes_of(100).slice(10..30)
+    );
+    assert_eq!(store.get_range(&key, 100..100).await?, Bytes::new());
+    for beyond in [90..101, 100..101, 1000..1001] {
+        let error = store
+            .get_range(&key, beyond)
+            .await
+            .expect_err("beyond the end");
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+    #[expect(clippy::reversed_empty_ranges, reason = "the point of the case")]
+    for senseless in [30..10, 0..u64::MAX] {
+        let error = store
+            .get_range(&key, senseless)
+            .await
+            .expect_err("makes no sense");
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tail_comes_with_the_whole_length() -> Result<()> {
+    let store = store();
+    let key = copy(&store);
+    store.put_new(&key, bytes_of(100)).await?;
+    assert_eq!(
+        store.get_tail(&key, 8).await?,
+        (bytes_of(100).slice(92..), 100)
+    );
+    assert_eq!(store.get_tail(&key, 800).await?, (bytes_of(100), 100));
+    Ok(())
+}
+
+#[tokio::test]
+async fn copies_are_listed_by_hash_and_foreign_objects_are_not() -> Result<()> {
+    let inner = Arc::new(InMemory::new());
+    let store = Store::new(
+        Arc::clone(&inner) as Arc<dyn ObjectStore>,
+        QuickEnv::shared(),
+    );
+    let names: Vec<CopyName> = (0..3)
+        .map(|epoch| store.new_copy(CopyKind::Pack, [9; 32], epoch))
+        .collect();
+    for name in &names {
+        store.put_new(&Key::Copy(*name), bytes_of(5)).await?;
+    }
+    store.put_new(&copy(&store), bytes_of(5)).await?;
+    let foreign = Prefix::CopiesOf(CopyKind::Pack, [9; 32])
+        .path()
+        .join("README");
+    inner
+        .put(&foreign, PutPayload::from_static(b"x"))
+        .await
+        .expect("memory takes it");
+
+    let found = store.copies(CopyKind::Pack, [9; 32]).await?;
+    let mut keys: Vec<Key> = found.iter().map(|listed| listed.key).collect();
+    keys.sort();
+    let mut wanted: Vec<Key> = names.into_iter().map(Key::Copy).collect();
+    wanted.sort();
+    assert_eq!(keys, wanted);
+    assert!(
+        found
+            .iter()
+            .all(|listed| listed.size == 5 && listed.modified_ms > 0)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_sweep_deletes_copies_and_never_a_log() -> Result<()> {
+    let store = store();
+    let key = copy(&store);
+    store.put_new(&key, bytes_of(1)).await?;
+    store.sweep(&key).await?;
+    store.sweep(&key).await?;
+    assert_eq!(store.size(&key).await?, None);
+
+    let entry = Key::LogEntry(LogId::Catalogue, 1);
+    assert!(store.writer(&entry).is_err());
+    store.put_absent(&entry, bytes_of(1)).await?;
+    assert!(matches!(
+        store.sweep(&entry).await,
+        Err(Error::Invalid { .. })
+    ));
+    assert_eq!(store.size(&entry).await?, Some(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_epoch_is_the_last_without_a_gap() -> Result<()> {
+    let store = store();
+    assert_eq!(store.epoch().await?, 0);
+    for epoch in 1..=3 {
+        store.put_absent(&Key::Gc(epoch), Bytes::new()).await?;
+        store.put_absent(&Key::GcDone(epoch), Bytes::new()).await?;
+        assert_eq!(store.epoch().await?, epoch);
+    }
+    let fresh = Store::new(Arc::clone(&store.shared.inner), QuickEnv::shared());
+    assert_eq!(fresh.epoch().await?, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_writer_puts_its_pieces_together_whatever_their_sizes() -> Result<()> {
+    let store = small_parts();
+    let whole = bytes_of(300_000);
+    for piece in [1_000, 16 * 1024, 20_000, 32 * 1024, 70_001, 300_000] {
+        let mut writer = store.writer(&copy(&store))?;
+        let mut rest = whole.clone();
+        while !rest.is_empty() {
+            writer.write(rest.split_to(piece.min(rest.len()))).await?;
+        }
+        let key = *writer.key();
+        assert_eq!(store.size(&key).await?, None, "not visible yet");
+        assert_eq!(writer.finish().await?, 300_000);
+        assert_eq!(
+            store.get(&key, 300_000).await?.as_ref(),
+            Some(&whole),
+            "{piece}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_small_object_and_an_empty_one_go_in_one_piece() -> Result<()> {
+    let store = small_parts();
+    for length in [0, 1, 100, 20_000] {
+        let mut writer = store.writer(&copy(&store))?;
+        for byte in bytes_of(length).chunks(7_000) {
+            writer.write(Bytes::copy_from_slice(byte)).await?;
+        }
+        assert!(!writer.is_in_parts());
+        let key = *writer.key();
+        assert_eq!(writer.finish().await?, length as u64);
+        assert_eq!(store.get(&key, 20_000).await?, Some(bytes_of(length)));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_aborted_or_dropped_writer_leaves_nothing() -> Result<()> {
+    let store = small_parts();
+    let mut aborted = store.writer(&copy(&store))?;
+    aborted.write(bytes_of(100_000)).await?;
+    aborted.abort().await;
+    let mut dropped = store.writer(&copy(&store))?;
+    dropped.write(bytes_of(100_000)).await?;
+    drop(dropped);
+    assert_eq!(store.list(&Prefix::All).count().await, 0);
+    Ok(())
+}
