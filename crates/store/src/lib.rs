@@ -6,8 +6,10 @@
 
 pub mod env;
 pub mod error;
+pub mod index;
 pub mod keyspace;
 pub mod objects;
+pub mod pin;
 
 mod backoff;
 
