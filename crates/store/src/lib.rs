@@ -8,8 +8,10 @@ pub mod env;
 pub mod error;
 pub mod index;
 pub mod keyspace;
+pub mod layer;
 pub mod objects;
 pub mod pin;
+pub mod probe;
 
 mod backoff;
 
