@@ -9,6 +9,7 @@ pub mod error;
 pub mod index;
 pub mod keyspace;
 pub mod layer;
+pub mod local;
 pub mod objects;
 pub mod pin;
 pub mod probe;

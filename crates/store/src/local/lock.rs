@@ -1,0 +1,95 @@
+//! One process at a time.
+//!
+//! The lock is the operating system's, so it ends with the process, however that ends. The file
+//! also says who holds it, for a person, and whether the last holder let go in an orderly way.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+const RELEASED: &str = "released\n";
+
+/// How the process before us ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastStop {
+    /// It let go of the folder itself, or there was none.
+    Clean,
+    /// It may have been in the middle of anything.
+    Unclean,
+}
+
+/// The lock, while it is ours.
+#[derive(Debug)]
+pub(super) struct Held {
+    file: File,
+}
+
+impl Held {
+    pub(super) fn take(folder: &Path) -> Result<(Self, LastStop)> {
+        let path = folder.join("lock");
+        let failed = |error: io::Error| Error::folder(&path, &error);
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        let mut file = file.map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Locked {
+                    path: folder.display().to_string(),
+                    holder: holder(&mut file),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let said = read(&mut file).map_err(failed)?;
+        let clean = said == RELEASED || said.is_empty();
+        // On the disk before the first write: who finds us here later must not believe that we
+        // let go.
+        write(&mut file, &format!("process {}\n", std::process::id())).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        Ok((
+            Self { file },
+            if clean {
+                LastStop::Clean
+            } else {
+                LastStop::Unclean
+            },
+        ))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // If this fails, the next start looks for leftovers that are not there.
+        if let Err(error) = write(&mut self.file, RELEASED) {
+            tracing::debug!(%error, "the lock file does not say that it is free");
+        }
+    }
+}
+
+fn holder(file: &mut File) -> String {
+    match read(file) {
+        Ok(said) if said.starts_with("process ") => said.trim().to_owned(),
+        _ => "another process".to_owned(),
+    }
+}
+
+fn read(file: &mut File) -> io::Result<String> {
+    let mut said = String::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.take(64).read_to_string(&mut said)?;
+    Ok(said)
+}
+
+fn write(file: &mut File, text: &str) -> io::Result<()> {
+    file.seek(SeekFrom::Start(0))?;
+    file.set_len(0)?;
+    file.write_all(text.as_bytes())
+}

@@ -1,0 +1,101 @@
+//! The object store in a folder of this machine.
+//!
+//! One process uses a folder at a time: a disk, other than a remote store, is not shared. What was
+//! acknowledged is on the disk (every write is synced). What a crash left half-written is removed
+//! before anything else happens; it was never visible (Invariant 11).
+
+mod disk;
+mod lock;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+
+use self::disk::Disk;
+use self::lock::Held;
+use crate::error::{Error, Result};
+
+/// Opens object stores on disk.
+#[derive(Debug)]
+pub struct LocalStore;
+
+/// As long as this lives, or the store that was opened with it, no other process can open the
+/// folder.
+#[derive(Debug)]
+pub struct FolderLock {
+    _held: Arc<Held>,
+}
+
+impl LocalStore {
+    /// Opens the store in a folder, and makes it if there is none. Blocks; call it before anything
+    /// is served.
+    pub fn open(folder: &Path) -> Result<(Arc<dyn ObjectStore>, FolderLock)> {
+        let objects = folder.join("objects");
+        make_durably(folder)?;
+        let (held, last_stop) = Held::take(folder)?;
+        make_durably(&objects)?;
+        if last_stop == lock::LastStop::Unclean {
+            let removed = remove_leftovers(&objects)?;
+            if removed > 0 {
+                tracing::info!(removed, "removed what a crash left half-written");
+            }
+        }
+        let files = LocalFileSystem::new_with_prefix(&objects).map_err(|error| Error::Folder {
+            path: objects.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        let held = Arc::new(held);
+        let disk = Disk::new(files.with_fsync(true), Arc::clone(&held));
+        Ok((Arc::new(disk), FolderLock { _held: held }))
+    }
+}
+
+/// Makes a folder whose own entry survives a power cut.
+fn make_durably(folder: &Path) -> Result<()> {
+    let failed = |error| Error::folder(folder, &error);
+    let missing: Vec<&Path> = folder
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .collect();
+    fs::create_dir_all(folder).map_err(failed)?;
+    for made in missing {
+        // The entry of a folder is in the folder above it.
+        let above = made.parent().filter(|path| !path.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        File::open(above)
+            .and_then(|above| above.sync_all())
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Removes files called `name#n`: what was being written when a process died.
+fn remove_leftovers(objects: &Path) -> Result<u64> {
+    let mut removed = 0;
+    let mut folders = vec![objects.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let failed = |error| Error::folder(&folder, &error);
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_type().map_err(failed)?.is_dir() {
+                folders.push(entry.path());
+            } else if is_leftover(&entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path()).map_err(failed)?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+fn is_leftover(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(_, number)| {
+        !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+    })
+}
+
+#[cfg(test)]
+mod tests;
