@@ -37,3 +37,31 @@ pub const MAX_SHARD_BYTES: usize = 67_108_864;
 /// The most ranges in one `Range` header. Nobody honest asks for more, and each costs a look at
 /// all others.
 pub const MAX_RANGES: usize = 16;
+
+/// Characters in one part of a repo's name, as on the public hub.
+pub const MAX_NAME_BYTES: usize = 96;
+
+/// Bytes in a file's path: what every system of today can hold.
+pub const MAX_PATH_BYTES: usize = 1024;
+
+/// Bytes in one part of a path, and in a ref's name: most file systems take no more.
+pub const MAX_PATH_COMPONENT_BYTES: usize = 255;
+
+/// Parts of a path: deeper trees are made to hurt, not to be read.
+pub const MAX_PATH_DEPTH: usize = 64;
+
+/// Bytes of a log entry: it is one put, never a multipart upload, so that it is there or not.
+pub const MAX_ENTRY_BYTES: usize = 5_000_000;
+
+/// Changes that one log entry may make.
+pub const MAX_ENTRY_CHANGES: usize = 10_000;
+
+/// Bytes of a pack's directory: 25,000 operations of a commit and the trees they touch need a
+/// tenth of it.
+pub const MAX_PACK_DIRECTORY_BYTES: usize = 64 << 20;
+
+/// Bytes of one file's manifest: a shard upload holds 48 bytes for each term and is limited itself.
+pub const MAX_MANIFEST_BYTES: usize = 80 << 20;
+
+/// Files that one shard may register.
+pub const MAX_MANIFESTS: usize = 500_000;

@@ -1,1 +1,115 @@
-//! log.
+//! One entry of a log: who changed what, after which entry, knowing which gc epoch.
+//!
+//! There are three logs: the catalogue of repos, the accounts, and one for each repo. They differ
+//! in what a change is; everything around it is the same. An entry is named by its number, and
+//! proves its place by the hash of the entry before it. Layout: `docs/formats/log-entry.md`.
+
+mod accounts;
+mod catalogue;
+mod repo;
+
+pub use accounts::{AccountChange, Role, ScopeEntity, TokenRole, TokenScope};
+pub use catalogue::{AccessStatus, CatalogueChange, Gating, Visibility};
+pub use repo::{PullRequestStatus, RepoChange};
+
+use crate::codec::{Decoder, Encoder};
+use crate::error::{Error, Result};
+use crate::hash::EntryHash;
+use crate::id::{OperationId, UserId};
+use crate::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_CHANGES};
+
+const WHAT: &str = "log entry";
+const MAGIC: &[u8; 8] = b"BLSTLOGE";
+const VERSION: u16 = 1;
+
+/// What can happen in a log of one kind.
+pub trait Change: Sized {
+    /// Which kind of log it belongs to; an entry of another kind does not decode.
+    const LOG: u8;
+
+    /// Writes the change.
+    fn encode(&self, encoder: &mut Encoder);
+
+    /// Reads a change.
+    fn decode(decoder: &mut Decoder<'_>) -> Result<Self>;
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<C> {
+    /// Drawn by the writer for this change: how it recognises its own entry after a lost answer.
+    pub operation: OperationId,
+    /// The entry before this one; zero for the first.
+    pub previous: EntryHash,
+    /// The newest gc epoch that the writer had read.
+    pub epoch: u64,
+    /// The home's term: raised when a repo's home region changes.
+    pub term: u64,
+    /// When, in unix milliseconds by the writer's clock. Nothing depends on it.
+    pub time_ms: u64,
+    /// On whose behalf; nobody's for what the hub does by itself.
+    pub author: Option<UserId>,
+    /// What changed, in order, all of it or nothing.
+    pub changes: Vec<C>,
+}
+
+impl<C: Change> Entry<C> {
+    /// The stored bytes.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut encoder = Encoder::new();
+        encoder.array(MAGIC);
+        encoder.u16(VERSION);
+        encoder.u8(C::LOG);
+        encoder.array(self.operation.as_bytes());
+        encoder.array(self.previous.as_bytes());
+        encoder.u64(self.epoch);
+        encoder.u64(self.term);
+        encoder.u64(self.time_ms);
+        encoder.option(self.author.as_ref(), |encoder, author| encoder.array(author.as_bytes()));
+        encoder.list(&self.changes, |encoder, change| change.encode(encoder));
+        check("log entry's changes", self.changes.len(), MAX_ENTRY_CHANGES)?;
+        check(WHAT, encoder.len(), MAX_ENTRY_BYTES)?;
+        Ok(encoder.finish())
+    }
+
+    /// Reads stored bytes: all of them, and nothing but an entry of this kind of log.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        check(WHAT, bytes.len(), MAX_ENTRY_BYTES)?;
+        let mut decoder = Decoder::new(WHAT, bytes);
+        if &decoder.array::<8>()? != MAGIC {
+            return Err(decoder.malformed("it does not begin as one"));
+        }
+        let version = decoder.u16()?;
+        if version != VERSION {
+            return Err(Error::UnknownVersion { what: WHAT, version: u64::from(version) });
+        }
+        let log = decoder.u8()?;
+        if log != C::LOG {
+            return Err(decoder.malformed(format!("it is of a log of kind {log}")));
+        }
+        let entry = Self {
+            operation: OperationId::from_bytes(decoder.array()?),
+            previous: EntryHash::from_bytes(decoder.array()?),
+            epoch: decoder.u64()?,
+            term: decoder.u64()?,
+            time_ms: decoder.u64()?,
+            author: decoder.option(|decoder| Ok(UserId::from_bytes(decoder.array()?)))?,
+            changes: decoder.list(1, C::decode)?,
+        };
+        check("log entry's changes", entry.changes.len(), MAX_ENTRY_CHANGES)?;
+        decoder.finish()?;
+        Ok(entry)
+    }
+}
+
+fn check(what: &'static str, size: usize, limit: usize) -> Result<()> {
+    if size > limit {
+        return Err(Error::TooLarge { what, size: size as u64, limit: limit as u64 });
+    }
+    Ok(())
+}
+
+/// An unknown tag: the entry was written by a later program, or is no entry.
+fn unknown<T>(decoder: &Decoder<'_>, what: &str, tag: u8) -> Result<T> {
+    Err(decoder.malformed(format!("{tag} is no {what}")))
+}

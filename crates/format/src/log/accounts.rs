@@ -1,0 +1,303 @@
+//! What can happen to accounts: users, organisations, memberships and tokens.
+
+use super::{Change, Visibility, unknown};
+use crate::codec::{Decoder, Encoder};
+use crate::error::Result;
+use crate::id::{OrgId, TokenId, UserId};
+use crate::name::{Namespace, RepoKind, RepoName};
+
+/// What somebody may do; each includes the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Read.
+    Read,
+    /// Also write.
+    Write,
+    /// Also create, move, delete, and change settings.
+    Admin,
+}
+
+impl Role {
+    fn encode(self, to: &mut Encoder) {
+        to.u8(match self {
+            Self::Read => 0,
+            Self::Write => 1,
+            Self::Admin => 2,
+        });
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self> {
+        match from.u8()? {
+            0 => Ok(Self::Read),
+            1 => Ok(Self::Write),
+            2 => Ok(Self::Admin),
+            byte => unknown(from, "role", byte),
+        }
+    }
+}
+
+/// What a fine-grained token's scope is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScopeEntity {
+    /// One repo, by its name.
+    Repo {
+        /// What it holds.
+        kind: RepoKind,
+        /// Its name.
+        name: RepoName,
+    },
+    /// All repos of a user or an organisation.
+    Namespace(Namespace),
+}
+
+/// What a fine-grained token may do, and with what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenScope {
+    /// With what.
+    pub entity: ScopeEntity,
+    /// What.
+    pub role: Role,
+}
+
+/// What a token may do of what its user may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenRole {
+    /// Read.
+    Read,
+    /// Everything.
+    Write,
+    /// What its scopes say.
+    FineGrained {
+        /// The scopes.
+        scopes: Vec<TokenScope>,
+    },
+}
+
+/// One change of the accounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountChange {
+    /// A user was created.
+    UserCreated {
+        /// Their name for ever.
+        id: UserId,
+        /// The name they are known by, and their namespace.
+        name: Namespace,
+        /// The name to show.
+        fullname: String,
+        /// An address to show.
+        email: Option<String>,
+        /// Whether they administer the hub.
+        admin: bool,
+    },
+    /// A user changed; what is absent stayed as it was.
+    UserChanged {
+        /// Who.
+        id: UserId,
+        /// The name to show.
+        fullname: Option<String>,
+        /// An address to show.
+        email: Option<String>,
+        /// Whether they administer the hub.
+        admin: Option<bool>,
+        /// Whether they are shut out.
+        disabled: Option<bool>,
+    },
+    /// An organisation was created.
+    OrgCreated {
+        /// Its name for ever.
+        id: OrgId,
+        /// The name it is known by, and its namespace.
+        name: Namespace,
+        /// The name to show.
+        fullname: String,
+        /// Who may see its new repos where the client does not say.
+        default_visibility: Visibility,
+    },
+    /// An organisation changed; what is absent stayed as it was.
+    OrgChanged {
+        /// Which.
+        id: OrgId,
+        /// The name to show.
+        fullname: Option<String>,
+        /// Who may see its new repos where the client does not say.
+        default_visibility: Option<Visibility>,
+    },
+    /// Somebody became, or is no more, a member.
+    MemberSet {
+        /// Of what.
+        org: OrgId,
+        /// Who.
+        user: UserId,
+        /// What they may do; nothing: they are out.
+        role: Option<Role>,
+    },
+    /// A token was made.
+    TokenCreated {
+        /// Its name for ever.
+        id: TokenId,
+        /// Whose it is.
+        user: UserId,
+        /// What it is for.
+        name: String,
+        /// A keyed hash of its secret, which is stored nowhere.
+        hash: [u8; 32],
+        /// What it may do.
+        role: TokenRole,
+        /// When it ends, in unix milliseconds.
+        expires_ms: Option<u64>,
+    },
+    /// A token was revoked.
+    TokenRevoked {
+        /// Which.
+        id: TokenId,
+    },
+}
+
+impl Change for AccountChange {
+    const LOG: u8 = 2;
+
+    fn encode(&self, to: &mut Encoder) {
+        match self {
+            Self::UserCreated { id, name, fullname, email, admin } => {
+                to.u8(0);
+                to.array(id.as_bytes());
+                to.str(name.as_str());
+                to.str(fullname);
+                to.option(email.as_ref(), |to, email| to.str(email));
+                to.bool(*admin);
+            }
+            Self::UserChanged { id, fullname, email, admin, disabled } => {
+                to.u8(1);
+                to.array(id.as_bytes());
+                to.option(fullname.as_ref(), |to, text| to.str(text));
+                to.option(email.as_ref(), |to, text| to.str(text));
+                to.option(admin.as_ref(), |to, flag| to.bool(*flag));
+                to.option(disabled.as_ref(), |to, flag| to.bool(*flag));
+            }
+            Self::OrgCreated { id, name, fullname, default_visibility } => {
+                to.u8(2);
+                to.array(id.as_bytes());
+                to.str(name.as_str());
+                to.str(fullname);
+                default_visibility.encode(to);
+            }
+            Self::OrgChanged { id, fullname, default_visibility } => {
+                to.u8(3);
+                to.array(id.as_bytes());
+                to.option(fullname.as_ref(), |to, text| to.str(text));
+                to.option(default_visibility.as_ref(), |to, visibility| visibility.encode(to));
+            }
+            Self::MemberSet { org, user, role } => {
+                to.u8(4);
+                to.array(org.as_bytes());
+                to.array(user.as_bytes());
+                to.option(role.as_ref(), |to, role| role.encode(to));
+            }
+            Self::TokenCreated { id, user, name, hash, role, expires_ms } => {
+                to.u8(5);
+                to.array(id.as_bytes());
+                to.array(user.as_bytes());
+                to.str(name);
+                to.array(hash);
+                encode_token_role(role, to);
+                to.option(expires_ms.as_ref(), |to, time| to.u64(*time));
+            }
+            Self::TokenRevoked { id } => {
+                to.u8(6);
+                to.array(id.as_bytes());
+            }
+        }
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self> {
+        Ok(match from.u8()? {
+            0 => Self::UserCreated {
+                id: UserId::from_bytes(from.array()?),
+                name: from.str()?.parse()?,
+                fullname: text(from)?,
+                email: from.option(text)?,
+                admin: from.bool()?,
+            },
+            1 => Self::UserChanged {
+                id: UserId::from_bytes(from.array()?),
+                fullname: from.option(text)?,
+                email: from.option(text)?,
+                admin: from.option(Decoder::bool)?,
+                disabled: from.option(Decoder::bool)?,
+            },
+            2 => Self::OrgCreated {
+                id: OrgId::from_bytes(from.array()?),
+                name: from.str()?.parse()?,
+                fullname: text(from)?,
+                default_visibility: Visibility::decode(from)?,
+            },
+            3 => Self::OrgChanged {
+                id: OrgId::from_bytes(from.array()?),
+                fullname: from.option(text)?,
+                default_visibility: from.option(Visibility::decode)?,
+            },
+            4 => Self::MemberSet {
+                org: OrgId::from_bytes(from.array()?),
+                user: UserId::from_bytes(from.array()?),
+                role: from.option(Role::decode)?,
+            },
+            5 => Self::TokenCreated {
+                id: TokenId::from_bytes(from.array()?),
+                user: UserId::from_bytes(from.array()?),
+                name: text(from)?,
+                hash: from.array()?,
+                role: decode_token_role(from)?,
+                expires_ms: from.option(Decoder::u64)?,
+            },
+            6 => Self::TokenRevoked { id: TokenId::from_bytes(from.array()?) },
+            tag => return unknown(from, "change of the accounts", tag),
+        })
+    }
+}
+
+fn text(from: &mut Decoder<'_>) -> Result<String> {
+    Ok(from.str()?.to_owned())
+}
+
+fn encode_token_role(role: &TokenRole, to: &mut Encoder) {
+    match role {
+        TokenRole::Read => to.u8(0),
+        TokenRole::Write => to.u8(1),
+        TokenRole::FineGrained { scopes } => {
+            to.u8(2);
+            to.list(scopes, |to, scope| {
+                match &scope.entity {
+                    ScopeEntity::Namespace(name) => {
+                        to.u8(0);
+                        to.str(name.as_str());
+                    }
+                    ScopeEntity::Repo { kind, name } => {
+                        to.u8(1 + kind.to_byte());
+                        to.str(&name.to_string());
+                    }
+                }
+                scope.role.encode(to);
+            });
+        }
+    }
+}
+
+fn decode_token_role(from: &mut Decoder<'_>) -> Result<TokenRole> {
+    match from.u8()? {
+        0 => Ok(TokenRole::Read),
+        1 => Ok(TokenRole::Write),
+        2 => Ok(TokenRole::FineGrained { scopes: from.list(6, scope)? }),
+        byte => unknown(from, "role of a token", byte),
+    }
+}
+
+fn scope(from: &mut Decoder<'_>) -> Result<TokenScope> {
+    let entity = match from.u8()? {
+        0 => ScopeEntity::Namespace(from.str()?.parse()?),
+        byte => match RepoKind::from_byte(byte - 1) {
+            Some(kind) => ScopeEntity::Repo { kind, name: from.str()?.parse()? },
+            None => return unknown(from, "scope of a token", byte),
+        },
+    };
+    Ok(TokenScope { entity, role: Role::decode(from)? })
+}

@@ -1,0 +1,267 @@
+//! What can happen in the catalogue: which repos there are, and who may see and likes them.
+
+use super::{Change, unknown};
+use crate::codec::{Decoder, Encoder};
+use crate::error::Result;
+use crate::id::{RepoId, UserId};
+use crate::name::{RepoKind, RepoName};
+
+/// Who may see a repo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// Everybody who may use the hub.
+    Public,
+    /// Who has a right to it.
+    Private,
+}
+
+impl Visibility {
+    pub(super) fn encode(self, to: &mut Encoder) {
+        to.bool(self == Self::Private);
+    }
+
+    pub(super) fn decode(from: &mut Decoder<'_>) -> Result<Self> {
+        Ok(if from.bool()? { Self::Private } else { Self::Public })
+    }
+}
+
+/// Whether readers must ask before they get a repo's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gating {
+    /// No.
+    None,
+    /// Yes, and who asks is let in.
+    Automatic,
+    /// Yes, and a person decides.
+    Manual,
+}
+
+/// What came of a request for access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessStatus {
+    /// Nobody has decided.
+    Pending,
+    /// Let in.
+    Accepted,
+    /// Refused.
+    Rejected,
+}
+
+/// One change of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogueChange {
+    /// A repo was created.
+    RepoCreated {
+        /// Its name for ever.
+        id: RepoId,
+        /// What it holds.
+        kind: RepoKind,
+        /// Its name for now.
+        name: RepoName,
+        /// Who may see it.
+        visibility: Visibility,
+        /// Who created it.
+        creator: UserId,
+        /// For a space: what runs it.
+        sdk: Option<String>,
+    },
+    /// A repo got another name.
+    RepoMoved {
+        /// Which.
+        id: RepoId,
+        /// Its new name; the old one leads to it.
+        to: RepoName,
+    },
+    /// A repo was deleted; its log stays.
+    RepoDeleted {
+        /// Which.
+        id: RepoId,
+    },
+    /// Settings of a repo changed; what is absent stayed as it was.
+    RepoSettings {
+        /// Which.
+        id: RepoId,
+        /// Who may see it.
+        visibility: Option<Visibility>,
+        /// Whether readers must ask.
+        gating: Option<Gating>,
+        /// A line about it.
+        description: Option<String>,
+        /// Whether nobody may open discussions.
+        discussions_disabled: Option<bool>,
+        /// Whether an administrator has closed it.
+        disabled: Option<bool>,
+    },
+    /// Somebody likes a repo.
+    Liked {
+        /// Which.
+        id: RepoId,
+        /// Who.
+        user: UserId,
+    },
+    /// Somebody likes a repo no more.
+    Unliked {
+        /// Which.
+        id: RepoId,
+        /// Who.
+        user: UserId,
+    },
+    /// Somebody asks for a gated repo's files.
+    AccessRequested {
+        /// Which repo.
+        id: RepoId,
+        /// Who.
+        user: UserId,
+        /// What they filled in: a JSON object.
+        fields: String,
+    },
+    /// Somebody's request was decided, or they were let in without one.
+    AccessDecided {
+        /// Which repo.
+        id: RepoId,
+        /// Who asked.
+        user: UserId,
+        /// How.
+        status: AccessStatus,
+        /// Why, for a refusal.
+        reason: Option<String>,
+    },
+}
+
+impl Change for CatalogueChange {
+    const LOG: u8 = 1;
+
+    fn encode(&self, to: &mut Encoder) {
+        match self {
+            Self::RepoCreated { id, kind, name, visibility, creator, sdk } => {
+                to.u8(0);
+                to.array(id.as_bytes());
+                to.u8(kind.to_byte());
+                to.str(&name.to_string());
+                visibility.encode(to);
+                to.array(creator.as_bytes());
+                to.option(sdk.as_ref(), |to, sdk| to.str(sdk));
+            }
+            Self::RepoMoved { id, to: name } => {
+                to.u8(1);
+                to.array(id.as_bytes());
+                to.str(&name.to_string());
+            }
+            Self::RepoDeleted { id } => {
+                to.u8(2);
+                to.array(id.as_bytes());
+            }
+            Self::RepoSettings {
+                id,
+                visibility,
+                gating,
+                description,
+                discussions_disabled,
+                disabled,
+            } => {
+                to.u8(3);
+                to.array(id.as_bytes());
+                to.option(visibility.as_ref(), |to, visibility| visibility.encode(to));
+                to.option(gating.as_ref(), |to, gating| to.u8(gating_byte(*gating)));
+                to.option(description.as_ref(), |to, text| to.str(text));
+                to.option(discussions_disabled.as_ref(), |to, flag| to.bool(*flag));
+                to.option(disabled.as_ref(), |to, flag| to.bool(*flag));
+            }
+            Self::Liked { id, user } => person(to, 4, id, user),
+            Self::Unliked { id, user } => person(to, 5, id, user),
+            Self::AccessRequested { id, user, fields } => {
+                person(to, 6, id, user);
+                to.str(fields);
+            }
+            Self::AccessDecided { id, user, status, reason } => {
+                person(to, 7, id, user);
+                to.u8(status_byte(*status));
+                to.option(reason.as_ref(), |to, reason| to.str(reason));
+            }
+        }
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self> {
+        let tag = from.u8()?;
+        let id = RepoId::from_bytes(from.array()?);
+        Ok(match tag {
+            0 => Self::RepoCreated {
+                id,
+                kind: kind(from)?,
+                name: from.str()?.parse()?,
+                visibility: Visibility::decode(from)?,
+                creator: user(from)?,
+                sdk: from.option(|from| Ok(from.str()?.to_owned()))?,
+            },
+            1 => Self::RepoMoved { id, to: from.str()?.parse()? },
+            2 => Self::RepoDeleted { id },
+            3 => Self::RepoSettings {
+                id,
+                visibility: from.option(Visibility::decode)?,
+                gating: from.option(gating)?,
+                description: from.option(|from| Ok(from.str()?.to_owned()))?,
+                discussions_disabled: from.option(Decoder::bool)?,
+                disabled: from.option(Decoder::bool)?,
+            },
+            4 => Self::Liked { id, user: user(from)? },
+            5 => Self::Unliked { id, user: user(from)? },
+            6 => Self::AccessRequested { id, user: user(from)?, fields: from.str()?.to_owned() },
+            7 => Self::AccessDecided {
+                id,
+                user: user(from)?,
+                status: status(from)?,
+                reason: from.option(|from| Ok(from.str()?.to_owned()))?,
+            },
+            tag => return unknown(from, "change of the catalogue", tag),
+        })
+    }
+}
+
+fn person(to: &mut Encoder, tag: u8, id: &RepoId, user: &UserId) {
+    to.u8(tag);
+    to.array(id.as_bytes());
+    to.array(user.as_bytes());
+}
+
+fn user(from: &mut Decoder<'_>) -> Result<UserId> {
+    Ok(UserId::from_bytes(from.array()?))
+}
+
+fn kind(from: &mut Decoder<'_>) -> Result<RepoKind> {
+    let byte = from.u8()?;
+    RepoKind::from_byte(byte).map_or_else(|| unknown(from, "kind of repo", byte), Ok)
+}
+
+fn gating_byte(gating: Gating) -> u8 {
+    match gating {
+        Gating::None => 0,
+        Gating::Automatic => 1,
+        Gating::Manual => 2,
+    }
+}
+
+fn gating(from: &mut Decoder<'_>) -> Result<Gating> {
+    match from.u8()? {
+        0 => Ok(Gating::None),
+        1 => Ok(Gating::Automatic),
+        2 => Ok(Gating::Manual),
+        byte => unknown(from, "gating", byte),
+    }
+}
+
+fn status_byte(status: AccessStatus) -> u8 {
+    match status {
+        AccessStatus::Pending => 0,
+        AccessStatus::Accepted => 1,
+        AccessStatus::Rejected => 2,
+    }
+}
+
+fn status(from: &mut Decoder<'_>) -> Result<AccessStatus> {
+    match from.u8()? {
+        0 => Ok(AccessStatus::Pending),
+        1 => Ok(AccessStatus::Accepted),
+        2 => Ok(AccessStatus::Rejected),
+        byte => unknown(from, "status of a request", byte),
+    }
+}
