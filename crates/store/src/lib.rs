@@ -13,6 +13,7 @@ pub mod local;
 pub mod objects;
 pub mod pin;
 pub mod probe;
+pub mod reflog;
 
 mod backoff;
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::handle::IndexHandle;
 use super::schema::SCHEMA;
-use super::sled::Sled;
+use super::sled as engine;
 use crate::error::{Error, Result};
 
 /// What was found in the folder.
@@ -136,7 +136,7 @@ fn open_engine(folder: &Path) -> Result<Arc<dyn super::Index>> {
     let opening = std::thread::Builder::new()
         .name("index-open".into())
         .spawn(move || {
-            catch_unwind(AssertUnwindSafe(|| Sled::open(&path)))
+            catch_unwind(AssertUnwindSafe(|| engine::Sled::open(&path)))
                 .unwrap_or_else(|_| Err(Error::index("its engine panicked while opening")))
         });
     let opened = opening

@@ -6,6 +6,7 @@
 
 use ballast_format::hash::{ChunkHash, FileHash, ObjectHash, Sha256, XorbHash};
 use ballast_format::id::{RepoId, UserId};
+use ballast_format::object::{ObjectKind, Pointer};
 
 use crate::error::{Error, Result};
 use crate::keyspace::{CopyKind, CopyName, LogId};
@@ -188,6 +189,60 @@ pub fn read_number(row: &[u8]) -> Result<u64> {
     let number = fields.u64()?;
     fields.end()?;
     Ok(number)
+}
+
+/// Where a git object of a repo is: a range of a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectRow {
+    /// The pack.
+    pub pack: CopyName,
+    /// Where its content begins in the pack.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u64,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// The large file that it stands for, if it does.
+    pub pointer: Option<Pointer>,
+}
+
+impl ObjectRow {
+    /// The value in the index.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut row = join(&[
+            &self.pack.to_bytes(),
+            &self.offset.to_be_bytes(),
+            &self.length.to_be_bytes(),
+            &[self.kind.to_byte()],
+        ]);
+        if let Some(pointer) = &self.pointer {
+            row.extend_from_slice(pointer.sha256.as_bytes());
+            row.extend_from_slice(&pointer.size.to_be_bytes());
+        }
+        row
+    }
+
+    /// The mirror of [`ObjectRow::encode`].
+    pub fn decode(row: &[u8]) -> Result<Self> {
+        let mut fields = Fields::of("object row", row);
+        let (pack, offset, length) = (fields.copy_name()?, fields.u64()?, fields.u64()?);
+        let kind = ObjectKind::from_byte(fields.u8()?).ok_or_else(|| malformed("object row"))?;
+        let pointer = match fields.rest.is_empty() {
+            true => None,
+            false => Some(Pointer {
+                sha256: Sha256::from_bytes(fields.array()?),
+                size: fields.u64()?,
+            }),
+        };
+        fields.end()?;
+        Ok(Self {
+            pack,
+            offset,
+            length,
+            kind,
+            pointer,
+        })
+    }
 }
 
 /// A large file of a repo.

@@ -53,17 +53,18 @@ impl Disk {
     }
 
     /// After a failed write the name may be visible all the same. Make sure that what can be read
-    /// back is also on the disk, or believe nothing any more.
+    /// back is also on the disk, or say that nothing is to be believed any more.
     async fn settle<T>(&self, path: &Path, done: Result<T>) -> Result<T> {
-        if let Err(error) = &done {
-            if self.health.note(error) {
-                let file = self.files.path_to_filesystem(path)?;
-                if on_disk_thread(move || sync_entry(&file)).await.is_err() {
-                    self.health.fail();
-                }
-            }
-        } else {
+        let Err(error) = &done else {
             self.health.recover();
+            return done;
+        };
+        if self.health.note(error) {
+            let file = self.files.path_to_filesystem(path)?;
+            if on_disk_thread(move || sync_entry(&file)).await.is_err() {
+                self.health.fail();
+            }
+            self.health.check()?;
         }
         done
     }
@@ -86,10 +87,12 @@ impl Health {
     }
 
     fn recover(&self) {
-        let once = self
+        // Less than all failures are forgiven; whether there was one to forgive does not matter.
+        let _ = self
             .failures
-            .compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire);
-        drop(once);
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |failures| {
+                (failures < FAILURES).then_some(0)
+            });
     }
 
     fn fail(&self) {

@@ -29,6 +29,12 @@ proptest! {
         prop_assert_eq!(FileRow::decode(&row.encode()).expect("own row"), row);
         let row = ManifestRow { shard, offset: time_ms, length, size, sha256 };
         prop_assert_eq!(ManifestRow::decode(&row.encode()).expect("own row"), row);
+        for kind in [ObjectKind::Blob, ObjectKind::Tree, ObjectKind::Commit] {
+            for pointer in [None, Some(Pointer { sha256, size: time_ms })] {
+                let row = ObjectRow { pack: shard, offset: size, length: time_ms, kind, pointer };
+                prop_assert_eq!(ObjectRow::decode(&row.encode()).expect("own row"), row);
+            }
+        }
         let row = UploadRow { file, size, time_ms };
         prop_assert_eq!(UploadRow::decode(&row.encode()).expect("own row"), row);
         let xorb = XorbHash::from_bytes(b);
@@ -70,6 +76,9 @@ proptest! {
     #[test]
     fn noise_is_an_error_or_a_row_and_never_a_panic(noise: Vec<u8>) {
         if let Ok(row) = FileRow::decode(&noise) {
+            prop_assert_eq!(row.encode(), noise.clone());
+        }
+        if let Ok(row) = ObjectRow::decode(&noise) {
             prop_assert_eq!(row.encode(), noise.clone());
         }
         if let Ok(row) = ManifestRow::decode(&noise) {

@@ -1,0 +1,117 @@
+//! Reading a log: in order, checking each link.
+
+use ballast_format::hash::EntryHash;
+use ballast_format::limits::MAX_ENTRY_BYTES;
+use ballast_format::log::{Change, Entry};
+use bytes::Bytes;
+use futures_util::stream::{FuturesOrdered, StreamExt};
+
+use super::{Log, Stored, Tail};
+use crate::error::{Error, Result};
+use crate::keyspace::Key;
+
+/// The most entries that one call returns.
+const PAGE: usize = 256;
+
+/// The most entries that are asked for at once. It begins with one, since most who ask have read
+/// all there is.
+const READ_AHEAD: u64 = 16;
+
+impl Log {
+    /// Reads one entry. `None`: the number is not taken yet. Only its form is checked; its place in
+    /// the chain is checked by those who read on from a tail.
+    pub async fn read<C: Change>(&self, number: u64) -> Result<Option<Stored<C>>> {
+        let key = self.key(number);
+        match self.read_bytes(&key).await? {
+            Some(bytes) => decode(&key, number, bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next entries behind a tail, in order; none if the tail is the end. A page may be cut
+    /// anywhere: read on from its last entry until a page is empty.
+    pub async fn read_after<C: Change>(&self, tail: &Tail) -> Result<Vec<Stored<C>>> {
+        let mut page: Vec<Stored<C>> = Vec::new();
+        let mut last = *tail;
+        let mut ahead = 1;
+        while page.len() < PAGE {
+            let (first, _) = self.next(&last)?;
+            let numbers = first..=first.saturating_add(ahead - 1);
+            let mut answers: FuturesOrdered<_> =
+                numbers.map(|number| self.read::<C>(number)).collect();
+            while let Some(answer) = answers.next().await {
+                let Some(stored) = answer? else {
+                    self.check_end(last, answers).await?;
+                    return Ok(page);
+                };
+                check_link(&self.key(stored.tail.number), &last, &stored)?;
+                last = stored.tail;
+                page.push(stored);
+            }
+            ahead = (ahead * 2).min(READ_AHEAD);
+        }
+        Ok(page)
+    }
+
+    /// A number is absent: is it the end, or is an entry missing? Somebody may have appended
+    /// between the answers, so look again before calling it damage.
+    async fn check_end<C, F>(&self, last: Tail, mut behind: FuturesOrdered<F>) -> Result<()>
+    where
+        F: Future<Output = Result<Option<Stored<C>>>>,
+    {
+        while let Some(answer) = behind.next().await {
+            if !matches!(answer, Ok(Some(_))) {
+                continue;
+            }
+            let (_, key) = self.next(&last)?;
+            return match self.read_bytes(&key).await? {
+                Some(_) => Ok(()),
+                None => Err(Error::corrupt(
+                    key,
+                    "it is missing, and a later entry is there",
+                )),
+            };
+        }
+        Ok(())
+    }
+
+    pub(super) async fn read_bytes(&self, key: &Key) -> Result<Option<Bytes>> {
+        match self.store.get(key, MAX_ENTRY_BYTES as u64).await {
+            Err(Error::TooLarge { size, .. }) => Err(Error::corrupt(
+                key,
+                format!("no log entry has {size} bytes"),
+            )),
+            answer => answer,
+        }
+    }
+}
+
+pub(super) fn decode<C: Change>(key: &Key, number: u64, bytes: Bytes) -> Result<Stored<C>> {
+    let entry = Entry::<C>::decode(&bytes).map_err(|error| Error::corrupt(key, error))?;
+    let tail = Tail {
+        number,
+        hash: EntryHash::of(&bytes),
+        epoch: entry.epoch,
+    };
+    Ok(Stored { entry, bytes, tail })
+}
+
+/// Invariant 3: an entry names the one before it, and its epoch is never below that one's.
+fn check_link<C>(key: &Key, last: &Tail, next: &Stored<C>) -> Result<()> {
+    let entry = &next.entry;
+    if entry.previous != last.hash {
+        let reason = format!(
+            "it follows entry `{}`, and the entry before it is `{}`",
+            entry.previous, last.hash
+        );
+        return Err(Error::corrupt(key, reason));
+    }
+    if entry.epoch < last.epoch {
+        let reason = format!(
+            "its epoch {} is below {}, the one before it",
+            entry.epoch, last.epoch
+        );
+        return Err(Error::corrupt(key, reason));
+    }
+    Ok(())
+}
