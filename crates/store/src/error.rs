@@ -127,6 +127,10 @@ impl Error {
     }
 
     /// Shorthand for [`Error::Corrupt`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers pass what they have at hand"
+    )]
     pub fn corrupt(key: impl ToString, reason: impl ToString) -> Self {
         Self::Corrupt {
             key: key.to_string(),
@@ -142,6 +146,10 @@ impl Error {
     }
 
     /// Shorthand for [`Error::Index`].
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers pass what they have at hand"
+    )]
     pub fn index(reason: impl ToString) -> Self {
         Self::Index {
             reason: reason.to_string(),
@@ -149,6 +157,10 @@ impl Error {
     }
 
     /// Turns what a backend said about an object into one of ours.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers pass what they have at hand"
+    )]
     pub(crate) fn from_backend(key: impl ToString, error: &object_store::Error) -> Self {
         use object_store::Error as Backend;
 

@@ -2,4 +2,6 @@
 //!
 //! Never a dependency of anything that is shipped.
 
+pub mod clock;
 pub mod content;
+pub mod fault;

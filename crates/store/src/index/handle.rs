@@ -94,7 +94,7 @@ impl IndexHandle {
         };
         spawn("index-read", move || reader.serve_reads(read_queue))?;
         spawn("index-write", move || {
-            writer.serve_writes(write_queue, marker)
+            writer.serve_writes(write_queue, marker);
         })?;
         Ok(Self {
             reads,
@@ -239,7 +239,7 @@ impl Lane {
                 Write::Apply { batch, reply } => {
                     send(reply, self.ask(|index| index.apply(batch)));
                 }
-                Write::Flush { reply } => send(reply, self.ask(|index| index.flush())),
+                Write::Flush { reply } => send(reply, self.ask(<dyn Index>::flush)),
                 Write::Close { reply } => {
                     drop(queue);
                     send(reply, self.close(marker));
@@ -251,7 +251,7 @@ impl Lane {
 
     /// Flushes and lets go of the engine; only then says that the stop was clean.
     fn close(self, marker: Option<CleanMarker>) -> Result<()> {
-        self.ask(|index| index.flush())?;
+        self.ask(<dyn Index>::flush)?;
         let Self { index, state } = self;
         if catch_unwind(AssertUnwindSafe(move || drop(index))).is_err() {
             return Err(panicked());

@@ -10,10 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Index;
 use super::handle::IndexHandle;
 use super::schema::SCHEMA;
 use super::sled as engine;
 use crate::error::{Error, Result};
+
+type Engine = Arc<dyn Index>;
 
 /// What was found in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,25 +35,26 @@ pub enum Opened {
 pub fn open(folder: &Path) -> Result<(IndexHandle, Opened)> {
     let files = Files::of(folder);
     fs::create_dir_all(folder).map_err(|error| Error::folder(folder, &error))?;
-    let doubt = match files.doubt()? {
-        Some(reason) => Some(reason),
-        None => {
-            // From here on an index without a marker is one that was not closed.
-            files.remove_marker()?;
-            match open_engine(&files.engine) {
-                Ok(engine) => {
-                    let handle = IndexHandle::start(engine, Some(files.into_marker()), true)?;
-                    return Ok((handle, Opened::Clean));
-                }
-                Err(error) => Some(error.to_string()),
-            }
+    let (engine, opened) = match open_as_left(&files)? {
+        Ok(engine) => (engine, Opened::Clean),
+        Err(reason) => {
+            files.clear()?;
+            (open_engine(&files.engine)?, Opened::Rebuild { reason })
         }
     };
-    let reason = doubt.unwrap_or_default();
-    files.clear()?;
-    let engine = open_engine(&files.engine)?;
-    let handle = IndexHandle::start(engine, Some(files.into_marker()), false)?;
-    Ok((handle, Opened::Rebuild { reason }))
+    let whole = opened == Opened::Clean;
+    let handle = IndexHandle::start(engine, Some(files.into_marker()), whole)?;
+    Ok((handle, opened))
+}
+
+/// The index as it was left, or why it may not be believed.
+fn open_as_left(files: &Files) -> Result<std::result::Result<Engine, String>> {
+    if let Some(reason) = files.doubt()? {
+        return Ok(Err(reason));
+    }
+    // From here on an index without a marker is one that was not closed.
+    files.remove_marker()?;
+    Ok(open_engine(&files.engine).map_err(|error| error.to_string()))
 }
 
 /// The sign that the last stop was orderly.
@@ -131,7 +135,7 @@ impl Files {
 }
 
 /// The engine may panic when it opens a damaged folder, so it opens in a thread that may die.
-fn open_engine(folder: &Path) -> Result<Arc<dyn super::Index>> {
+fn open_engine(folder: &Path) -> Result<Engine> {
     let path = folder.to_owned();
     let opening = std::thread::Builder::new()
         .name("index-open".into())
@@ -143,7 +147,7 @@ fn open_engine(folder: &Path) -> Result<Arc<dyn super::Index>> {
         .map_err(|error| Error::index(format!("no thread to open it: {error}")))?
         .join()
         .unwrap_or_else(|_| Err(Error::index("its engine panicked while opening")));
-    opened.map(|engine| -> Arc<dyn super::Index> { Arc::new(engine) })
+    opened.map(|engine| -> Engine { Arc::new(engine) })
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>> {

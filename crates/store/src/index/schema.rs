@@ -227,12 +227,13 @@ impl ObjectRow {
         let mut fields = Fields::of("object row", row);
         let (pack, offset, length) = (fields.copy_name()?, fields.u64()?, fields.u64()?);
         let kind = ObjectKind::from_byte(fields.u8()?).ok_or_else(|| malformed("object row"))?;
-        let pointer = match fields.rest.is_empty() {
-            true => None,
-            false => Some(Pointer {
+        let pointer = if fields.rest.is_empty() {
+            None
+        } else {
+            Some(Pointer {
                 sha256: Sha256::from_bytes(fields.array()?),
                 size: fields.u64()?,
-            }),
+            })
         };
         fields.end()?;
         Ok(Self {

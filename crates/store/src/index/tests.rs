@@ -176,15 +176,12 @@ fn follow(
         Step::Apply(changes) => {
             let mut batch = Batch::new();
             for (table, key, value) in changes {
-                match value {
-                    Some(value) => {
-                        batch.put(table, key.clone(), value.clone());
-                        model.insert((table, key), value);
-                    }
-                    None => {
-                        batch.delete(table, key.clone());
-                        model.remove(&(table, key));
-                    }
+                if let Some(value) = value {
+                    batch.put(table, key.clone(), value.clone());
+                    model.insert((table, key), value);
+                } else {
+                    batch.delete(table, key.clone());
+                    model.remove(&(table, key));
                 }
             }
             index.apply(batch).expect("apply");

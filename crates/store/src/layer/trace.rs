@@ -110,7 +110,7 @@ impl Meter {
         match error {
             None => tracing::debug!(what, %path, micros, "store"),
             Some(error) if is_answer(error) => {
-                tracing::debug!(what, %path, micros, %error, "store")
+                tracing::debug!(what, %path, micros, %error, "store");
             }
             Some(error) => {
                 add(&self.counters.failures, 1);

@@ -25,9 +25,9 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
         for entry in fs::read_dir(folder).expect("reads") {
             let path = entry.expect("reads").path();
             if path.is_dir() {
-                folders.push(path)
+                folders.push(path);
             } else {
-                found.push(path)
+                found.push(path);
             }
         }
     }

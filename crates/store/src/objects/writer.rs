@@ -143,11 +143,11 @@ impl ObjectWriter {
     /// Gives up; what was written goes away.
     pub async fn abort(mut self) {
         self.in_flight.clear();
-        if let Some(mut upload) = self.upload.take() {
-            if let Err(error) = upload.abort().await {
-                // It is invisible all the same; the store or the next start removes it.
-                tracing::debug!(key = %self.key, %error, "an aborted write left parts behind");
-            }
+        if let Some(mut upload) = self.upload.take()
+            && let Err(error) = upload.abort().await
+        {
+            // It is invisible all the same; the store or the next start removes it.
+            tracing::debug!(key = %self.key, %error, "an aborted write left parts behind");
         }
     }
 
