@@ -9,8 +9,16 @@ use super::{frame, group};
 use crate::limits::MAX_CHUNK_BYTES;
 use crate::{Error, Result};
 
-/// A sample of so many bytes tells how a chunk is best compressed.
+/// A sample of so many bytes tells which of two schemes is the better one.
 const SAMPLE_BYTES: usize = 16_384;
+
+/// So many pieces of so many bytes, from all over a chunk, tell whether it looks random.
+const PROBES: usize = 4;
+const PROBE_BYTES: usize = 1024;
+
+/// How far from even the bytes of a lane may be spread: the chi-squared statistic of random ones
+/// is 255 with a deviation of 23.
+const MAX_CHI_SQUARED: usize = 400;
 
 /// A chunk that shrinks by less than one part in so many stays as it is: it would cost more at
 /// each reading than it saves.
@@ -118,14 +126,15 @@ impl Default for Compressor {
 }
 
 impl Compressor {
-    /// The payload of a chunk in the scheme that suits it, as far as a sample of it can tell.
+    /// The payload of a chunk in the scheme that suits it. Most of what a hub holds looks random
+    /// and costs no more than a glance.
     pub(super) fn compress<'a>(&'a mut self, chunk: &'a [u8]) -> (Compression, &'a [u8]) {
-        let compression = self.choose(chunk);
-        if compression == Compression::None {
-            return (compression, chunk);
+        if looks_random(chunk) {
+            return (Compression::None, chunk);
         }
+        let compression = self.choose(chunk);
         let length = self.encode(compression, chunk);
-        if length >= least_gain(chunk) {
+        if length >= chunk.len() - chunk.len() / LEAST_GAIN {
             return (Compression::None, chunk);
         }
         (compression, &self.frame[..length])
@@ -136,12 +145,10 @@ impl Compressor {
         let sample = &chunk[start..chunk.len().min(start + SAMPLE_BYTES)];
         let plain = self.encode(Compression::Lz4, sample);
         let grouped = self.encode(Compression::ByteGroupedLz4, sample);
-        if plain.min(grouped) >= least_gain(sample) {
-            Compression::None
-        } else if grouped < plain {
-            Compression::ByteGroupedLz4
-        } else {
+        if plain <= grouped {
             Compression::Lz4
+        } else {
+            Compression::ByteGroupedLz4
         }
     }
 
@@ -157,9 +164,33 @@ impl Compressor {
     }
 }
 
-/// A payload of so many bytes or more is not worth it.
-fn least_gain(content: &[u8]) -> usize {
-    content.len() - content.len() / LEAST_GAIN
+/// Whether the bytes of each lane are spread evenly, so that neither scheme has anything to gain
+/// but from long repeats. Exponents of weights, text and most else are anything but even.
+fn looks_random(chunk: &[u8]) -> bool {
+    if chunk.len() < PROBES * PROBE_BYTES {
+        return false;
+    }
+    let mut counts = [[0_u16; 256]; 4];
+    // Steps of whole words, or else the lanes of the probes would not be the same.
+    let step = (chunk.len() / PROBES) & !3;
+    for probe in 0..PROBES {
+        let (words, _) = chunk[probe * step..][..PROBE_BYTES].as_chunks();
+        for [a, b, c, d] in words {
+            counts[0][usize::from(*a)] += 1;
+            counts[1][usize::from(*b)] += 1;
+            counts[2][usize::from(*c)] += 1;
+            counts[3][usize::from(*d)] += 1;
+        }
+    }
+    let total = PROBES * PROBE_BYTES / 4;
+    let most = total * (total + MAX_CHI_SQUARED) / 256;
+    let is_even = |lane: &[u16; 256]| {
+        lane.iter()
+            .map(|count| usize::from(*count) * usize::from(*count))
+            .sum::<usize>()
+            <= most
+    };
+    counts.iter().all(is_even)
 }
 
 /// So many bytes of a buffer, which only ever grows: zeroing it for each chunk would cost time.

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::chunk::split;
-use crate::content::{bf16_weights, repetitive, splitmix};
+use crate::content::{bf16_weights, f32_weights, repetitive, splitmix};
 use crate::hash::{ChunkHash, XorbHash};
 use crate::limits::{MAX_CHUNK_BYTES, MAX_XORB_BYTES, MAX_XORB_CHUNKS};
 use crate::{Error, Result};
@@ -229,6 +229,20 @@ fn the_scheme_fits_the_content() {
     let (counts, length) = schemes(&bf16_weights(1, 1 << 20));
     assert_eq!((counts[0], counts[1]), (0, 0), "weights are grouped");
     assert!(length < 950_000, "{length}");
+    let (counts, length) = schemes(&f32_weights(1, 1 << 20));
+    assert_eq!(
+        (counts[0], counts[1]),
+        (0, 0),
+        "so are larger ones, which gain less"
+    );
+    assert!(length < 1_010_000, "{length}");
+    let (counts, length) = schemes(&vec![0; 1 << 20]);
+    assert_eq!(
+        (counts[0], counts[2]),
+        (0, 0),
+        "and zeros are next to nothing"
+    );
+    assert!(length < 10_000, "{length}");
 }
 
 #[test]
