@@ -119,17 +119,19 @@ impl Log {
         if found == bytes {
             return Ok(Found::Ours(ours));
         }
+        // "Lost" makes the caller do it all again, so one wrong bit on the way must not say it.
+        if self.read_bytes(key).await?.as_ref() != Some(&found) {
+            let reason = "two reads of it differ".into();
+            return Err(Error::Unavailable {
+                key: key.to_string(),
+                reason,
+            });
+        }
         let stored = read::decode::<C>(key, ours.number, found)?;
         if stored.entry.operation == operation {
-            return Ok(Found::Ours(stored.tail));
-        }
-        // "Lost" makes the caller do it all again, so one wrong bit on the way must not say it.
-        match self.read_bytes(key).await? {
-            Some(again) if again == stored.bytes => Ok(Found::Theirs),
-            _ => Err(Error::Unavailable {
-                key: key.to_string(),
-                reason: "two reads of it differ".into(),
-            }),
+            Ok(Found::Ours(stored.tail))
+        } else {
+            Ok(Found::Theirs)
         }
     }
 }
