@@ -253,7 +253,7 @@ fn our_answer_is_their_keyed_shard() {
     let info = MDBShardInfo::load_from_reader(&mut reader).expect("their own");
     let key = [5; 32];
     let mut theirs = Vec::new();
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     reader.set_position(0);
     info.export_as_keyed_shard(
         &mut reader,
