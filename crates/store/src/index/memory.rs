@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
 
-use super::{Batch, Index, MAX_SCAN_ROWS, Row, Table};
+use super::{Batch, Change, Index, MAX_SCAN_ROWS, Row, Table};
 use crate::error::Result;
 
 /// An index that is gone when it is dropped.
@@ -51,7 +51,7 @@ impl Index for Memory {
     fn apply(&self, batch: Batch) -> Result<()> {
         batch.check()?;
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
-        for (table, key, value) in batch.changes {
+        for Change { table, key, value } in batch.changes {
             let key = table.prefixed(&key);
             match value {
                 Some(value) => rows.insert(key, value),

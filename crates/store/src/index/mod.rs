@@ -89,8 +89,7 @@ impl Table {
         }
     }
 
-    /// A key as engines store it: all tables in one space, so that a batch over several of them
-    /// is one step.
+    /// A key as engines store it: all tables in one space.
     fn prefixed(self, key: &[u8]) -> Vec<u8> {
         let mut whole = Vec::with_capacity(1 + key.len());
         whole.push(self.tag());
@@ -103,7 +102,15 @@ impl Table {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// In order; the last word on a key counts.
-    changes: Vec<(Table, Vec<u8>, Option<Vec<u8>>)>,
+    changes: Vec<Change>,
+}
+
+/// A row to be set, or to be removed if it has no value.
+#[derive(Clone, Debug)]
+struct Change {
+    table: Table,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
 }
 
 impl Batch {
@@ -119,13 +126,21 @@ impl Batch {
         key: impl Into<Vec<u8>>,
         value: impl Into<Vec<u8>>,
     ) -> &mut Self {
-        self.changes.push((table, key.into(), Some(value.into())));
+        self.changes.push(Change {
+            table,
+            key: key.into(),
+            value: Some(value.into()),
+        });
         self
     }
 
     /// Removes a row; that there is none is fine.
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) -> &mut Self {
-        self.changes.push((table, key.into(), None));
+        self.changes.push(Change {
+            table,
+            key: key.into(),
+            value: None,
+        });
         self
     }
 
@@ -145,13 +160,13 @@ impl Batch {
     }
 
     fn check(&self) -> Result<()> {
-        let long = self
+        match self
             .changes
             .iter()
-            .find(|(_, key, _)| key.len() > MAX_KEY_BYTES);
-        match long {
+            .find(|change| change.key.len() > MAX_KEY_BYTES)
+        {
             None => Ok(()),
-            Some((table, key, _)) => Err(Error::invalid(format!(
+            Some(Change { table, key, .. }) => Err(Error::invalid(format!(
                 "a key of {} bytes for the index table {table:?} is over {MAX_KEY_BYTES}",
                 key.len()
             ))),

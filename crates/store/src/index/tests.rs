@@ -118,6 +118,36 @@ fn pages_cover_everything_once() {
 }
 
 #[test]
+fn a_large_batch_is_seen_whole_or_not_at_all() {
+    const ROWS: u16 = 1000;
+    on_both(|index| {
+        let state = |value: u8| {
+            let mut batch = Batch::new();
+            for row in 0..ROWS {
+                batch.put(Table::Object, row.to_be_bytes(), [value]);
+            }
+            batch
+        };
+        index.apply(state(0)).expect("apply");
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for value in 1..=20 {
+                    index.apply(state(value)).expect("apply");
+                }
+            });
+            while !writer.is_finished() {
+                let seen = rows(index, Table::Object, b"");
+                assert_eq!(seen.len(), usize::from(ROWS));
+                assert!(
+                    seen.iter().all(|(_, value)| *value == seen[0].1),
+                    "parts of two batches"
+                );
+            }
+        });
+    });
+}
+
+#[test]
 fn an_endless_key_is_refused_and_changes_nothing() {
     on_both(|index| {
         let mut batch = Batch::new();
