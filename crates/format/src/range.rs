@@ -259,7 +259,8 @@ mod tests {
             let answer = resolved(&format!("bytes={}", list.join(",")), size);
             // Bytes one by one: those asked for, then those that the first can be walked from to.
             let is_asked = |byte: u64| {
-                byte < size && ranges.iter().any(|(first, more)| (*first..=first + more).contains(&byte))
+                let holds = |(first, more): &(u64, u64)| (*first..=first + more).contains(&byte);
+                byte < size && ranges.iter().any(holds)
             };
             let start = ranges.iter().map(|(first, _)| *first).find(|first| *first < size);
             let expected = start.map(|start| {

@@ -168,7 +168,11 @@ proptest! {
     }
 
     #[test]
-    fn our_xorbs_of_any_length_are_read_by_them(seed: u64, length in 1_usize..300_000, kind in 0..3) {
+    fn our_xorbs_of_any_length_are_read_by_them(
+        seed: u64,
+        length in 1_usize..300_000,
+        kind in 0..3,
+    ) {
         let content = match kind {
             0 => splitmix(seed, length),
             1 => bf16_weights(seed, length),

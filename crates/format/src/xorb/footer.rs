@@ -91,6 +91,17 @@ impl XorbFooter {
         before.map_or(0, |before| self.chunks[before].uncompressed_end)
     }
 
+    /// The chunk that holds the byte at `offset` of the concatenation of all chunks, if there is
+    /// such a byte.
+    pub fn chunk_at(&self, offset: u32) -> Option<u32> {
+        let index = self
+            .chunks
+            .partition_point(|chunk| chunk.uncompressed_end <= offset);
+        u32::try_from(index)
+            .ok()
+            .filter(|index| *index < self.chunk_count())
+    }
+
     /// The bytes of all serialized chunks: where the footer starts in a stored object.
     pub fn serialized_length(&self) -> u64 {
         self.serialized_start(self.chunk_count())

@@ -137,6 +137,17 @@ fn footers_answer_for_ranges_of_chunks() {
         footer.range_hash(0..8).expect("all").to_string(),
         "8a7d2946dd372b3e9acc01309ade82f51b0dfab016073cc41841ea522a39e492"
     );
+    for index in 0..8 {
+        let (start, end) = (
+            footer.uncompressed_start(index),
+            footer.uncompressed_start(index + 1),
+        );
+        assert_eq!(
+            (footer.chunk_at(start), footer.chunk_at(end - 1)),
+            (Some(index), Some(index))
+        );
+    }
+    assert_eq!(footer.chunk_at(500_000), None);
     let empty = std::ops::Range { start: 5, end: 5 };
     let reversed = std::ops::Range { start: 5, end: 4 };
     for wrong in [empty, reversed, 0..9, 8..9, 0..u32::MAX] {
@@ -504,7 +515,11 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_bit_is_found_in_any_body(content in arbitrary_content(), at: usize, bit in 0_u8..8) {
+    fn a_flipped_bit_is_found_in_any_body(
+        content in arbitrary_content(),
+        at: usize,
+        bit in 0_u8..8,
+    ) {
         let (mut body, footer) = written(&content);
         let at = at % body.len();
         body[at] ^= 1 << bit;
