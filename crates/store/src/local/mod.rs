@@ -48,7 +48,9 @@ impl LocalStore {
             reason: error.to_string(),
         })?;
         let held = Arc::new(held);
-        let disk = Disk::new(files.with_fsync(true), Arc::clone(&held));
+        // A swept object takes its empty folders with it.
+        let files = files.with_fsync(true).with_automatic_cleanup(true);
+        let disk = Disk::new(files, Arc::clone(&held));
         Ok((Arc::new(disk), FolderLock { _held: held }))
     }
 }

@@ -147,6 +147,30 @@ async fn a_range_of_a_file_is_exact_wherever_it_lies() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweeping_takes_empty_folders_along_and_never_a_fresh_copy() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (store, _lock) = open(folder.path());
+    let put_and_sweep = |round: u64| {
+        let store = store.clone();
+        async move {
+            let key = Key::Copy(store.new_copy(CopyKind::Shard, [1; 32], round));
+            store.put_new(&key, Bytes::from_static(b"x")).await?;
+            assert_eq!(store.get(&key, 1).await?, Some(Bytes::from_static(b"x")));
+            store.sweep(&key).await
+        }
+    };
+    // All in one folder, which comes and goes under their feet.
+    for round in 0..20 {
+        futures_util::future::try_join_all((0..8).map(|_| put_and_sweep(round))).await?;
+    }
+    let left = fs::read_dir(folder.path().join("objects"))
+        .expect("reads")
+        .count();
+    assert_eq!(left, 0);
+    Ok(())
+}
+
 #[test]
 fn only_what_the_file_system_calls_staging_is_a_leftover() {
     for name in ["a#1", "00000000000000000001#12", "a#b#3"] {
