@@ -195,7 +195,10 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics(text in "\\PC{0,200}", words in "(hub|log|gc|pin|part|xorb|[-/0-9a-f.]){0,40}") {
+    fn noise_never_panics(
+        text in "\\PC{0,200}",
+        words in "(hub|log|gc|pin|part|xorb|[-/0-9a-f.]){0,40}",
+    ) {
         for text in [text, words] {
             if let Ok(path) = Path::parse(&text)
                 && let Some(key) = Key::parse(&path)

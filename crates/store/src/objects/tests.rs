@@ -231,6 +231,36 @@ async fn a_small_object_and_an_empty_one_go_in_one_piece() -> Result<()> {
 }
 
 #[tokio::test]
+async fn after_a_cancelled_write_nothing_can_be_finished() -> Result<()> {
+    use crate::layer::limit::{Limit, Limits};
+
+    // Nobody ever gets a turn to write, so the first part waits for ever.
+    let limits = Limits {
+        reads: 1,
+        writes: 0,
+    };
+    let inner = Limit::new(Arc::new(InMemory::new()), limits);
+    let writing = Writing {
+        part_bytes: 1024,
+        parts_in_flight: 1,
+    };
+    let store = Store::new(Arc::new(inner), QuickEnv::shared()).with_writing(writing);
+    let mut writer = store.writer(&copy(&store))?;
+    let write = writer.write(bytes_of(5000));
+    assert!(
+        tokio::time::timeout(std::time::Duration::ZERO, write)
+            .await
+            .is_err()
+    );
+    assert!(matches!(
+        writer.write(bytes_of(1)).await,
+        Err(Error::Invalid { .. })
+    ));
+    assert!(matches!(writer.finish().await, Err(Error::Invalid { .. })));
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_aborted_or_dropped_writer_leaves_nothing() -> Result<()> {
     let store = small_parts();
     let mut aborted = store.writer(&copy(&store))?;

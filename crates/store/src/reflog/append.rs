@@ -34,8 +34,9 @@ impl Log {
     /// the entry may be there, or may land later, and the caller's next try, with the same
     /// operation id, finds out.
     ///
-    /// The entry must follow the tail, and must carry an epoch that is not below the tail's: whoever
-    /// wrote the tail has seen condemned lists that this writer has not ([`Error::Conflict`]).
+    /// The entry must follow the tail, and must carry an epoch that is not below the tail's:
+    /// whoever wrote the tail has seen condemned lists that this writer has not
+    /// ([`Error::Conflict`]).
     pub async fn append<C: Change>(&self, tail: &Tail, entry: &Entry<C>) -> Result<Append> {
         let (number, key) = self.next(tail)?;
         if entry.previous != tail.hash {

@@ -13,9 +13,15 @@ use crate::keyspace::Key;
 /// The most entries that one call returns.
 const PAGE: usize = 256;
 
+/// A page ends when its entries have so many bytes together.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
 /// The most entries that are asked for at once. It begins with one, since most who ask have read
-/// all there is.
+/// all there is, and goes back to one where entries are large.
 const READ_AHEAD: u64 = 16;
+
+/// What one look ahead may bring before the next is narrowed.
+const AHEAD_BYTES: usize = 512 * 1024;
 
 impl Log {
     /// Reads one entry. `None`: the number is not taken yet. Only its form is checked; its place in
@@ -33,8 +39,9 @@ impl Log {
     pub async fn read_after<C: Change>(&self, tail: &Tail) -> Result<Vec<Stored<C>>> {
         let mut page: Vec<Stored<C>> = Vec::new();
         let mut last = *tail;
-        let mut ahead = 1;
-        while page.len() < PAGE {
+        let (mut ahead, mut bytes) = (1, 0);
+        while page.len() < PAGE && bytes < PAGE_BYTES {
+            let before = bytes;
             let (first, _) = self.next(&last)?;
             let numbers = first..=first.saturating_add(ahead - 1);
             let mut answers: FuturesOrdered<_> =
@@ -46,9 +53,14 @@ impl Log {
                 };
                 check_link(&self.key(stored.tail.number), &last, &stored)?;
                 last = stored.tail;
+                bytes += stored.bytes.len();
                 page.push(stored);
             }
-            ahead = (ahead * 2).min(READ_AHEAD);
+            ahead = if bytes - before > AHEAD_BYTES {
+                1
+            } else {
+                (ahead * 2).min(READ_AHEAD)
+            };
         }
         Ok(page)
     }

@@ -79,6 +79,34 @@ async fn entries_are_read_in_the_order_they_were_appended() -> Result<()> {
 }
 
 #[tokio::test]
+async fn pages_of_large_entries_are_short() -> Result<()> {
+    let (log, _) = log();
+    let mut tail = Tail::EMPTY;
+    for _ in 0..20 {
+        let said = RepoChange::Comment {
+            number: 1,
+            id: OperationId::from_bytes([0; 16]),
+            author: UserId::from_bytes([1; 16]),
+            text: "x".repeat(1_000_000),
+        };
+        let large = RepoEntry {
+            changes: vec![said],
+            ..entry(&log, &tail, 0)
+        };
+        let Append::Won(next) = log.append(&tail, &large).await? else {
+            return Err(Error::Internal {
+                reason: "nobody else appends here".into(),
+            });
+        };
+        tail = next;
+    }
+    let page = log.read_after::<RepoChange>(&Tail::EMPTY).await?;
+    assert_eq!(page.len(), 9, "as soon as they have 8 MiB together");
+    assert_eq!(read_all(&log).await?.len(), 20);
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_second_at_a_number_loses_and_may_try_behind_it() -> Result<()> {
     let (log, _) = log();
     let first = append(&log, &Tail::EMPTY, 0).await?;
