@@ -1,1 +1,249 @@
-//! hub.
+//! One region's hub: the store, its index, the state that is folded from the logs, and what all
+//! verbs share.
+//!
+//! A hub can be opened on an empty store, on one that others use at the same moment, and with an
+//! index that is gone.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_store::env::{SharedEnv, random_bytes};
+use ballast_store::index::{IndexHandle, open::Opened};
+use ballast_store::keyspace::{Key, LogId};
+use ballast_store::objects::Store;
+use bytes::Bytes;
+
+use crate::access::Caller;
+use crate::account::NewUser;
+use crate::download::Caches;
+use crate::error::{Error, Result};
+use crate::pool::Pool;
+use crate::state::accounts::AccountsState;
+use crate::state::catalogue::CatalogueState;
+use crate::state::ledger::Ledger;
+use crate::state::repo::RepoStates;
+use crate::tally::{self, Tallies};
+use crate::upload::Uploads;
+use crate::worker::Runner;
+
+/// How old an answer about moving names may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// No other process writes to this store, so what this one knows is so.
+    Exclusive,
+    /// Others write: what is known for longer than this is looked up again.
+    Within(Duration),
+}
+
+/// What a hub may be told.
+#[derive(Clone, Debug)]
+pub struct HubSettings {
+    /// Whether public repos may be read without a token.
+    pub anonymous_reading: bool,
+    /// How old an answer about moving names may be.
+    pub freshness: Freshness,
+    /// Memory for cached manifests, footers and trees.
+    pub cache_bytes: u64,
+    /// Uploads that may be in flight at once.
+    pub upload_slots: usize,
+    /// Threads for hashing, chunking and compression.
+    pub pool_threads: usize,
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self {
+            anonymous_reading: true,
+            freshness: Freshness::Exclusive,
+            cache_bytes: 64 << 20,
+            upload_slots: 64,
+            pool_threads: threads,
+        }
+    }
+}
+
+/// The administrator that the first start made.
+#[derive(Debug)]
+pub struct FirstAdmin {
+    /// Their name.
+    pub name: String,
+    /// Their token; it is stored nowhere.
+    pub token: String,
+}
+
+/// Keys that are derived from the hub's one secret, each for one purpose.
+pub struct Secrets {
+    secret: [u8; 32],
+}
+
+impl Secrets {
+    /// The key for this purpose.
+    pub fn key(&self, purpose: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("ballast 2026-11 hub secret to one key");
+        hasher.update(&self.secret);
+        hasher.update(purpose.as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets(***)")
+    }
+}
+
+/// A region's hub.
+pub struct Hub {
+    store: Store,
+    index: IndexHandle,
+    env: SharedEnv,
+    settings: HubSettings,
+    secrets: Secrets,
+    pool: Pool,
+    runner: Runner,
+    pub(crate) catalogue: Ledger<CatalogueState>,
+    pub(crate) accounts: Ledger<AccountsState>,
+    pub(crate) repos: RepoStates,
+    pub(crate) tallies: Tallies,
+    pub(crate) uploads: Uploads,
+    pub(crate) caches: Caches,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    /// Opens the hub in this store; an empty store becomes a hub. Where the index can't be
+    /// trusted it is made anew from the store first.
+    pub async fn open(
+        store: Store,
+        index: IndexHandle,
+        opened: &Opened,
+        env: SharedEnv,
+        settings: HubSettings,
+    ) -> Result<Arc<Self>> {
+        let secrets = Secrets { secret: read_or_make_secret(&store, &env).await? };
+        let hub = Arc::new(Self {
+            catalogue: Ledger::new(&store, LogId::Catalogue),
+            accounts: Ledger::new(&store, LogId::Accounts),
+            repos: RepoStates::new(),
+            tallies: Tallies::default(),
+            uploads: Uploads::new(&settings),
+            caches: Caches::new(&settings),
+            pool: Pool::new(settings.pool_threads),
+            runner: Runner::new(),
+            store,
+            index,
+            env,
+            settings,
+            secrets,
+        });
+        if let Opened::Rebuild { reason } = opened {
+            tracing::info!(reason, "making the index anew");
+            hub.rebuild().await?;
+        } else {
+            hub.accounts.catch_up(&hub).await?;
+            hub.catalogue.catch_up(&hub).await?;
+        }
+        hub.load_tallies().await?;
+        hub.runner.start(&hub, tally::Flush);
+        Ok(hub)
+    }
+
+    /// Ends the background work, writes down what is only in memory, and closes the index.
+    pub async fn close(&self) -> Result<()> {
+        self.runner.stop().await;
+        self.flush_tallies().await?;
+        Ok(self.index.close().await?)
+    }
+
+    /// On a hub without users: makes an administrator with a token.
+    pub async fn bootstrap(&self) -> Result<Option<FirstAdmin>> {
+        if self.accounts.read(AccountsState::has_users) {
+            return Ok(None);
+        }
+        let name = "admin";
+        let user = NewUser { name, fullname: "Administrator", email: None, admin: true };
+        match self.create_first_user(&user).await {
+            Ok(token) => Ok(Some(FirstAdmin { name: name.to_owned(), token })),
+            // Another process on the same store was first.
+            Err(Error::Exists { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The truth.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What makes the truth quick to find.
+    pub fn index(&self) -> &IndexHandle {
+        &self.index
+    }
+
+    /// Clock and randomness.
+    pub fn env(&self) -> &SharedEnv {
+        &self.env
+    }
+
+    /// The bounded blocking pool.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The owner of every task.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// The keys.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// What the hub was told.
+    pub fn settings(&self) -> &HubSettings {
+        &self.settings
+    }
+
+    /// Refuses whoever may not use the hub at all.
+    pub(crate) fn admit(&self, caller: &Caller) -> Result<()> {
+        match caller {
+            Caller::Anonymous if !self.settings.anonymous_reading => Err(Error::LoginNeeded),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The hub's one secret: drawn once, by whoever is first.
+async fn read_or_make_secret(store: &Store, env: &SharedEnv) -> Result<[u8; 32]> {
+    const LAYOUT: &[u8] = b"ballast store, layout 1\n";
+    match store.get(&Key::Layout, 1024).await? {
+        Some(layout) if layout != LAYOUT => {
+            let layout = String::from_utf8_lossy(&layout).into_owned();
+            return Err(Error::invalid(format!("this store has another layout: `{layout}`")));
+        }
+        Some(_) => {}
+        None => {
+            store.put_absent(&Key::Layout, Bytes::from_static(LAYOUT)).await?;
+        }
+    }
+    if let Some(secret) = store.get(&Key::Secret, 32).await? {
+        return read_secret(&secret);
+    }
+    let drawn: [u8; 32] = random_bytes(env.as_ref());
+    store.put_absent(&Key::Secret, Bytes::copy_from_slice(&drawn)).await?;
+    // Whoever won, what is stored counts.
+    let stored = store.get(&Key::Secret, 32).await?;
+    read_secret(&stored.ok_or_else(|| Error::corrupt("the hub's secret is gone"))?)
+}
+
+fn read_secret(bytes: &[u8]) -> Result<[u8; 32]> {
+    bytes.try_into().map_err(|_| Error::corrupt("the hub's secret does not have 32 bytes"))
+}

@@ -1,1 +1,36 @@
-//! pool.
+//! The bounded blocking pool: hashing, chunking and compression of more than one chunk run here.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Result};
+
+/// Threads for work that would hold up an async thread, so many at once and no more.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    slots: Arc<Semaphore>,
+}
+
+impl Pool {
+    /// A pool that runs `threads` jobs at once.
+    pub fn new(threads: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(threads.max(1))) }
+    }
+
+    /// Runs a job, after waiting for a free slot. A job that was started runs to its end even if
+    /// nobody waits for it any more.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let slot = slot.map_err(|_| Error::Busy { reason: "shutting down".to_owned() })?;
+        #[expect(clippy::disallowed_methods, reason = "this is the bounded pool")]
+        let running = tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            job()
+        });
+        running.await.map_err(|error| Error::internal(format!("a job stopped: {error}")))
+    }
+}

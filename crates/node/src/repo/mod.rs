@@ -1,1 +1,14 @@
-//! repo.
+//! Repos: creating, renaming, deleting them; their settings, refs, likes, gates and pull requests.
+
+mod create;
+mod gate;
+mod like;
+mod pull;
+mod refs;
+mod settings;
+
+pub use create::NewRepo;
+pub use gate::AccessRequestView;
+pub use pull::NewPull;
+pub use refs::{RefView, Refs};
+pub use settings::Settings;

@@ -1,0 +1,103 @@
+//! Organisations and who belongs to them.
+
+use std::sync::Arc;
+
+use ballast_format::id::OrgId;
+use ballast_format::log::{AccountChange, Role, Visibility};
+use ballast_format::name::Namespace;
+use ballast_store::env::random_bytes;
+use ballast_store::index::Batch;
+
+use super::{check_admin, check_new_name, check_text};
+use crate::access::Caller;
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::state::accounts::{Org, User};
+
+impl Hub {
+    /// Creates an organisation; only administrators may. The creator belongs to it.
+    pub async fn create_org(
+        &self,
+        caller: &Caller,
+        name: &str,
+        fullname: &str,
+        default_visibility: Visibility,
+    ) -> Result<Arc<Org>> {
+        check_admin(caller)?;
+        check_text("a full name", fullname)?;
+        let user = caller.user()?.user;
+        let id = OrgId::from_bytes(random_bytes(self.env().as_ref()));
+        let name = Namespace::parse(name)?;
+        let fullname = if fullname.is_empty() { name.as_str() } else { fullname };
+        let created = AccountChange::OrgCreated {
+            id,
+            name: name.clone(),
+            fullname: fullname.to_owned(),
+            default_visibility,
+        };
+        let member = AccountChange::MemberSet { org: id, user, role: Some(Role::Admin) };
+        self.accounts
+            .append(self, Some(user), Batch::new(), |state| {
+                check_new_name(state, &name)?;
+                Ok(vec![created.clone(), member.clone()])
+            })
+            .await?;
+        let created = self.accounts.read(|state| state.org(&id));
+        created.ok_or_else(|| Error::internal("the new organisation is not there"))
+    }
+
+    /// Says what somebody may do in an organisation; nothing: they are out. Its own
+    /// administrators may, and those of the hub.
+    pub async fn set_member(
+        &self,
+        caller: &Caller,
+        org: &str,
+        user: &str,
+        role: Option<Role>,
+    ) -> Result<()> {
+        let by = caller.user()?;
+        let org = self.org_of_name(org)?;
+        let may = caller.is_admin()
+            || (org.members.get(&by.user) == Some(&Role::Admin)
+                && by.role == ballast_format::log::TokenRole::Write);
+        if !may {
+            let reason = format!("only administrators of `{}` may do this", org.name);
+            return Err(Error::denied(reason));
+        }
+        let user = self.user_of_name(user)?;
+        let change = AccountChange::MemberSet { org: org.id, user: user.id, role };
+        self.accounts
+            .append(self, Some(by.user), Batch::new(), |state| {
+                if role.is_none() && state.role(&org.id, &user.id).is_none() {
+                    let (user, org) = (&user.name, &org.name);
+                    let what = format!("the member `{user}` of `{org}`");
+                    return Err(Error::NotFound { what });
+                }
+                Ok(vec![change.clone()])
+            })
+            .await
+    }
+
+    /// The organisation of this name.
+    pub fn org_of_name(&self, name: &str) -> Result<Arc<Org>> {
+        let missing = || Error::NotFound { what: format!("the organisation `{name}`") };
+        let parsed = Namespace::parse(name).map_err(|_| missing())?;
+        self.accounts.read(|state| state.org_by_name(&parsed)).ok_or_else(missing)
+    }
+
+    /// An organisation's members by name, with their role.
+    pub fn members(&self, org: &Org) -> Vec<(Arc<User>, Role)> {
+        let mut members: Vec<_> = self.accounts.read(|state| {
+            let member = |(id, role): (&_, &Role)| Some((state.user(id)?, *role));
+            org.members.iter().filter_map(member).collect()
+        });
+        members.sort_by_key(|(user, _): &(Arc<User>, Role)| user.name.folded());
+        members
+    }
+
+    /// Who may see a new repo in this namespace where the client does not say.
+    pub fn default_visibility(&self, namespace: &Namespace) -> Visibility {
+        let org = self.accounts.read(|state| state.org_by_name(namespace));
+        org.map_or(Visibility::Public, |org| org.default_visibility)
+    }
+}

@@ -1,0 +1,70 @@
+//! From what a client names to a commit.
+
+use ballast_format::hash::ObjectHash;
+use ballast_format::name::RefName;
+use ballast_format::object::ObjectKind;
+
+use crate::access::Repo;
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::state::repo::RepoState;
+
+/// The most segments of a path that are tried as one revision.
+const MAX_SEGMENTS: usize = 8;
+
+/// What a revision means now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The commit.
+    pub commit: ObjectHash,
+    /// The ref by which it was named, if it was one.
+    pub reference: Option<RefName>,
+}
+
+impl Hub {
+    /// The commit that a branch, a tag, a full ref or a commit of this repo names.
+    pub async fn resolve(&self, repo: &Repo, revision: &str) -> Result<Resolved> {
+        let state = self.repo_state(repo).await?;
+        if let Some(found) = by_ref(&state, revision) {
+            return Ok(found);
+        }
+        let unknown = || Error::RevisionNotFound { revision: shorten(revision) };
+        let commit: ObjectHash = revision.parse().map_err(|_| unknown())?;
+        match self.object_row(repo.id(), &commit).await? {
+            Some(row) if row.kind == ObjectKind::Commit => Ok(Resolved { commit, reference: None }),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// The longest revision that these segments begin with, how many it takes, and its text: some
+    /// clients do not encode the slashes of a branch.
+    pub async fn resolve_longest(
+        &self,
+        repo: &Repo,
+        segments: &[String],
+    ) -> Result<(Resolved, usize, String)> {
+        let first = segments.first().map(String::as_str).unwrap_or_default();
+        let state = self.repo_state(repo).await?;
+        for used in (2..=segments.len().min(MAX_SEGMENTS)).rev() {
+            let revision = segments[..used].join("/");
+            if let Some(found) = by_ref(&state, &revision) {
+                return Ok((found, used, revision));
+            }
+        }
+        Ok((self.resolve(repo, first).await?, 1, first.to_owned()))
+    }
+}
+
+/// A ref by its full or short name; a branch wins over a tag.
+fn by_ref(state: &RepoState, revision: &str) -> Option<Resolved> {
+    let full = [RefName::parse(revision), RefName::branch(revision), RefName::tag(revision)];
+    full.into_iter().flatten().find_map(|name| {
+        let commit = *state.refs.get(&name)?;
+        Some(Resolved { commit, reference: Some(name) })
+    })
+}
+
+/// What a client sent, as far as an error should repeat it.
+fn shorten(text: &str) -> String {
+    text.chars().take(100).collect()
+}

@@ -1,0 +1,53 @@
+//! Likes.
+
+use std::sync::Arc;
+
+use ballast_format::id::UserId;
+use ballast_format::log::CatalogueChange;
+use ballast_store::index::Batch;
+
+use crate::access::{Access, Caller, Repo};
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::state::accounts::User;
+
+impl Hub {
+    /// Likes a repo, or takes it back. Saying it twice is fine.
+    pub async fn set_like(&self, caller: &Caller, repo: &Repo, like: bool) -> Result<()> {
+        let (user, id) = (caller.user()?.user, repo.id());
+        self.catalogue
+            .append(self, Some(user), Batch::new(), |state| {
+                if state.is_liked(&id, &user) == like {
+                    return Ok(Vec::new());
+                }
+                let change = match like {
+                    true => CatalogueChange::Liked { id, user },
+                    false => CatalogueChange::Unliked { id, user },
+                };
+                Ok(vec![change])
+            })
+            .await
+    }
+
+    /// How many people like a repo.
+    pub fn like_count(&self, repo: &Repo) -> u64 {
+        self.catalogue.read(|state| state.like_count(&repo.id()))
+    }
+
+    /// Who likes a repo, by name.
+    pub fn likers(&self, repo: &Repo) -> Vec<Arc<User>> {
+        let ids = self.catalogue.read(|state| state.likers(&repo.id()));
+        let mut users: Vec<_> = ids.into_iter().filter_map(|id| self.user_of_id(id)).collect();
+        users.sort_by_key(|user| user.name.folded());
+        users
+    }
+
+    /// What somebody likes, latest first, of what the caller may see; with when they said so.
+    pub fn likes_of(&self, caller: &Caller, user: UserId) -> Vec<(Repo, u64)> {
+        let likes = self.catalogue.read(|state| state.likes_of(&user));
+        let visible = |like: &crate::state::catalogue::Like| {
+            Some((self.repo_by_id(caller, like.repo, Access::Read).ok()?, like.time_ms))
+        };
+        likes.iter().filter_map(visible).collect()
+    }
+}

@@ -1,0 +1,242 @@
+//! The catalogue: which repos there are, under which names, and who may see and likes them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use ballast_format::id::{RepoId, UserId};
+use ballast_format::log::{AccessStatus, CatalogueChange, Entry, Gating, Visibility};
+use ballast_format::name::{RepoKind, RepoName};
+
+use super::ledger::State;
+
+/// What the catalogue knows about a repo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepoRecord {
+    /// Its name for ever.
+    pub id: RepoId,
+    /// What it holds.
+    pub kind: RepoKind,
+    /// Its name for now.
+    pub name: RepoName,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// Whether readers must ask for its files.
+    pub gating: Gating,
+    /// Who created it.
+    pub creator: UserId,
+    /// When, in unix milliseconds.
+    pub created_ms: u64,
+    /// When its name or settings last changed, in unix milliseconds.
+    pub changed_ms: u64,
+    /// Whether an administrator has closed it.
+    pub disabled: bool,
+    /// A line about it.
+    pub description: Option<String>,
+    /// For a space: what runs it.
+    pub sdk: Option<String>,
+    /// Whether nobody may open discussions.
+    pub discussions_disabled: bool,
+}
+
+/// Somebody's request for a gated repo's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessRequest {
+    /// Who asks.
+    pub user: UserId,
+    /// How it stands.
+    pub status: AccessStatus,
+    /// When it was made or decided, in unix milliseconds.
+    pub time_ms: u64,
+    /// What they filled in: a JSON object.
+    pub fields: String,
+    /// Why it was refused.
+    pub reason: Option<String>,
+}
+
+/// A repo that somebody likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Like {
+    /// Which.
+    pub repo: RepoId,
+    /// Since when, in unix milliseconds.
+    pub time_ms: u64,
+}
+
+/// The catalogue's state.
+#[derive(Debug, Default)]
+pub struct CatalogueState {
+    repos: BTreeMap<RepoId, Arc<RepoRecord>>,
+    /// Every name that leads to a repo: its own and former ones, folded.
+    names: HashMap<(RepoKind, String), RepoId>,
+    likers: HashMap<RepoId, HashSet<UserId>>,
+    likes: HashMap<UserId, Vec<Like>>,
+    requests: HashMap<RepoId, BTreeMap<UserId, AccessRequest>>,
+}
+
+impl CatalogueState {
+    /// Every repo, in the order of their ids.
+    pub fn repos(&self) -> impl Iterator<Item = &Arc<RepoRecord>> {
+        self.repos.values()
+    }
+
+    /// The repo of this id.
+    pub fn by_id(&self, id: &RepoId) -> Option<Arc<RepoRecord>> {
+        self.repos.get(id).map(Arc::clone)
+    }
+
+    /// The repo to which this name leads, its own or a former one.
+    pub fn by_name(&self, kind: RepoKind, name: &RepoName) -> Option<Arc<RepoRecord>> {
+        self.by_id(self.names.get(&(kind, name.folded()))?)
+    }
+
+    /// The repo that has this name now.
+    pub fn by_own_name(&self, kind: RepoKind, name: &RepoName) -> Option<Arc<RepoRecord>> {
+        self.by_name(kind, name).filter(|record| record.name.folded() == name.folded())
+    }
+
+    /// The repos whose name ends so, in whatever namespace.
+    pub fn by_last_part(&self, kind: RepoKind, name: &str) -> Vec<Arc<RepoRecord>> {
+        let matches = |record: &&Arc<RepoRecord>| {
+            record.kind == kind && record.name.name().eq_ignore_ascii_case(name)
+        };
+        self.repos().filter(matches).map(Arc::clone).collect()
+    }
+
+    /// How many people like a repo.
+    pub fn like_count(&self, id: &RepoId) -> u64 {
+        self.likers.get(id).map_or(0, |users| users.len() as u64)
+    }
+
+    /// Who likes a repo, in no order.
+    pub fn likers(&self, id: &RepoId) -> Vec<UserId> {
+        self.likers.get(id).map(|users| users.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Whether somebody likes a repo.
+    pub fn is_liked(&self, id: &RepoId, user: &UserId) -> bool {
+        self.likers.get(id).is_some_and(|users| users.contains(user))
+    }
+
+    /// What somebody likes, latest first.
+    pub fn likes_of(&self, user: &UserId) -> Vec<Like> {
+        let likes = self.likes.get(user).map(Vec::as_slice).unwrap_or_default();
+        likes.iter().rev().copied().collect()
+    }
+
+    /// How somebody's request for a repo stands.
+    pub fn access_status(&self, id: &RepoId, user: &UserId) -> Option<AccessStatus> {
+        Some(self.requests.get(id)?.get(user)?.status)
+    }
+
+    /// The requests for a repo.
+    pub fn requests(&self, id: &RepoId) -> Vec<AccessRequest> {
+        self.requests.get(id).map(|all| all.values().cloned().collect()).unwrap_or_default()
+    }
+
+    fn change(&mut self, id: &RepoId, time_ms: u64, change: impl FnOnce(&mut RepoRecord)) {
+        if let Some(record) = self.repos.get_mut(id) {
+            let mut changed = RepoRecord::clone(record);
+            changed.changed_ms = time_ms;
+            change(&mut changed);
+            *record = Arc::new(changed);
+        }
+    }
+
+    fn delete(&mut self, id: &RepoId) {
+        self.repos.remove(id);
+        self.names.retain(|_, leads_to| leads_to != id);
+        self.requests.remove(id);
+        for user in self.likers.remove(id).unwrap_or_default() {
+            if let Some(likes) = self.likes.get_mut(&user) {
+                likes.retain(|like| like.repo != *id);
+            }
+        }
+    }
+
+    fn create(&mut self, record: RepoRecord) {
+        self.names.insert((record.kind, record.name.folded()), record.id);
+        self.repos.insert(record.id, Arc::new(record));
+    }
+
+    fn apply_change(&mut self, change: &CatalogueChange, time_ms: u64) {
+        match change {
+            CatalogueChange::RepoCreated { id, kind, name, visibility, creator, sdk } => {
+                self.create(RepoRecord {
+                    id: *id,
+                    kind: *kind,
+                    name: name.clone(),
+                    visibility: *visibility,
+                    gating: Gating::None,
+                    creator: *creator,
+                    created_ms: time_ms,
+                    changed_ms: time_ms,
+                    disabled: false,
+                    description: None,
+                    sdk: sdk.clone(),
+                    discussions_disabled: false,
+                });
+            }
+            CatalogueChange::RepoMoved { id, to } => {
+                if let Some(record) = self.repos.get(id) {
+                    self.names.insert((record.kind, to.folded()), *id);
+                }
+                self.change(id, time_ms, |record| record.name = to.clone());
+            }
+            CatalogueChange::RepoDeleted { id } => self.delete(id),
+            CatalogueChange::RepoSettings {
+                id,
+                visibility,
+                gating,
+                description,
+                discussions_disabled,
+                disabled,
+            } => self.change(id, time_ms, |record| {
+                record.visibility = visibility.unwrap_or(record.visibility);
+                record.gating = gating.unwrap_or(record.gating);
+                record.description = description.clone().or(record.description.take());
+                record.discussions_disabled =
+                    discussions_disabled.unwrap_or(record.discussions_disabled);
+                record.disabled = disabled.unwrap_or(record.disabled);
+            }),
+            CatalogueChange::Liked { id, user } => {
+                if self.repos.contains_key(id) && self.likers.entry(*id).or_default().insert(*user) {
+                    self.likes.entry(*user).or_default().push(Like { repo: *id, time_ms });
+                }
+            }
+            CatalogueChange::Unliked { id, user } => {
+                if self.likers.get_mut(id).is_some_and(|users| users.remove(user))
+                    && let Some(likes) = self.likes.get_mut(user)
+                {
+                    likes.retain(|like| like.repo != *id);
+                }
+            }
+            CatalogueChange::AccessRequested { id, user, fields } => {
+                let (status, fields) = (AccessStatus::Pending, fields.clone());
+                let request = AccessRequest { user: *user, status, time_ms, fields, reason: None };
+                self.requests.entry(*id).or_default().insert(*user, request);
+            }
+            CatalogueChange::AccessDecided { id, user, status, reason } => {
+                let requests = self.requests.entry(*id).or_default();
+                let fields = requests.get(user).map(|request| request.fields.clone());
+                let request = AccessRequest {
+                    user: *user,
+                    status: *status,
+                    time_ms,
+                    fields: fields.unwrap_or_default(),
+                    reason: reason.clone(),
+                };
+                requests.insert(*user, request);
+            }
+        }
+    }
+}
+
+impl State for CatalogueState {
+    type Change = CatalogueChange;
+
+    fn apply(&mut self, entry: &Entry<CatalogueChange>) {
+        for change in &entry.changes {
+            self.apply_change(change, entry.time_ms);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Making the index anew from the store (Invariant 6, R8).
+//!
+//! Reads the logs, the directories of packs and the manifests of shard objects, pins and tallies.
+//! Never a xorb: what the index says about xorbs follows from manifests and pins.
+
+use std::collections::HashMap;
+
+use ballast_format::hash::XorbHash;
+use ballast_format::id::{RepoId, UserId};
+use ballast_store::index::schema::{self, Scope};
+use ballast_store::index::{Batch, Table};
+use ballast_store::keyspace::{CopyKind, Key, Prefix};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::upload::rows;
+
+/// Objects that are read at the same time.
+const AT_ONCE: usize = 32;
+/// Rows that are put at once.
+const ROWS: usize = 1000;
+
+impl Hub {
+    /// Fills an empty index. What can't be read is named in the log and left out, so that one
+    /// damaged object does not keep the hub from serving the others.
+    pub(crate) async fn rebuild(&self) -> Result<()> {
+        let shards = self.rebuild_shards().await?;
+        let pins = self.rebuild_pins().await?;
+        tracing::info!(shards, pins, "read what was uploaded");
+        self.accounts.catch_up(self).await?;
+        self.catalogue.catch_up(self).await?;
+        let repos: Vec<RepoId> =
+            self.catalogue.read(|state| state.repos().map(|record| record.id).collect());
+        tracing::info!(repos = repos.len(), "read the catalogue and the accounts");
+        let mut damaged = 0;
+        let mut states = futures_util::stream::iter(repos)
+            .map(|id| async move { (id, self.state_of(id).await) })
+            .buffer_unordered(AT_ONCE);
+        while let Some((repo, state)) = states.next().await {
+            match state {
+                Ok(_) => {}
+                Err(error @ Error::Corrupt { .. }) => {
+                    damaged += 1;
+                    tracing::error!(%repo, %error, "a repo's log or pack is damaged");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.index().mark_whole();
+        tracing::info!(damaged, "the index is whole");
+        Ok(())
+    }
+
+    async fn rebuild_shards(&self) -> Result<usize> {
+        let listed = self.store().list(&Prefix::Copies(CopyKind::Shard));
+        let mut batches = listed
+            .map_err(Error::from)
+            .map_ok(|listed| async move {
+                let Key::Copy(copy) = listed.key else { return Ok(Batch::new()) };
+                match rows::of_stored_shard(self, &copy).await {
+                    Err(error @ Error::Corrupt { .. }) => {
+                        tracing::error!(%error, "a shard object is damaged");
+                        Ok(Batch::new())
+                    }
+                    other => other,
+                }
+            })
+            .try_buffer_unordered(AT_ONCE);
+        let mut count = 0;
+        while let Some(batch) = batches.try_next().await? {
+            self.index().apply(batch).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn rebuild_pins(&self) -> Result<usize> {
+        let now = self.env().now_ms();
+        let mut pins = ballast_store::pin::pins(self.store());
+        // One for each 64 MiB of three weeks' uploads: some tens of thousands at most.
+        let mut longest: HashMap<(XorbHash, UserId), u64> = HashMap::new();
+        while let Some(pin) = pins.try_next().await? {
+            if pin.until_ms > now {
+                let until = longest.entry((pin.xorb, pin.owner)).or_default();
+                *until = pin.until_ms.max(*until);
+            }
+        }
+        let count = longest.len();
+        let mut batch = Batch::new();
+        for ((xorb, owner), until_ms) in longest {
+            let key = schema::xorb_scope_key(&xorb, &Scope::User(owner));
+            batch.put(Table::XorbScope, key, schema::number_row(until_ms));
+            if batch.len() >= ROWS {
+                self.index().apply(std::mem::take(&mut batch)).await?;
+            }
+        }
+        self.index().apply(batch).await?;
+        Ok(count)
+    }
+}

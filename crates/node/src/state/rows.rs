@@ -1,0 +1,81 @@
+//! Index rows for what a repo's log names: the objects of packs, and the large files they link.
+
+use ballast_format::hash::PackHash;
+use ballast_format::id::RepoId;
+use ballast_format::limits::MAX_PACK_DIRECTORY_BYTES;
+use ballast_format::pack::{FOOTER_BYTES, PackDirectory};
+use ballast_store::index::schema::{self, FileRow, ObjectRow};
+use ballast_store::index::{Batch, Table};
+use ballast_store::keyspace::{CopyKind, CopyName, Key, LogId};
+
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::upload::rows as upload_rows;
+
+/// Bytes at a pack's end that are read first: most directories fit.
+const LIKELY_TAIL: u64 = 64 * 1024;
+
+/// The rows of a pack that a repo's log names.
+pub(crate) async fn of_stored_pack(hub: &Hub, log: &LogId, pack: PackHash) -> Result<Batch> {
+    let LogId::Repo(repo) = log else { return Ok(Batch::new()) };
+    let copies = hub.store().copies(CopyKind::Pack, *pack.as_bytes()).await?;
+    let mut fault = Error::corrupt(format!("pack `{pack}` of repo `{repo}` is missing"));
+    for listed in copies {
+        let Key::Copy(copy) = listed.key else { continue };
+        match read_directory(hub, &copy).await {
+            Ok(directory) if directory.hash == pack => {
+                return of_pack(hub, *repo, &copy, &directory).await;
+            }
+            Ok(_) => fault = Error::corrupt(format!("`{copy:?}` holds another pack")),
+            Err(error) => fault = error,
+        }
+    }
+    Err(fault)
+}
+
+/// Reads what a stored pack holds.
+pub(crate) async fn read_directory(hub: &Hub, copy: &CopyName) -> Result<PackDirectory> {
+    let key = Key::Copy(*copy);
+    let damaged = |error: ballast_format::Error| Error::corrupt(format!("`{key}`: {error}"));
+    let (mut tail, total) = hub.store().get_tail(&key, LIKELY_TAIL).await?;
+    let footer = tail.len().checked_sub(FOOTER_BYTES);
+    let footer = footer.ok_or_else(|| Error::corrupt(format!("`{key}` is cut short")))?;
+    let length = PackDirectory::tail_length(&tail[footer..]).map_err(damaged)?;
+    if length > MAX_PACK_DIRECTORY_BYTES + FOOTER_BYTES || length as u64 > total {
+        return Err(Error::corrupt(format!("`{key}` has a directory that is too long")));
+    }
+    if length > tail.len() {
+        tail = hub.store().get_tail(&key, length as u64).await?.0;
+    }
+    PackDirectory::decode(&tail[tail.len() - length..], total).map_err(damaged)
+}
+
+/// The rows of a pack whose directory is known.
+pub(crate) async fn of_pack(
+    hub: &Hub,
+    repo: RepoId,
+    copy: &CopyName,
+    directory: &PackDirectory,
+) -> Result<Batch> {
+    let mut batch = Batch::new();
+    for object in &directory.objects {
+        let row = ObjectRow {
+            pack: *copy,
+            offset: object.offset,
+            length: object.length,
+            kind: object.kind,
+            pointer: object.pointer,
+        };
+        batch.put(Table::Object, schema::object_key(&repo, &object.id), row.encode());
+    }
+    for link in &directory.links {
+        let row = FileRow { file: link.file, size: link.size };
+        batch.put(Table::File, schema::file_key(&repo, &link.sha256), row.encode());
+        let by_file = schema::file_repo_key(&link.file, &repo);
+        batch.put(Table::FileRepo, by_file, link.sha256.as_bytes().to_vec());
+        let by_sha256 = schema::sha256_repo_key(&link.sha256, &repo);
+        batch.put(Table::FileRepo, by_sha256, link.file.as_bytes().to_vec());
+        batch.extend(upload_rows::of_link(hub, repo, link).await?);
+    }
+    Ok(batch)
+}

@@ -1,0 +1,184 @@
+//! A commit's tree while operations change it: folders are read when something in them changes.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use ballast_format::hash::ObjectHash;
+use ballast_format::id::RepoId;
+use ballast_format::name::FilePath;
+use ballast_format::object::{EntryMode, ObjectKind, Tree, TreeEntry, hash_object};
+
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+
+/// A folder that is being changed.
+#[derive(Default)]
+pub(super) struct Folder {
+    children: BTreeMap<String, Child>,
+}
+
+enum Child {
+    /// As it was, or a file as it is now.
+    Entry(TreeEntry),
+    /// A folder that is being changed.
+    Folder(Folder),
+}
+
+/// A tree object to write.
+pub(super) struct NewTree {
+    pub(super) id: ObjectHash,
+    pub(super) content: Vec<u8>,
+}
+
+impl Folder {
+    /// The folder that a tree describes.
+    pub(super) async fn open(hub: &Hub, repo: RepoId, tree: &ObjectHash) -> Result<Self> {
+        let tree = hub.tree(repo, tree).await?;
+        let child = |entry: &TreeEntry| (entry.name.clone(), Child::Entry(entry.clone()));
+        Ok(Self { children: tree.entries.iter().map(child).collect() })
+    }
+
+    /// The folder that holds this path, opened for a change; made, if `make` says so.
+    async fn parent_of(
+        &mut self,
+        hub: &Hub,
+        repo: RepoId,
+        path: &FilePath,
+        make: bool,
+    ) -> Result<Option<&mut Self>> {
+        let mut folder = self;
+        let mut parts = path.components().peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                break;
+            }
+            let child = match folder.children.entry(part.to_owned()) {
+                Entry::Occupied(occupied) => occupied.into_mut(),
+                Entry::Vacant(vacant) if make => vacant.insert(Child::Folder(Self::default())),
+                Entry::Vacant(_) => return Ok(None),
+            };
+            if let Child::Entry(entry) = child {
+                if entry.mode != EntryMode::Directory {
+                    if !make {
+                        return Ok(None);
+                    }
+                    let reason = format!("`{path}` lies in `{part}`, which is a file");
+                    return Err(Error::invalid(reason));
+                }
+                *child = Child::Folder(Self::open(hub, repo, &entry.id).await?);
+            }
+            let Child::Folder(next) = child else {
+                return Err(Error::internal("a folder was opened and is not open"));
+            };
+            folder = next;
+        }
+        Ok(Some(folder))
+    }
+
+    /// Puts a file at a path.
+    pub(super) async fn put(
+        &mut self,
+        hub: &Hub,
+        repo: RepoId,
+        path: &FilePath,
+        id: ObjectHash,
+    ) -> Result<()> {
+        let parent = self.parent_of(hub, repo, path, true).await?;
+        let parent = parent.ok_or_else(|| Error::internal("a folder was not made"))?;
+        let name = path.name().to_owned();
+        let mode = match parent.children.get(&name) {
+            Some(Child::Entry(entry)) if entry.mode != EntryMode::Directory => entry.mode,
+            None => EntryMode::File,
+            Some(Child::Folder(folder)) if folder.children.is_empty() => EntryMode::File,
+            Some(_) => return Err(Error::invalid(format!("`{path}` is a folder"))),
+        };
+        parent.children.insert(name.clone(), Child::Entry(TreeEntry { name, mode, id }));
+        Ok(())
+    }
+
+    /// What is at a path.
+    pub(super) async fn get(
+        &mut self,
+        hub: &Hub,
+        repo: RepoId,
+        path: &FilePath,
+    ) -> Result<Option<ObjectHash>> {
+        let Some(parent) = self.parent_of(hub, repo, path, false).await? else { return Ok(None) };
+        match parent.children.get(path.name()) {
+            Some(Child::Entry(entry)) if entry.mode != EntryMode::Directory => Ok(Some(entry.id)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes a file away; whether it was there.
+    pub(super) async fn remove_file(
+        &mut self,
+        hub: &Hub,
+        repo: RepoId,
+        path: &FilePath,
+    ) -> Result<bool> {
+        if self.get(hub, repo, path).await?.is_none() {
+            return Ok(false);
+        }
+        let parent = self.parent_of(hub, repo, path, false).await?;
+        Ok(parent.is_some_and(|parent| parent.children.remove(path.name()).is_some()))
+    }
+
+    /// Takes a folder away with all that is in it; whether it was there.
+    pub(super) async fn remove_folder(
+        &mut self,
+        hub: &Hub,
+        repo: RepoId,
+        path: &FilePath,
+    ) -> Result<bool> {
+        let Some(parent) = self.parent_of(hub, repo, path, false).await? else { return Ok(false) };
+        let is_folder = match parent.children.get(path.name()) {
+            Some(Child::Folder(folder)) => !folder.children.is_empty(),
+            Some(Child::Entry(entry)) => entry.mode == EntryMode::Directory,
+            None => false,
+        };
+        if is_folder {
+            parent.children.remove(path.name());
+        }
+        Ok(is_folder)
+    }
+
+    /// The trees to write, those inside before those around them, the root last. Git has no empty
+    /// folders but for the root.
+    pub(super) fn into_trees(self) -> Result<Vec<NewTree>> {
+        let mut trees = Vec::new();
+        if self.write(&mut trees)?.is_none() {
+            trees.push(NewTree::of(&Tree::default())?);
+        }
+        Ok(trees)
+    }
+
+    /// Writes the folder unless nothing is in it.
+    fn write(self, trees: &mut Vec<NewTree>) -> Result<Option<ObjectHash>> {
+        let mut tree = Tree::default();
+        for (name, child) in self.children {
+            match child {
+                Child::Entry(entry) => tree.entries.push(entry),
+                Child::Folder(folder) => {
+                    if let Some(id) = folder.write(trees)? {
+                        tree.entries.push(TreeEntry { name, mode: EntryMode::Directory, id });
+                    }
+                }
+            }
+        }
+        if tree.entries.is_empty() {
+            return Ok(None);
+        }
+        let new = NewTree::of(&tree)?;
+        let id = new.id;
+        trees.push(new);
+        Ok(Some(id))
+    }
+}
+
+impl NewTree {
+    fn of(tree: &Tree) -> Result<Self> {
+        let content = tree.encode();
+        Ok(Self { id: hash_object(ObjectKind::Tree, &content)?, content })
+    }
+}
