@@ -1,3 +1,125 @@
 //! The dialects that clients speak over HTTP: the hub API, Xet, LFS and operations.
 //!
-//! One folder for each dialect; no rule of the domain lives here.
+//! One folder for each dialect; no rule of the domain lives here. [`serve`](serve::serve) takes a
+//! listener and answers until it is told to stop; everything a request may do goes through the
+//! verbs of `ballast-node`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use ballast_node::hub::Hub;
+
+use crate::auth::Attempts;
+use crate::intake::Buffers;
+use crate::links::Signer;
+use crate::operate::metrics::Metrics;
+
+mod auth;
+mod body;
+mod call;
+mod error;
+mod hub;
+mod intake;
+mod json;
+mod lfs;
+mod links;
+mod operate;
+mod reply;
+mod router;
+pub mod serve;
+mod wire;
+mod xet;
+
+#[cfg(test)]
+mod tests;
+
+/// What the gateway may be told.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    /// `scheme://host[:port]` that clients use, where it is not the one they connect to.
+    pub public_url: Option<String>,
+    /// Believe `X-Forwarded-Proto`, `-Host` and `-For`; only behind a proxy that sets them.
+    pub trust_forwarded: bool,
+    /// Offer Xet: without it, clients use LFS and plain HTTP.
+    pub xet: bool,
+    /// Connections at once, in all.
+    pub connections: usize,
+    /// Connections at once from one address.
+    pub connections_per_address: usize,
+    /// Memory that the bodies of requests may take in all.
+    pub buffer_bytes: u64,
+    /// The time in which a request's head must arrive.
+    pub head_timeout: Duration,
+    /// How long a connection may be idle between two requests.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of an answer that is being sent.
+    pub stall_timeout: Duration,
+    /// How long requests may go on after the order to stop.
+    pub grace: Duration,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self {
+            public_url: None,
+            trust_forwarded: false,
+            xet: true,
+            connections: 4096,
+            connections_per_address: 256,
+            buffer_bytes: 160 << 20,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
+            stall_timeout: Duration::from_mins(2),
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Everything that answering a request needs.
+pub struct Gateway {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) settings: GatewaySettings,
+    pub(crate) signer: Signer,
+    pub(crate) attempts: Attempts,
+    pub(crate) buffers: Buffers,
+    pub(crate) metrics: Metrics,
+    /// Whether `/health` may still say that we are ready.
+    pub(crate) ready: AtomicBool,
+    pub(crate) request_ids: router::RequestIds,
+}
+
+impl Gateway {
+    /// A gateway before `hub`; it does nothing until it is served.
+    pub fn new(hub: Arc<Hub>, settings: GatewaySettings) -> Arc<Self> {
+        let mut start = [0; 8];
+        hub.env().fill_random(&mut start);
+        Arc::new(Self {
+            signer: Signer::new(hub.secrets()),
+            attempts: Attempts::default(),
+            buffers: Buffers::new(settings.buffer_bytes, Arc::clone(&hub)),
+            metrics: Metrics::default(),
+            ready: AtomicBool::new(true),
+            request_ids: router::RequestIds::starting_at(u64::from_be_bytes(start)),
+            hub,
+            settings,
+        })
+    }
+
+    /// Unix seconds now.
+    pub(crate) fn now_seconds(&self) -> u64 {
+        self.hub.env().now_ms() / 1000
+    }
+
+    /// The address that counts as the client's.
+    pub(crate) fn client_of(&self, headers: &http::HeaderMap, socket: IpAddr) -> IpAddr {
+        if !self.settings.trust_forwarded {
+            return socket;
+        }
+        // The last entry is the one that our own proxy wrote; those before it may be invented.
+        let value = headers.get_all("x-forwarded-for").iter().next_back();
+        let last = value.and_then(|value| value.to_str().ok()?.rsplit(',').next());
+        last.and_then(|address| address.trim().parse().ok()).unwrap_or(socket)
+    }
+}

@@ -1,0 +1,209 @@
+//! Small routes that clients call on the way: checks of cards, lists of files, helpers.
+
+use std::sync::Arc;
+
+use ballast_format::hash::Sha256;
+use ballast_format::name::{FilePath, RepoKind, RepoName};
+use ballast_node::access::Access;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::place::Context;
+use crate::Gateway;
+use crate::call::Call;
+use crate::error::{Answer, Failure};
+use crate::reply;
+
+const BODY_BYTES: u64 = 10_000_000;
+/// The longest safetensors header that is passed on.
+const HEADER_BYTES: u64 = 25_000_000;
+const INDEX_BYTES: u64 = 10 << 20;
+const MOST_SHARDS: usize = 500;
+
+#[derive(Deserialize)]
+struct Card {
+    #[serde(default)]
+    content: String,
+}
+
+/// `POST /api/validate-yaml`: is a card's front matter YAML?
+pub(super) async fn validate_yaml(mut call: Call) -> Answer {
+    if call.method != Method::POST {
+        return Err(Failure::method("POST"));
+    }
+    let card: Card = call.json(BODY_BYTES).await?;
+    match ballast_node::discovery::check_card(&card.content) {
+        Ok(()) => reply::json(&json!({"errors": [], "warnings": []})),
+        Err(message) => {
+            let body = json!({"errors": [{"message": message}], "warnings": []});
+            reply::json_as(StatusCode::BAD_REQUEST, "application/json", &body)
+        }
+    }
+}
+
+/// `GET /api/{kinds}-tags-by-type`: what there is to filter by.
+pub(super) fn tags_by_type(gateway: &Arc<Gateway>, call: &Call, models: bool) -> Answer {
+    let kind = if models { RepoKind::Model } else { RepoKind::Dataset };
+    let mut by_type: Map<String, Value> = Map::new();
+    for (group, tag) in gateway.hub.tags(&call.caller, kind) {
+        let label = tag.split_once(':').map_or(tag.as_str(), |(_, label)| label);
+        let entry = json!({"id": tag, "label": label, "type": group});
+        if let Some(list) =
+            by_type.entry(group.to_owned()).or_insert_with(|| json!([])).as_array_mut()
+        {
+            list.push(entry);
+        }
+    }
+    reply::json(&by_type)
+}
+
+/// Routes whose answer clients can do without.
+pub(super) fn empty_object(_: &Call) -> Answer {
+    reply::json(&json!({}))
+}
+
+/// `HEAD /api/telemetry/…`: heard, and not kept.
+pub(super) fn telemetry(_: &Call) -> Answer {
+    Ok(reply::empty())
+}
+
+/// `GET …/runtime` of a space: it is stored here, not run.
+pub(super) fn runtime(_: &Context<'_>, _: &Call) -> Answer {
+    reply::json(&json!({
+        "stage": "NO_APP_FILE",
+        "hardware": {"current": null, "requested": null},
+        "storage": null,
+        "gcTimeout": null,
+    }))
+}
+
+/// `GET …/lfs-files`.
+pub(super) async fn lfs_files(at: &Context<'_>, call: &Call) -> Answer {
+    let repo = at.allowed(call, Access::Write)?;
+    let files = at.hub().files_of(&repo).await;
+    let files = files.map_err(|error| Failure::of(error, &call.caller))?;
+    let pushed = super::commits::date_of(repo.record.changed_ms);
+    let views: Vec<Value> = files
+        .iter()
+        .map(|file| {
+            let oid = file.sha256.to_string();
+            json!({
+                "fileOid": oid,
+                "oid": oid,
+                "filename": file.path.as_deref().unwrap_or_default(),
+                "size": file.size,
+                "pushedAt": pushed,
+                "ref": if file.path.is_some() { json!("refs/heads/main") } else { Value::Null },
+            })
+        })
+        .collect();
+    reply::json(&views)
+}
+
+#[derive(Deserialize)]
+struct DuplicateFiles {
+    target: Target,
+    files: Vec<DuplicateFile>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct DuplicateFile {
+    sha256: String,
+}
+
+/// `POST …/lfs-files/duplicate` on the repo that has the files: may a commit to the other repo
+/// name them? Nothing is copied; who may read them here may name them there.
+pub(super) async fn duplicate_files(at: &Context<'_>, mut call: Call) -> Answer {
+    let body: DuplicateFiles = call.json(BODY_BYTES).await?;
+    let of = |error| Failure::of(error, &call.caller);
+    at.hub().may_read_files(&call.caller, at.repo()).map_err(of)?;
+    let kind = RepoKind::from_singular(&body.target.kind)
+        .or_else(|| RepoKind::from_plural(&body.target.kind))
+        .ok_or_else(|| Failure::invalid("the target's `type` is no kind of repo"))?;
+    let name = RepoName::parse(&body.target.name).map_err(|error| of(error.into()))?;
+    at.hub().repo(&call.caller, kind, &name, Access::Write).map_err(of)?;
+    let mut failed = Vec::new();
+    for file in &body.files {
+        let known = match file.sha256.parse::<Sha256>() {
+            Ok(sha256) => at.hub().find_upload(&call.caller, at.repo(), &sha256).await.map_err(of)?,
+            Err(_) => None,
+        };
+        if known.is_none() {
+            failed.push(json!({"sha256": file.sha256, "error": "no such file"}));
+        }
+    }
+    reply::json(&json!({"failed": failed}))
+}
+
+/// `GET …/safetensors-metadata/{index file}`: the headers of all shards that an index names, or
+/// of one file.
+pub(super) async fn safetensors_metadata(
+    at: &Context<'_>,
+    call: &Call,
+    index: &[&str],
+) -> Answer {
+    let of = |error| Failure::of(error, &call.caller);
+    let index = super::place::whole(index)?;
+    let revision = call.query.first("revision").unwrap_or("main");
+    let commit = at.hub().resolve(at.repo(), revision).await.map_err(of)?.commit;
+    at.hub().may_read_files(&call.caller, at.repo()).map_err(of)?;
+    let path = FilePath::parse(&index).map_err(|error| of(error.into()))?;
+    let mut answer = json!({"headers": {}});
+    let mut shards = vec![index.clone()];
+    if index.ends_with(".json") {
+        let item = at.hub().item(at.repo(), commit, &path).await.map_err(of)?;
+        let text = at.hub().raw_blob(at.repo(), &item, INDEX_BYTES).await.map_err(of)?;
+        let parsed: Value = serde_json::from_slice(&text)
+            .map_err(|_| Failure::invalid(format!("`{index}` is not JSON")))?;
+        let files = parsed["weight_map"].as_object().into_iter().flat_map(Map::values);
+        let mut names: Vec<&str> = files.filter_map(Value::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        let folder = path.parent().map_or_else(String::new, |parent| format!("{parent}/"));
+        shards = names.iter().map(|name| format!("{folder}{name}")).collect();
+        answer["index"] = json!({"metadata": parsed["metadata"]});
+    }
+    if shards.len() > MOST_SHARDS {
+        return Err(Failure::invalid(format!("more than {MOST_SHARDS} shards")));
+    }
+    for shard in shards {
+        answer["headers"][&shard] = header(at, call, commit, &shard).await?;
+    }
+    reply::json(&answer)
+}
+
+async fn header(
+    at: &Context<'_>,
+    call: &Call,
+    commit: ballast_format::hash::ObjectHash,
+    shard: &str,
+) -> Result<Value, Failure> {
+    use futures_util::StreamExt as _;
+    let of = |error| Failure::of(error, &call.caller);
+    let bad = || Failure::invalid(format!("`{shard}` has no safetensors header"));
+    let path = FilePath::parse(shard).map_err(|error| of(error.into()))?;
+    let item = at.hub().item(at.repo(), commit, &path).await.map_err(of)?;
+    let mut stream = at.hub().open_item(at.repo(), &item, 0..item.size).await.map_err(of)?;
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut wanted = 8;
+    while bytes.len() < wanted {
+        let Some(piece) = stream.next().await else { return Err(bad()) };
+        bytes.extend_from_slice(&piece.map_err(of)?);
+        if wanted == 8 && bytes.len() >= 8 {
+            let length = bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
+            if length > HEADER_BYTES {
+                return Err(bad());
+            }
+            wanted = 8 + usize::try_from(length).map_err(|_| bad())?;
+        }
+    }
+    serde_json::from_slice(&bytes[8..wanted]).map_err(|_| bad())
+}

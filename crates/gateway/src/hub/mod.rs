@@ -1,0 +1,141 @@
+//! The hub API: repos, their files, commits, people, search.
+//!
+//! One file for each group of routes. Paths are matched here, on encoded segments; what a repo's
+//! name leads to is decided in `place.rs`.
+
+mod accounts;
+mod branches;
+mod commit;
+mod commits;
+mod gating;
+mod info;
+mod items;
+mod listing;
+mod manifest;
+mod extras;
+mod place;
+mod preupload;
+mod pulls;
+mod raw;
+mod repos;
+mod resolve;
+mod settings;
+mod tree;
+
+use std::sync::Arc;
+
+use ballast_format::name::RepoKind;
+use http::Method;
+
+use crate::Gateway;
+use crate::call::Call;
+use crate::error::{Answer, Failure};
+
+/// Answers what no other dialect took.
+pub(crate) async fn route(gateway: &Arc<Gateway>, call: Call, segments: &[&str]) -> Answer {
+    match segments {
+        ["api", rest @ ..] => api(gateway, call, rest).await,
+        ["v2", namespace, name, "manifests", rest @ ..] => {
+            manifest::answer(gateway, call, [namespace, name], rest).await
+        }
+        ["v2", ..] => Err(Failure::no_route()),
+        [kind @ ("datasets" | "spaces"), rest @ ..] if rest.len() >= 2 => {
+            web(gateway, call, RepoKind::from_plural(kind), rest).await
+        }
+        rest => web(gateway, call, Some(RepoKind::Model), rest).await,
+    }
+}
+
+async fn api(gateway: &Arc<Gateway>, call: Call, segments: &[&str]) -> Answer {
+    match segments {
+        ["whoami-v2"] => accounts::whoami(gateway, &call),
+        ["repos", "create"] => repos::create(gateway, call).await,
+        ["repos", "delete"] => repos::delete(gateway, call).await,
+        ["repos", "move"] => repos::rename(gateway, call).await,
+        ["validate-yaml"] => extras::validate_yaml(call).await,
+        ["models-tags-by-type" | "datasets-tags-by-type"] => {
+            extras::tags_by_type(gateway, &call, segments[0].starts_with("models"))
+        }
+        ["tasks" | "agent-harnesses"] => extras::empty_object(&call),
+        ["telemetry", ..] => extras::telemetry(&call),
+        ["users", name, rest @ ..] => accounts::user(gateway, call, name, rest).await,
+        ["organizations", name, rest @ ..] => accounts::organization(gateway, call, name, rest),
+        ["settings", "repositories"] => accounts::own_repositories(gateway, &call).await,
+        [kind, rest @ ..] => match RepoKind::from_plural(kind) {
+            Some(kind) if rest.is_empty() => listing::answer(gateway, &call, kind).await,
+            Some(kind) => repo_api(gateway, call, kind, rest).await,
+            None => Err(Failure::no_route()),
+        },
+        [] => Err(Failure::no_route()),
+    }
+}
+
+/// Routes below `/api/{kinds}/{namespace}/{name}`.
+async fn repo_api(
+    gateway: &Arc<Gateway>,
+    call: Call,
+    kind: RepoKind,
+    segments: &[&str],
+) -> Answer {
+    let (place, rest) = place::of_api(gateway, &call, kind, segments)?;
+    let at = place::Context { gateway, place: &place };
+    match (rest, &call.method) {
+        ([] | ["revision", ..], _) => info::answer(&at, call, rest).await,
+        (["tree", rest @ ..], _) => tree::answer(&at, &call, rest).await,
+        (["paths-info", rest @ ..], _) => items::answer(&at, call, rest).await,
+        (["refs"], _) => branches::refs(&at, &call).await,
+        (["commits", rest @ ..], _) => commits::answer(&at, &call, rest).await,
+        (["compare", range], _) => commits::compare(&at, &call, range).await,
+        (["auth-check"], _) => repos::auth_check(&at, &call, false),
+        (["auth-check", "write"], _) => repos::auth_check(&at, &call, true),
+        (["safetensors-metadata", index @ ..], _) => {
+            extras::safetensors_metadata(&at, &call, index).await
+        }
+        (["preupload", rest @ ..], &Method::POST) => preupload::answer(&at, call, rest).await,
+        (["commit", rest @ ..], &Method::POST) => commit::answer(&at, call, rest).await,
+        (["super-squash", rest @ ..], &Method::POST) => commits::squash(&at, call, rest).await,
+        (["lfs-files"], _) => extras::lfs_files(&at, &call).await,
+        (["lfs-files", "duplicate"], &Method::POST) => extras::duplicate_files(&at, call).await,
+        (["xet-read-token", rest @ ..], _) => {
+            let repo = at.reading(&call)?;
+            crate::xet::token::answer(&call, &repo, &rest.join("/"), false)
+        }
+        (["xet-write-token", rest @ ..], _) => {
+            let repo = at.reading(&call)?;
+            crate::xet::token::answer(&call, &repo, &rest.join("/"), true)
+        }
+        (["branch", rest @ ..], _) => branches::branch(&at, call, rest).await,
+        (["tag", rest @ ..], _) => branches::tag(&at, call, rest).await,
+        (["settings"], _) => settings::answer(&at, call).await,
+        (["duplicate"], &Method::POST) => repos::duplicate(&at, call).await,
+        (["discussions", rest @ ..], _) => pulls::answer(&at, call, rest).await,
+        (["user-access-request", rest @ ..], _) => gating::answer(&at, call, rest).await,
+        (["like"], _) => accounts::like(&at, &call).await,
+        (["likers"], _) => accounts::likers(&at, &call),
+        (["runtime"], _) if kind == RepoKind::Space => extras::runtime(&at, &call),
+        _ => Err(Failure::no_route()),
+    }
+}
+
+/// Routes of a repo's own pages: `/{prefix}{namespace}/{name}/…`.
+async fn web(
+    gateway: &Arc<Gateway>,
+    call: Call,
+    kind: Option<RepoKind>,
+    segments: &[&str],
+) -> Answer {
+    let Some(kind) = kind else { return Err(Failure::no_route()) };
+    let Some((place, rest)) = place::of_web(gateway, &call, kind, segments)? else {
+        return Err(Failure::no_route());
+    };
+    let at = place::Context { gateway, place: &place };
+    match (rest, &call.method) {
+        (["resolve", rest @ ..], &Method::GET | &Method::HEAD) => {
+            resolve::answer(&at, call, rest).await
+        }
+        (["raw", rest @ ..], &Method::GET | &Method::HEAD) => raw::answer(&at, &call, rest).await,
+        (["resolve" | "raw", ..], _) => Err(Failure::method("GET, HEAD")),
+        (["ask-access"], &Method::POST) => gating::ask(&at, call).await,
+        _ => Err(Failure::no_route()),
+    }
+}

@@ -1,0 +1,45 @@
+//! What operators ask: is it up, how is it doing, and the administration that the command line
+//! drives.
+
+use std::sync::atomic::Ordering;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Response, StatusCode};
+use serde_json::json;
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::error::{Answer, Failure};
+use crate::reply;
+
+pub(crate) mod admin;
+pub(crate) mod metrics;
+mod verify;
+
+/// `GET /health`: 200 while requests are welcome.
+pub(crate) fn health(call: &Call) -> Answer {
+    only_read(call)?;
+    if !call.gateway.ready.load(Ordering::Relaxed) {
+        return Err(Failure::busy("the hub is stopping"));
+    }
+    let mut response = reply::json(&json!({"status": "ok"}))?;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// `GET /metrics`: counts in the text form that Prometheus reads. They name no repo and no user.
+pub(crate) fn metrics(call: &Call) -> Answer {
+    only_read(call)?;
+    let mut response = Response::new(Body::from(call.gateway.metrics.text()));
+    *response.status_mut() = StatusCode::OK;
+    let value = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, value);
+    Ok(response)
+}
+
+fn only_read(call: &Call) -> Result<(), Failure> {
+    match call.method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Failure::method("GET, HEAD")),
+    }
+}

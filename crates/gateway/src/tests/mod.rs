@@ -1,0 +1,13 @@
+//! The gateway in one process: a hub in memory, a real listener on loopback, and raw HTTP.
+
+mod client;
+mod connections;
+mod errors;
+mod faults;
+mod hidden;
+mod lfs;
+mod operate;
+mod rig;
+mod routes;
+mod upload;
+mod xet;

@@ -1,0 +1,67 @@
+//! Xorbs: sent whole, asked for by hash.
+//!
+//! A body is checked while it streams to the store and is never whole in memory. Whether a xorb
+//! was there already is told only to who may know.
+
+use ballast_format::limits::MAX_XORB_UPLOAD_BYTES;
+use ballast_node::access::Caller;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::token::{self, Need};
+use super::xorb_hash;
+use crate::call::Call;
+use crate::error::{Answer, Failure};
+use crate::reply;
+
+/// A grant request is a length and a checksum.
+const GRANT_BYTES: u64 = 16 * 1024;
+
+/// `POST /v1/xorbs/default/{hash}`
+pub(super) async fn upload(mut call: Call, hash: &str) -> Answer {
+    token::open(&mut call, Need::Write)?;
+    let hash = xorb_hash(hash)?;
+    let length = call.body.announced();
+    let (hub, caller) = (std::sync::Arc::clone(&call.gateway.hub), call.caller.clone());
+    let (stream, fate) = call.stream(MAX_XORB_UPLOAD_BYTES as u64)?;
+    let was_inserted =
+        hub.put_xorb(&caller, hash, length, stream).await.map_err(|error| fate.of(error))?;
+    reply::json(&json!({"was_inserted": was_inserted}))
+}
+
+/// `HEAD /v1/xorbs/default/{hash}`
+pub(super) async fn head(mut call: Call, hash: &str) -> Answer {
+    token::open(&mut call, Need::Query)?;
+    let hash = xorb_hash(hash)?;
+    // To say that a xorb is there is to keep it there, and we keep nothing for nobody.
+    if matches!(call.caller, Caller::Anonymous) || !is_known(&call, hash).await? {
+        return Err(unknown());
+    }
+    Ok(reply::empty())
+}
+
+/// What a client sends to ask where a xorb may be uploaded.
+#[derive(Deserialize)]
+struct Wanted {
+    /// Of the body that it would send.
+    #[serde(rename = "length")]
+    _length: u64,
+}
+
+/// `POST /v1/xorb-grants/default/{hash}`: 200 says that it is here, 404 that it is to be sent to
+/// us like any other. There is no third place.
+pub(super) async fn grant(mut call: Call, hash: &str) -> Answer {
+    token::open(&mut call, Need::Write)?;
+    let hash = xorb_hash(hash)?;
+    let _: Wanted = call.json(GRANT_BYTES).await?;
+    if is_known(&call, hash).await? { Ok(reply::empty()) } else { Err(unknown()) }
+}
+
+async fn is_known(call: &Call, hash: ballast_format::hash::XorbHash) -> Result<bool, Failure> {
+    let known = call.gateway.hub.xorb_known(&call.caller, hash).await;
+    known.map_err(|error| Failure::of(error, &call.caller))
+}
+
+fn unknown() -> Failure {
+    Failure::new(http::StatusCode::NOT_FOUND, "xorb not found")
+}
