@@ -4,11 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use ballast_gateway::{Gateway, GatewaySettings, serve as gateway};
+use ballast_gateway::serve as gateway;
+use ballast_gateway::{Gateway, GatewaySettings};
 use ballast_node::hub::{FirstAdmin, Freshness, Hub, HubSettings};
 use ballast_store::env::{RealEnv, SharedEnv};
 use ballast_store::index::open as index;
-use ballast_store::layer::{Limit, Limits, Retry, Trace};
+use ballast_store::layer::limit::{Limit, Limits};
+use ballast_store::layer::retry::Retry;
+use ballast_store::layer::trace::Trace;
 use ballast_store::local::{FolderLock, LocalStore};
 use ballast_store::objects::{Store, Writing};
 use ballast_store::probe::probe;
@@ -67,7 +70,7 @@ fn open_store(data: &Path, env: &SharedEnv) -> Result<(Store, FolderLock)> {
     let (disk, lock) = LocalStore::open(data)?;
     let retried = Arc::new(Retry::new(disk, Arc::clone(env)));
     let limited = Arc::new(Limit::new(retried, STORE_LIMITS));
-    let (traced, _counters) = Trace::new(limited);
+    let (traced, _counters) = Trace::new(limited, Arc::clone(env));
     let store = Store::new(Arc::new(traced), Arc::clone(env)).with_writing(Writing::LOCAL);
     Ok((store, lock))
 }

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod account;
+pub mod discovery;
 pub mod download;
 pub mod error;
 pub mod hub;

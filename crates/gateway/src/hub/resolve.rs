@@ -8,7 +8,7 @@ use ballast_format::name::FilePath;
 use ballast_format::range::RangeRequest;
 use ballast_node::download::{ItemKind, LargeFile, TreeItem};
 use http::header::{
-    ACCEPT, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, RANGE, USER_AGENT,
     X_CONTENT_TYPE_OPTIONS,
 };
@@ -62,7 +62,7 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
     }
     if item.large.is_some()
         && headers.contains_key(X_XET_HASH)
-        && call.header(ACCEPT).is_some_and(|accept| accept.contains(XET_FILE_INFO))
+        && call.accepts(XET_FILE_INFO)
     {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(XET_FILE_INFO));
         return Ok(with(StatusCode::OK, headers, Body::from("{}")));

@@ -119,7 +119,7 @@ async fn download(call: &Call, repo: &Repo, batch: &Batch) -> Result<Vec<Value>,
             objects.push(refused(asked, StatusCode::UNPROCESSABLE_ENTITY, "not a SHA-256"));
             continue;
         };
-        let found = hub.find_upload(&call.caller, repo, sha256).await.map_err(told)?;
+        let found = hub.find_upload(&call.caller, repo, &sha256).await.map_err(told)?;
         objects.push(match found {
             Some(file) if file.size == asked.size => {
                 let action = links.action(LfsAct::Get, sha256, asked.size);
@@ -171,7 +171,7 @@ async fn upload(
             objects.push(refused(asked, StatusCode::UNPROCESSABLE_ENTITY, "not a SHA-256"));
             continue;
         };
-        let has = call.gateway.hub.has_file(&call.caller, repo, sha256, asked.size).await;
+        let has = call.gateway.hub.has_file(&call.caller, repo, &sha256, asked.size).await;
         if has.map_err(|error| Failure::of(error, &call.caller))? {
             objects.push(entry(asked, &[]));
             continue;

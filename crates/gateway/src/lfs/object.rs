@@ -49,7 +49,7 @@ async fn act(mut call: Call, link: &str) -> Answer {
             check_length(&call, length)?;
             let hub = Arc::clone(&call.gateway.hub);
             let (stream, fate) = call.stream(length)?;
-            let etag = hub.put_part(upload, number, stream).await;
+            let etag = hub.put_part(upload, number, length, stream).await;
             let etag = etag.map_err(|error| fate.of(error))?;
             let mut response = reply::empty();
             if let Ok(etag) = HeaderValue::try_from(format!("\"{etag}\"")) {
@@ -62,7 +62,7 @@ async fn act(mut call: Call, link: &str) -> Answer {
             let parts = parts.checked(&link)?;
             let hub = &call.gateway.hub;
             let done =
-                hub.complete_parts(&call.caller, &repo, upload, link.sha256, link.size, &parts);
+                hub.complete_parts(&call.caller, &repo, upload, (link.sha256, link.size), &parts);
             done.await.map_err(|error| Failure::of(error, &call.caller))?;
             reply::json(&json!({"success": true}))
         }
@@ -134,7 +134,7 @@ struct Claimed {
 async fn verify(mut call: Call, repo: &Repo, link: &LfsLink) -> Answer {
     let claimed: Claimed = call.json(PARTS_BYTES).await?;
     check_oid(&claimed.oid, link)?;
-    let has = call.gateway.hub.has_file(&call.caller, repo, link.sha256, claimed.size).await;
+    let has = call.gateway.hub.has_file(&call.caller, repo, &link.sha256, claimed.size).await;
     if has.map_err(|error| Failure::of(error, &call.caller))? {
         return Ok(reply::empty());
     }
@@ -145,7 +145,7 @@ async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     let hub = &call.gateway.hub;
     let told = |error| Failure::of(error, &call.caller);
     hub.may_read_files(&call.caller, repo).map_err(told)?;
-    let file = hub.find_upload(&call.caller, repo, link.sha256).await.map_err(told)?;
+    let file = hub.find_upload(&call.caller, repo, &link.sha256).await.map_err(told)?;
     let file = file.filter(|file| file.size == link.size);
     let file =
         file.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "object not found"))?;
@@ -162,7 +162,7 @@ async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     let body = if call.method == Method::HEAD {
         Body::empty()
     } else {
-        let stream = hub.read_file(file.file, bytes).await.map_err(told)?;
+        let stream = hub.read_file(&file, bytes).await.map_err(told)?;
         Body::stream_of(stream, length)
     };
     Ok(download(body, link, range, length))

@@ -31,7 +31,7 @@ pub(super) async fn of_file(mut call: Call, file: &str, shape: Shape) -> Answer 
     let file: FileHash = hash(file)?;
     let range = call.header(RANGE).map(RangeRequest::parse).transpose();
     let range = range.map_err(|_| Failure::invalid("the `Range` header is not understood"))?;
-    let found = call.gateway.hub.reconstruct(&repo, file, range).await;
+    let found = call.gateway.hub.reconstruct(&repo, file, range.as_ref()).await;
     let found = found.map_err(|error| Failure::of(error, &call.caller))?;
     let document = Document {
         shape,

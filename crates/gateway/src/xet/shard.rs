@@ -40,7 +40,10 @@ pub(super) async fn upload_v1(mut call: Call) -> Answer {
     let repo = token::open(&mut call, Need::Write)?;
     let shard = call.bytes(MAX_SHARD_BYTES as u64).await?;
     let put = work(&call, repo, shard, Arc::default()).await?;
-    reply::json(&json!({"result": u8::from(put.stored), "shard_hash": put.hash.to_string()}))
+    reply::json(&json!({
+        "result": u8::from(put.stored),
+        "shard_hash": put.hash.map(|hash| hash.to_string()),
+    }))
 }
 
 /// `POST /v2/shards`
@@ -50,7 +53,8 @@ pub(super) async fn upload_v2(mut call: Call) -> Answer {
     let progress = Arc::new(Progress::default());
     let mut work = work(&call, repo, shard, Arc::clone(&progress));
     let hub = Arc::clone(&call.gateway.hub);
-    let body = match select(&mut work, hub.env().sleep(PATIENCE)).await {
+    let patience = Arc::clone(hub.env());
+    let body = match select(&mut work, patience.sleep(PATIENCE)).await {
         Either::Left((outcome, _)) => {
             outcome?;
             Body::from(line(&json!({"type": "result"})))

@@ -11,7 +11,6 @@ use ballast_format::id::RepoId;
 use ballast_format::manifest::Manifest;
 use ballast_format::object::Tree;
 use ballast_format::xorb::XorbFooter;
-use ballast_store::keyspace::CopyName;
 use bytes::Bytes;
 use futures_util::Stream;
 use quick_cache::Weighter;
@@ -28,6 +27,7 @@ mod resolve;
 mod stream;
 mod tree;
 
+pub use ballast_store::keyspace::CopyName;
 pub use history::{CommitView, PathChange};
 pub use reconstruct::{Fetch, Reconstruction};
 pub use resolve::Resolved;

@@ -242,7 +242,7 @@ impl ObjectWriter {
     }
 
     /// The store said yes; see whether it has what it was given.
-    async fn read_back(&self) -> Result<()> {
+    async fn read_back(&mut self) -> Result<()> {
         let size = self.store.size(&self.key).await?;
         let head = self
             .store
