@@ -12,6 +12,8 @@ pub mod error;
 pub mod hub;
 pub mod pool;
 pub mod repo;
+#[cfg(test)]
+mod rig;
 pub mod state;
 pub mod tally;
 pub mod upload;

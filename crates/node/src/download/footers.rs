@@ -63,15 +63,14 @@ impl Hub {
         }
         let prefix = schema::copies_prefix(CopyKind::Xorb, xorb.as_bytes());
         let rows = self.index().scan(Table::Copy, &prefix, None, 1).await?;
-        let copy = match rows.first() {
-            Some((key, _)) => schema::copy_of(key)?,
-            None => {
-                let listed = self.store().copies(CopyKind::Xorb, *xorb.as_bytes()).await?;
-                let Some(listed) = listed.first() else { return Ok(None) };
-                let Key::Copy(copy) = listed.key else { return Ok(None) };
-                self.note_copy(&copy, listed.size).await?;
-                copy
-            }
+        let copy = if let Some((key, _)) = rows.first() {
+            schema::copy_of(key)?
+        } else {
+            let listed = self.store().copies(CopyKind::Xorb, *xorb.as_bytes()).await?;
+            let Some(listed) = listed.first() else { return Ok(None) };
+            let Key::Copy(copy) = listed.key else { return Ok(None) };
+            self.note_copy(&copy, listed.size).await?;
+            copy
         };
         self.caches.places.insert(*xorb, copy);
         Ok(Some(copy))
@@ -95,6 +94,13 @@ impl Hub {
         if let Some(footer) = self.caches.footers.get(copy) {
             return Ok(footer);
         }
+        let footer = self.read_footer(copy).await?;
+        self.caches.footers.insert(*copy, Arc::clone(&footer));
+        Ok(footer)
+    }
+
+    /// A copy's footer, as it is stored now.
+    pub(crate) async fn read_footer(&self, copy: &CopyName) -> Result<Arc<XorbFooter>> {
         let key = Key::Copy(*copy);
         let damaged = |error: ballast_format::Error| Error::corrupt(format!("`{key}`: {error}"));
         let (mut tail, total) = self.store().get_tail(&key, LIKELY_TAIL).await?;
@@ -109,9 +115,7 @@ impl Hub {
         if !whole || footer.hash().as_bytes() != &copy.hash {
             return Err(Error::corrupt(format!("`{key}` is not the xorb that it is named")));
         }
-        let footer = Arc::new(footer);
-        self.caches.footers.insert(*copy, Arc::clone(&footer));
-        Ok(footer)
+        Ok(Arc::new(footer))
     }
 
     /// Which chunks of a copy were found sound since the start.

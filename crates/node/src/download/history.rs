@@ -1,23 +1,25 @@
-//! The commits of a repo, newest first.
+//! The commits of a repo, newest first, and which of them last touched a path.
+//!
+//! History is followed along first parents: the hub makes no merges.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use ballast_format::hash::ObjectHash;
 use ballast_format::id::RepoId;
 use ballast_format::name::FilePath;
-use ballast_format::object::{Commit, EntryMode, TreeEntry};
+use ballast_format::object::Commit;
 
+use super::tree::position;
 use crate::access::Repo;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hub::Hub;
 
-/// Commits that one walk may pass.
+/// Commits that one walk may pass; older ones are not counted.
 const MAX_COMMITS: usize = 100_000;
-/// Commits that are looked at to say which one last touched a path.
-const MAX_BLAMED: usize = 1000;
-/// Differences that a comparison may have.
-const MAX_CHANGES: usize = 100_000;
+/// Commits and folders that are looked at to say which commit last touched a path.
+const MAX_LOOKS: usize = 50_000;
+/// Between so many looks others get a turn.
+const LOOKS_AT_ONCE: usize = 256;
 
 /// A commit, as listings show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,20 +38,12 @@ pub struct CommitView {
     pub parents: Vec<ObjectHash>,
 }
 
-/// A path that two commits have differently.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathChange {
-    /// Which.
-    pub path: String,
-    /// What the first has there.
-    pub old: Option<TreeEntry>,
-    /// What the second has there.
-    pub new: Option<TreeEntry>,
-}
-
 impl CommitView {
     fn new(id: ObjectHash, commit: &Commit) -> Self {
-        let (title, message) = commit.message.split_once('\n').unwrap_or((&commit.message, ""));
+        let (title, message) = commit
+            .message
+            .split_once('\n')
+            .unwrap_or((&commit.message, ""));
         Self {
             id,
             title: title.trim_end().to_owned(),
@@ -61,13 +55,26 @@ impl CommitView {
     }
 }
 
+/// A path of which a commit last touched it is asked.
+pub(crate) type Touched = (RepoId, ObjectHash, Box<str>);
+
+/// Paths of one folder whose last commit is looked for, with what is there.
+struct Open<'a> {
+    folder: Option<FilePath>,
+    tree: Option<ObjectHash>,
+    paths: Vec<(&'a FilePath, ObjectHash)>,
+}
+
 impl Hub {
     /// One commit.
     pub async fn commit_view(&self, repo: &Repo, id: ObjectHash) -> Result<CommitView> {
-        Ok(CommitView::new(id, self.commit(repo.id(), &id).await?.as_ref()))
+        Ok(CommitView::new(
+            id,
+            self.commit(repo.id(), &id).await?.as_ref(),
+        ))
     }
 
-    /// Commits from this one back, along first parents, and how many there are in all.
+    /// Commits from this one back, and how many there are in all.
     pub async fn history(
         &self,
         repo: &Repo,
@@ -75,125 +82,177 @@ impl Hub {
         skip: usize,
         limit: usize,
     ) -> Result<(Vec<CommitView>, u64)> {
-        let (mut views, mut total) = (Vec::new(), 0);
+        let total = self.count_commits(repo.id(), commit).await?;
+        let mut views = Vec::new();
+        if skip as u64 >= total {
+            return Ok((views, total));
+        }
         let mut next = Some(commit);
-        while let Some(id) = next.filter(|_| total < MAX_COMMITS) {
+        for passed in 0..MAX_COMMITS {
+            let Some(id) = next.filter(|_| views.len() < limit) else {
+                break;
+            };
             let commit = self.commit(repo.id(), &id).await?;
-            if total >= skip && views.len() < limit {
+            if passed >= skip {
                 views.push(CommitView::new(id, &commit));
             }
-            total += 1;
             next = commit.parents.first().copied();
+            let_others_in(passed).await;
         }
-        Ok((views, total as u64))
+        Ok((views, total))
     }
 
-    /// For each path the commit, from this one back, that last changed it.
+    /// How many commits there are from this one back. One more than its parent has: so the walk
+    /// ends where somebody counted before.
+    async fn count_commits(&self, repo: RepoId, commit: ObjectHash) -> Result<u64> {
+        let (mut passed, mut known) = (0, 0);
+        let mut next = Some(commit);
+        while let Some(id) = next.filter(|_| passed < MAX_COMMITS) {
+            if let Some(count) = self.caches.counts.get(&(repo, id)) {
+                known = count;
+                break;
+            }
+            next = self.commit(repo, &id).await?.parents.first().copied();
+            passed += 1;
+            let_others_in(passed).await;
+        }
+        let count = known + passed as u64;
+        self.caches.counts.insert((repo, commit), count);
+        Ok(count)
+    }
+
+    /// For each path the commit, from this one back, that last changed it. Of what is older than
+    /// we look, the oldest commit that was looked at.
     pub async fn last_commits(
         &self,
         repo: &Repo,
         commit: ObjectHash,
         paths: &[FilePath],
     ) -> Result<BTreeMap<String, CommitView>> {
-        let mut open: Vec<(&FilePath, ObjectHash)> = Vec::new();
+        let (mut found, mut wanted) = (BTreeMap::new(), Vec::new());
         for path in paths {
-            if let Some(entry) = self.entry(repo.id(), commit, path).await? {
-                open.push((path, entry.id));
-            }
-        }
-        let mut found = BTreeMap::new();
-        let mut next = Some(commit);
-        for _ in 0..MAX_BLAMED {
-            let Some(id) = next.filter(|_| !open.is_empty()) else { break };
-            let commit = self.commit(repo.id(), &id).await?;
-            let parent = commit.parents.first().copied();
-            let mut still = Vec::new();
-            for (path, object) in open {
-                let before = match parent {
-                    Some(parent) => self.entry(repo.id(), parent, path).await?,
-                    None => None,
-                };
-                if before.is_some_and(|before| before.id == object) {
-                    still.push((path, object));
-                } else {
-                    let view = CommitView::new(id, &commit);
-                    found.insert(path.as_str().to_owned(), view);
+            match self
+                .caches
+                .touched
+                .get(&(repo.id(), commit, path.as_str().into()))
+            {
+                Some(id) => {
+                    found.insert(path.to_string(), self.commit_view(repo, id).await?);
                 }
+                None => wanted.push(path),
             }
-            (open, next) = (still, parent);
         }
-        // What is older than we look: the oldest commit that was looked at had it.
-        if let (Some(id), false) = (next, open.is_empty()) {
-            let view = self.commit_view(repo, id).await?;
-            for (path, _) in open {
-                found.insert(path.as_str().to_owned(), view.clone());
-            }
+        for (path, id) in self.find_touched(repo.id(), commit, &wanted).await? {
+            self.caches
+                .touched
+                .insert((repo.id(), commit, path.as_str().into()), id);
+            found.insert(path.to_string(), self.commit_view(repo, id).await?);
         }
         Ok(found)
     }
 
-    /// The paths of files that two commits have differently, in order.
-    pub async fn compare(
-        &self,
-        repo: &Repo,
-        old: ObjectHash,
-        new: ObjectHash,
-    ) -> Result<Vec<PathChange>> {
-        let old = self.commit(repo.id(), &old).await?.tree;
-        let new = self.commit(repo.id(), &new).await?.tree;
-        let mut changes = Vec::new();
-        let mut folders = vec![(String::new(), Some(old), Some(new))];
-        while let Some((prefix, old, new)) = folders.pop() {
-            if old == new {
-                continue;
-            }
-            let old = self.entries(repo.id(), old).await?;
-            let mut new = self.entries(repo.id(), new).await?;
-            let mut pairs: Vec<(String, Option<TreeEntry>, Option<TreeEntry>)> = Vec::new();
-            for (name, entry) in old {
-                let other = new.remove(&name);
-                pairs.push((name, Some(entry), other));
-            }
-            pairs.extend(new.into_iter().map(|(name, entry)| (name, None, Some(entry))));
-            for (name, old, new) in pairs {
-                let path = format!("{prefix}{name}");
-                let folder = |entry: &Option<TreeEntry>| {
-                    let entry = entry.as_ref().filter(|e| e.mode == EntryMode::Directory);
-                    entry.map(|entry| entry.id)
-                };
-                let (old_folder, new_folder) = (folder(&old), folder(&new));
-                if old_folder.is_some() || new_folder.is_some() {
-                    folders.push((format!("{path}/"), old_folder, new_folder));
-                }
-                let old = old.filter(|_| old_folder.is_none());
-                let new = new.filter(|_| new_folder.is_none());
-                if old != new {
-                    changes.push(PathChange { path, old, new });
-                }
-            }
-            if changes.len() > MAX_CHANGES {
-                let reason = format!("the commits differ in more than {MAX_CHANGES} paths");
-                return Err(Error::invalid(reason));
-            }
-        }
-        changes.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(changes)
-    }
-
-    async fn entries(
+    async fn find_touched<'a>(
         &self,
         repo: RepoId,
-        folder: Option<ObjectHash>,
-    ) -> Result<BTreeMap<String, TreeEntry>> {
-        let Some(folder) = folder else { return Ok(BTreeMap::new()) };
-        let tree = self.tree(repo, &folder).await?;
-        let entry = |entry: &TreeEntry| (entry.name.clone(), entry.clone());
-        Ok(tree.entries.iter().map(entry).collect())
+        commit: ObjectHash,
+        paths: &[&'a FilePath],
+    ) -> Result<Vec<(&'a FilePath, ObjectHash)>> {
+        let mut open = self.open_paths(repo, commit, paths).await?;
+        let (mut id, mut found, mut looks) = (commit, Vec::new(), 0);
+        while !open.is_empty() {
+            let commit = self.commit(repo, &id).await?;
+            let parent = match commit.parents.first() {
+                Some(parent) if looks < MAX_LOOKS => *parent,
+                // The first commit, or the end of our patience.
+                _ => break,
+            };
+            let before = self.commit(repo, &parent).await?;
+            looks += 1;
+            if before.tree != commit.tree {
+                for folder in &mut open {
+                    self.look(repo, folder, before.tree, |path| found.push((path, id)))
+                        .await?;
+                    looks += 1;
+                    let_others_in(looks).await;
+                }
+                open.retain(|folder| !folder.paths.is_empty());
+            }
+            id = parent;
+            let_others_in(looks).await;
+        }
+        found.extend(
+            open.iter()
+                .flat_map(|folder| &folder.paths)
+                .map(|(path, _)| (*path, id)),
+        );
+        Ok(found)
+    }
+
+    /// The paths that are there, by folder.
+    async fn open_paths<'a>(
+        &self,
+        repo: RepoId,
+        commit: ObjectHash,
+        paths: &[&'a FilePath],
+    ) -> Result<Vec<Open<'a>>> {
+        let root = self.commit(repo, &commit).await?.tree;
+        let mut folders: BTreeMap<Option<FilePath>, Vec<&FilePath>> = BTreeMap::new();
+        for path in paths {
+            folders.entry(path.parent()).or_default().push(path);
+        }
+        let mut open = Vec::with_capacity(folders.len());
+        for (folder, names) in folders {
+            let Some(id) = self.folder_at(repo, root, folder.as_ref()).await? else {
+                continue;
+            };
+            let tree = self.tree(repo, &id).await?;
+            let at = |path: &'a FilePath| {
+                position(&tree, path.name()).map(|index| (path, tree.entries[index].id))
+            };
+            let paths = names.into_iter().filter_map(at).collect();
+            open.push(Open {
+                folder,
+                tree: Some(id),
+                paths,
+            });
+        }
+        Ok(open)
+    }
+
+    /// Goes from a commit to its parent with the paths of one folder, and tells of those that the
+    /// parent has otherwise.
+    async fn look<'a>(
+        &self,
+        repo: RepoId,
+        open: &mut Open<'a>,
+        root: ObjectHash,
+        mut changed: impl FnMut(&'a FilePath),
+    ) -> Result<()> {
+        let before = self.folder_at(repo, root, open.folder.as_ref()).await?;
+        if before == open.tree {
+            return Ok(());
+        }
+        let tree = match &before {
+            Some(id) => Some(self.tree(repo, id).await?),
+            None => None,
+        };
+        open.paths.retain(|(path, id)| {
+            let entry = tree
+                .as_ref()
+                .and_then(|tree| position(tree, path.name()).map(|index| tree.entries[index].id));
+            if entry != Some(*id) {
+                changed(path);
+            }
+            entry == Some(*id)
+        });
+        open.tree = before;
+        Ok(())
     }
 }
 
-/// Commits that are kept in memory.
-pub(super) const KEPT_COMMITS: usize = 20_000;
-
-/// Commits by repo and id.
-pub(crate) type Commits = quick_cache::sync::Cache<(RepoId, ObjectHash), Arc<Commit>>;
+/// Work that finds all in memory never waits by itself.
+async fn let_others_in(passed: usize) {
+    if passed.is_multiple_of(LOOKS_AT_ONCE) {
+        tokio::task::yield_now().await;
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ballast_format::hash::{FileHash, ObjectHash, XorbHash};
 use ballast_format::id::RepoId;
 use ballast_format::manifest::Manifest;
-use ballast_format::object::Tree;
+use ballast_format::object::{Commit, Tree};
 use ballast_format::xorb::XorbFooter;
 use bytes::Bytes;
 use futures_util::Stream;
@@ -19,25 +19,32 @@ use quick_cache::sync::Cache;
 use crate::error::Result;
 use crate::hub::HubSettings;
 
+mod compare;
+mod diff;
 mod footers;
 mod history;
+mod listing;
 mod objects;
 mod reconstruct;
 mod resolve;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use ballast_store::keyspace::CopyName;
-pub use history::{CommitView, PathChange};
+pub use compare::PathChange;
+pub use history::CommitView;
+pub use listing::Page;
 pub use reconstruct::{Fetch, Reconstruction};
 pub use resolve::Resolved;
-pub use tree::{ItemKind, LargeFile, Page, TreeItem};
+pub use tree::{ItemKind, LargeFile, TreeItem};
 
 /// Bytes on their way, piece by piece.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// Paths whose items are kept.
-const KEPT_ITEMS: usize = 50_000;
+/// Commits of which it is kept how many came before them.
+const KEPT_COUNTS: usize = 50_000;
 /// Xorbs whose places are kept.
 const KEPT_PLACES: usize = 100_000;
 /// Copies whose chunks were found sound since the start.
@@ -48,8 +55,12 @@ pub(crate) struct Caches {
     pub(crate) footers: Cache<CopyName, Arc<XorbFooter>, Weigh>,
     pub(crate) manifests: Cache<FileHash, Arc<Manifest>, Weigh>,
     pub(crate) trees: Cache<(RepoId, ObjectHash), Arc<Tree>, Weigh>,
-    pub(crate) commits: history::Commits,
-    pub(crate) items: Cache<(RepoId, ObjectHash, String), Arc<TreeItem>>,
+    pub(crate) commits: Cache<(RepoId, ObjectHash), Arc<Commit>, Weigh>,
+    pub(crate) items: Cache<tree::ItemKey, Arc<TreeItem>, Weigh>,
+    /// How many commits there are from one back.
+    pub(crate) counts: Cache<(RepoId, ObjectHash), u64>,
+    /// Which commit last touched a path, seen from another.
+    pub(crate) touched: Cache<history::Touched, ObjectHash, Weigh>,
     pub(crate) places: Cache<XorbHash, CopyName>,
     pub(crate) sound: Cache<CopyName, Arc<footers::Sound>>,
 }
@@ -77,6 +88,26 @@ impl Weighter<(RepoId, ObjectHash), Arc<Tree>> for Weigh {
     }
 }
 
+impl Weighter<(RepoId, ObjectHash), Arc<Commit>> for Weigh {
+    fn weight(&self, _: &(RepoId, ObjectHash), commit: &Arc<Commit>) -> u64 {
+        let names = [&commit.author, &commit.committer].map(|who| who.name.len() + who.email.len());
+        let text = commit.message.len() + names.iter().sum::<usize>() + 20 * commit.parents.len();
+        (size_of::<Commit>() + text + 100) as u64
+    }
+}
+
+impl Weighter<tree::ItemKey, Arc<TreeItem>> for Weigh {
+    fn weight(&self, key: &tree::ItemKey, item: &Arc<TreeItem>) -> u64 {
+        key.weight(item)
+    }
+}
+
+impl Weighter<history::Touched, ObjectHash> for Weigh {
+    fn weight(&self, (.., path): &history::Touched, _: &ObjectHash) -> u64 {
+        (size_of::<history::Touched>() + path.len() + 50) as u64
+    }
+}
+
 impl Caches {
     pub(crate) fn new(settings: &HubSettings) -> Self {
         let bytes = settings.cache_bytes;
@@ -84,8 +115,10 @@ impl Caches {
             footers: Cache::with_weighter(4096, bytes / 2, Weigh),
             manifests: Cache::with_weighter(4096, bytes / 4, Weigh),
             trees: Cache::with_weighter(4096, bytes / 4, Weigh),
-            commits: Cache::new(history::KEPT_COMMITS),
-            items: Cache::new(KEPT_ITEMS),
+            commits: Cache::with_weighter(4096, bytes / 8, Weigh),
+            items: Cache::with_weighter(4096, bytes / 8, Weigh),
+            counts: Cache::new(KEPT_COUNTS),
+            touched: Cache::with_weighter(4096, bytes / 32, Weigh),
             places: Cache::new(KEPT_PLACES),
             sound: Cache::new(KEPT_SOUND),
         }

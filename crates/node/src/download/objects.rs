@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ballast_format::ErrorKind;
 use ballast_format::hash::ObjectHash;
 use ballast_format::id::RepoId;
 use ballast_format::object::{Commit, ObjectKind, Tree, hash_object};
@@ -15,6 +16,10 @@ use crate::hub::Hub;
 
 /// The largest tree or commit that we read: a folder of half a million files.
 const MAX_TREE_BYTES: u64 = 64 << 20;
+/// Hashing or decoding more than this would hold up an async thread.
+const DONE_AT_ONCE: usize = 64 * 1024;
+/// Rows that are asked for at once, so that others get in between.
+const ROWS: usize = 2000;
 
 impl Hub {
     /// Where an object of a repo is, and what it is.
@@ -23,7 +28,10 @@ impl Hub {
         repo: RepoId,
         id: &ObjectHash,
     ) -> Result<Option<ObjectRow>> {
-        let row = self.index().get(Table::Object, &schema::object_key(&repo, id)).await?;
+        let row = self
+            .index()
+            .get(Table::Object, &schema::object_key(&repo, id))
+            .await?;
         Ok(row.map(|row| ObjectRow::decode(&row)).transpose()?)
     }
 
@@ -33,13 +41,65 @@ impl Hub {
         repo: RepoId,
         ids: &[ObjectHash],
     ) -> Result<Vec<ObjectRow>> {
-        let keys = ids.iter().map(|id| schema::object_key(&repo, id)).collect();
-        let rows = self.index().get_many(Table::Object, keys).await?;
-        let row = |(id, row): (&ObjectHash, Option<Vec<u8>>)| {
-            let row = row.ok_or_else(|| missing(repo, id))?;
-            Ok(ObjectRow::decode(&row)?)
-        };
-        ids.iter().zip(rows).map(row).collect()
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(ROWS) {
+            let keys = ids.iter().map(|id| schema::object_key(&repo, id)).collect();
+            let rows = self.index().get_many(Table::Object, keys).await?;
+            for (id, row) in ids.iter().zip(rows) {
+                let row = row.ok_or_else(|| missing(repo, id))?;
+                found.push(ObjectRow::decode(&row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which of these objects a repo has.
+    pub(crate) async fn known_objects(
+        &self,
+        repo: RepoId,
+        ids: &[ObjectHash],
+    ) -> Result<Vec<bool>> {
+        let mut known = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(ROWS) {
+            let keys = ids.iter().map(|id| schema::object_key(&repo, id)).collect();
+            let rows = self.index().get_many(Table::Object, keys).await?;
+            known.extend(rows.iter().map(Option::is_some));
+        }
+        Ok(known)
+    }
+
+    /// The one commit of a repo whose id begins with these digits, lower case; nothing if there is
+    /// none, or more than one.
+    pub(crate) async fn commit_by_prefix(
+        &self,
+        repo: RepoId,
+        digits: &str,
+    ) -> Result<Option<ObjectHash>> {
+        let whole: Vec<u8> = digits
+            .as_bytes()
+            .chunks_exact(2)
+            .map_while(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect();
+        let prefix = [&repo.as_bytes()[..], &whole[..]].concat();
+        let (mut after, mut found) = (None, None);
+        loop {
+            let rows = self
+                .index()
+                .scan(Table::Object, &prefix, after.as_deref(), ROWS)
+                .await?;
+            let Some((last, _)) = rows.last() else {
+                return Ok(found);
+            };
+            after = Some(last.clone());
+            for (key, row) in &rows {
+                let id = key.last_chunk::<20>().copied().map(ObjectHash::from_bytes);
+                let id = id.ok_or_else(|| Error::internal("an object's row has no key"))?;
+                let is_commit = ObjectRow::decode(row)?.kind == ObjectKind::Commit;
+                if is_commit && id.to_string().starts_with(digits) && found.replace(id).is_some() {
+                    return Ok(None);
+                }
+            }
+        }
     }
 
     /// The content of a repo's object.
@@ -50,50 +110,72 @@ impl Hub {
         kind: ObjectKind,
         limit: u64,
     ) -> Result<Bytes> {
-        let row = self.object_row(repo, id).await?.ok_or_else(|| missing(repo, id))?;
+        let row = self
+            .object_row(repo, id)
+            .await?
+            .ok_or_else(|| missing(repo, id))?;
         if row.kind != kind {
-            return Err(Error::corrupt(format!("`{id}` of repo `{repo}` is no {kind:?}")));
+            return Err(Error::corrupt(format!(
+                "`{id}` of repo `{repo}` is no {kind:?}"
+            )));
         }
         if row.length > limit {
             let what = format!("the object `{id}`");
-            return Err(Error::TooLarge { what, size: row.length, limit });
+            return Err(Error::TooLarge {
+                what,
+                size: row.length,
+                limit,
+            });
         }
         self.read_object(id, &row).await
     }
 
-    /// Reads an object and compares it with its id; a copy that is gone or damaged is no matter
-    /// while there is another.
+    /// Reads an object and compares it with its id (R4); a copy that is gone or damaged is no
+    /// matter while there is another.
     pub(crate) async fn read_object(&self, id: &ObjectHash, row: &ObjectRow) -> Result<Bytes> {
         let first = self.read_object_from(id, row, &row.pack).await;
         let Err(fault) = first else { return first };
         for listed in self.store().copies(CopyKind::Pack, row.pack.hash).await? {
-            let Key::Copy(copy) = listed.key else { continue };
+            let Key::Copy(copy) = listed.key else {
+                continue;
+            };
             if copy != row.pack
                 && let Ok(content) = self.read_object_from(id, row, &copy).await
             {
                 return Ok(content);
             }
         }
-        tracing::error!(object = %id, key = %Key::Copy(row.pack), %fault, "a stored object is damaged");
+        tracing::error!(object = %id, key = %Key::Copy(row.pack), %fault, "an object is damaged");
         Err(fault)
     }
 
-    async fn read_object_from(
+    /// Reads an object from this copy of its pack.
+    pub(crate) async fn read_object_from(
         &self,
         id: &ObjectHash,
         row: &ObjectRow,
         pack: &CopyName,
     ) -> Result<Bytes> {
         let key = Key::Copy(*pack);
-        let content = self.store().get_range(&key, row.offset..row.offset + row.length).await?;
-        let actual = if content.len() > 64 * 1024 {
+        let content = self
+            .store()
+            .get_range(&key, row.offset..row.offset + row.length)
+            .await;
+        let content = content.map_err(|error| match error.kind() {
+            // What a log names and the store does not have is damage, and no wrong question.
+            ErrorKind::NotFound => Error::corrupt(format!("`{key}` is gone")),
+            _ => error.into(),
+        })?;
+        let actual = if content.len() > DONE_AT_ONCE {
             let (kind, hashed) = (row.kind, content.clone());
             self.pool().run(move || hash_object(kind, &hashed)).await?
         } else {
             hash_object(row.kind, &content)
         };
         if actual.ok() != Some(*id) {
-            return Err(Error::corrupt(format!("`{key}`: the object `{id}` has other bytes")));
+            return Err(Error::corrupt(format!(
+                "`{key}`: the object `{id}` has other bytes"
+            )));
         }
         Ok(content)
     }
@@ -103,8 +185,14 @@ impl Hub {
         if let Some(tree) = self.caches.trees.get(&(repo, *id)) {
             return Ok(tree);
         }
-        let content = self.object(repo, id, ObjectKind::Tree, MAX_TREE_BYTES).await?;
-        let tree = Tree::decode(&content);
+        let content = self
+            .object(repo, id, ObjectKind::Tree, MAX_TREE_BYTES)
+            .await?;
+        let tree = if content.len() > DONE_AT_ONCE {
+            self.pool().run(move || Tree::decode(&content)).await?
+        } else {
+            Tree::decode(&content)
+        };
         let tree = Arc::new(tree.map_err(|error| Error::corrupt(format!("`{id}`: {error}")))?);
         self.caches.trees.insert((repo, *id), Arc::clone(&tree));
         Ok(tree)
@@ -115,7 +203,9 @@ impl Hub {
         if let Some(commit) = self.caches.commits.get(&(repo, *id)) {
             return Ok(commit);
         }
-        let content = self.object(repo, id, ObjectKind::Commit, MAX_TREE_BYTES).await?;
+        let content = self
+            .object(repo, id, ObjectKind::Commit, MAX_TREE_BYTES)
+            .await?;
         let commit = Commit::decode(&content);
         let commit = commit.map_err(|error| Error::corrupt(format!("`{id}`: {error}")))?;
         let commit = Arc::new(commit);

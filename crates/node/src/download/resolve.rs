@@ -28,10 +28,21 @@ impl Hub {
         if let Some(found) = by_ref(&state, revision) {
             return Ok(found);
         }
-        let unknown = || Error::RevisionNotFound { revision: shorten(revision) };
+        let unknown = || Error::RevisionNotFound {
+            revision: shorten(revision),
+        };
         let commit: ObjectHash = revision.parse().map_err(|_| unknown())?;
+        let found = Resolved {
+            commit,
+            reference: None,
+        };
+        // Clients that know the commit ask for each file by it: what is in memory is known to be
+        // this repo's.
+        if self.caches.commits.get(&(repo.id(), commit)).is_some() {
+            return Ok(found);
+        }
         match self.object_row(repo.id(), &commit).await? {
-            Some(row) if row.kind == ObjectKind::Commit => Ok(Resolved { commit, reference: None }),
+            Some(row) if row.kind == ObjectKind::Commit => Ok(found),
             _ => Err(unknown()),
         }
     }
@@ -57,10 +68,17 @@ impl Hub {
 
 /// A ref by its full or short name; a branch wins over a tag.
 fn by_ref(state: &RepoState, revision: &str) -> Option<Resolved> {
-    let full = [RefName::parse(revision), RefName::branch(revision), RefName::tag(revision)];
+    let full = [
+        RefName::parse(revision),
+        RefName::branch(revision),
+        RefName::tag(revision),
+    ];
     full.into_iter().flatten().find_map(|name| {
         let commit = *state.refs.get(&name)?;
-        Some(Resolved { commit, reference: Some(name) })
+        Some(Resolved {
+            commit,
+            reference: Some(name),
+        })
     })
 }
 

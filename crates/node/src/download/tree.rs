@@ -1,4 +1,4 @@
-//! What a commit holds: items by path, folder by folder.
+//! What a commit has at a path: a file or a folder, with what a pointer stands for.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,22 +6,20 @@ use std::sync::Arc;
 use ballast_format::hash::{FileHash, ObjectHash, Sha256};
 use ballast_format::id::RepoId;
 use ballast_format::name::FilePath;
-use ballast_format::object::{EntryMode, ObjectKind, TreeEntry};
+use ballast_format::object::{EntryMode, ObjectKind, Tree, TreeEntry};
 use ballast_store::index::Table;
 use ballast_store::index::schema::{self, FileRow, ObjectRow};
 use bytes::Bytes;
 use futures_util::stream;
+use quick_cache::Equivalent;
 
 use super::ByteStream;
 use crate::access::Repo;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 
-/// Items that one walk may pass: trees over this are paged.
-const MAX_WALK: usize = 1_000_000;
-/// Files that an answer may name all at once.
-const MAX_SIBLINGS: usize = 200_000;
-const MAX_DEPTH: usize = 64;
+/// Rows that are asked for at once, so that others get in between.
+const ROWS: usize = 2000;
 
 /// What an item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,32 +58,84 @@ pub struct TreeItem {
     pub large: Option<LargeFile>,
 }
 
-/// A part of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page<T> {
-    /// The items.
-    pub items: Vec<T>,
-    /// What to ask for the next part with; nothing after the last.
-    pub next: Option<String>,
+/// Where an item is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ItemKey {
+    repo: RepoId,
+    commit: ObjectHash,
+    path: Box<str>,
+}
+
+/// The same place, to look it up with.
+#[derive(Hash)]
+struct ItemPlace<'a> {
+    repo: RepoId,
+    commit: ObjectHash,
+    path: &'a str,
+}
+
+impl Equivalent<ItemKey> for ItemPlace<'_> {
+    fn equivalent(&self, key: &ItemKey) -> bool {
+        self.repo == key.repo && self.commit == key.commit && *self.path == *key.path
+    }
+}
+
+impl ItemKey {
+    /// About how much memory this item takes.
+    pub(super) fn weight(&self, item: &TreeItem) -> u64 {
+        (2 * size_of::<Self>() + size_of::<TreeItem>() + self.path.len() + item.path.len()) as u64
+    }
+}
+
+/// The entry of this name; folders stand in a tree as if their names ended with a slash.
+pub(super) fn position(tree: &Tree, name: &str) -> Option<usize> {
+    let key = |entry: &TreeEntry, wanted: &str, slash: Option<u8>| {
+        let is_folder = entry.mode == EntryMode::Directory;
+        let has = entry.name.bytes().chain(is_folder.then_some(b'/'));
+        has.cmp(wanted.bytes().chain(slash))
+    };
+    let find = |slash| {
+        tree.entries
+            .binary_search_by(|entry| key(entry, name, slash))
+            .ok()
+    };
+    find(None).or_else(|| find(Some(b'/')))
 }
 
 impl Hub {
-    /// The file or folder at a path.
+    /// The file or folder at a path. What was asked for before is one look into memory away: a
+    /// commit never changes.
     pub async fn item(
         &self,
         repo: &Repo,
         commit: ObjectHash,
         path: &FilePath,
     ) -> Result<Arc<TreeItem>> {
-        let key = (repo.id(), commit, path.as_str().to_owned());
-        if let Some(item) = self.caches.items.get(&key) {
+        let place = ItemPlace {
+            repo: repo.id(),
+            commit,
+            path: path.as_str(),
+        };
+        if let Some(item) = self.caches.items.get(&place) {
             return Ok(item);
         }
-        let missing =
-            || Error::EntryNotFound { path: path.as_str().to_owned(), commit: Some(commit) };
-        let entry = self.entry(repo.id(), commit, path).await?.ok_or_else(missing)?;
-        let mut items = self.items_of(repo.id(), vec![(path.as_str().to_owned(), entry)]).await?;
+        let missing = || Error::EntryNotFound {
+            path: path.to_string(),
+            commit: Some(commit),
+        };
+        let entry = self
+            .entry(repo.id(), commit, path)
+            .await?
+            .ok_or_else(missing)?;
+        let mut items = self
+            .items_of(repo.id(), vec![(path.to_string(), entry)])
+            .await?;
         let item = Arc::new(items.pop().ok_or_else(missing)?);
+        let key = ItemKey {
+            repo: repo.id(),
+            commit,
+            path: path.as_str().into(),
+        };
         self.caches.items.insert(key, Arc::clone(&item));
         Ok(item)
     }
@@ -113,105 +163,40 @@ impl Hub {
         commit: ObjectHash,
         path: &FilePath,
     ) -> Result<Option<TreeEntry>> {
-        let mut folder = self.commit(repo, &commit).await?.tree;
-        let mut parts = path.components().peekable();
-        while let Some(part) = parts.next() {
-            let tree = self.tree(repo, &folder).await?;
-            let Some(entry) = tree.get(part) else { return Ok(None) };
-            if parts.peek().is_none() {
-                return Ok(Some(entry.clone()));
-            }
-            if entry.mode != EntryMode::Directory {
-                return Ok(None);
-            }
-            folder = entry.id;
-        }
-        Ok(None)
-    }
-
-    /// A part of the listing of a folder, or of all below it. Git's order; the cursor counts what
-    /// came before, since a commit never changes.
-    pub async fn tree_page(
-        &self,
-        repo: &Repo,
-        commit: ObjectHash,
-        path: Option<&FilePath>,
-        recursive: bool,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<TreeItem>> {
-        let skip = after.map_or(Ok(0), str::parse::<usize>);
-        let skip = skip.map_err(|_| Error::invalid("the cursor is not one of ours"))?;
-        let start = match path {
-            None => (String::new(), self.commit(repo.id(), &commit).await?.tree),
-            Some(path) => {
-                let missing =
-                    || Error::EntryNotFound { path: path.as_str().to_owned(), commit: Some(commit) };
-                let entry = self.entry(repo.id(), commit, path).await?.ok_or_else(missing)?;
-                if entry.mode != EntryMode::Directory {
-                    return Err(missing());
-                }
-                (format!("{path}/"), entry.id)
-            }
+        let root = self.commit(repo, &commit).await?.tree;
+        let Some(folder) = self.folder_at(repo, root, path.parent().as_ref()).await? else {
+            return Ok(None);
         };
-        let walk = Walk { recursive, skip, limit };
-        let (entries, more) = self.walk(repo.id(), start, &walk).await?;
-        let next = more.then(|| (skip + entries.len()).to_string());
-        Ok(Page { items: self.items_of(repo.id(), entries).await?, next })
+        let tree = self.tree(repo, &folder).await?;
+        Ok(position(&tree, path.name()).map(|index| tree.entries[index].clone()))
     }
 
-    /// Every file of a commit, and no folder.
-    pub async fn siblings(&self, repo: &Repo, commit: ObjectHash) -> Result<Vec<TreeItem>> {
-        let start = (String::new(), self.commit(repo.id(), &commit).await?.tree);
-        let walk = Walk { recursive: true, skip: 0, limit: MAX_SIBLINGS };
-        let (mut entries, _) = self.walk(repo.id(), start, &walk).await?;
-        entries.retain(|(_, entry)| entry.mode != EntryMode::Directory);
-        self.items_of(repo.id(), entries).await
-    }
-
-    /// Entries in order, folders before what is in them; and whether there are more.
-    async fn walk(
+    /// The folder at a path below a root; without a path the root.
+    pub(super) async fn folder_at(
         &self,
         repo: RepoId,
-        (prefix, root): (String, ObjectHash),
-        walk: &Walk,
-    ) -> Result<(Vec<(String, TreeEntry)>, bool)> {
-        let (mut found, mut passed) = (Vec::new(), 0);
-        let mut folders = vec![(prefix, self.tree(repo, &root).await?, 0)];
-        while let Some((prefix, tree, next)) = folders.pop() {
-            let Some(entry) = tree.entries.get(next) else { continue };
-            if found.len() == walk.limit {
-                return Ok((found, true));
-            }
-            passed += 1;
-            if passed > MAX_WALK {
-                return Err(Error::invalid(format!("a listing has at most {MAX_WALK} items")));
-            }
-            let path = format!("{prefix}{}", entry.name);
-            let entry = entry.clone();
-            folders.push((prefix, tree, next + 1));
-            if walk.recursive && entry.mode == EntryMode::Directory {
-                if folders.len() > MAX_DEPTH {
-                    return Err(Error::corrupt(format!("`{path}` is too deep")));
-                }
-                folders.push((format!("{path}/"), self.tree(repo, &entry.id).await?, 0));
-            }
-            if passed > walk.skip {
-                found.push((path, entry));
+        root: ObjectHash,
+        path: Option<&FilePath>,
+    ) -> Result<Option<ObjectHash>> {
+        let mut folder = root;
+        for part in path.into_iter().flat_map(FilePath::components) {
+            let tree = self.tree(repo, &folder).await?;
+            match position(&tree, part).map(|index| &tree.entries[index]) {
+                Some(entry) if entry.mode == EntryMode::Directory => folder = entry.id,
+                _ => return Ok(None),
             }
         }
-        Ok((found, false))
+        Ok(Some(folder))
     }
 
     /// Entries as items: with sizes, and with what pointers stand for.
-    async fn items_of(
+    pub(super) async fn items_of(
         &self,
         repo: RepoId,
         entries: Vec<(String, TreeEntry)>,
     ) -> Result<Vec<TreeItem>> {
-        let is_blob = |entry: &TreeEntry| {
-            !matches!(entry.mode, EntryMode::Directory | EntryMode::Submodule)
-        };
+        let is_blob =
+            |entry: &TreeEntry| !matches!(entry.mode, EntryMode::Directory | EntryMode::Submodule);
         let blobs: Vec<ObjectHash> = entries
             .iter()
             .filter(|(_, entry)| is_blob(entry))
@@ -219,18 +204,35 @@ impl Hub {
             .collect();
         let rows = self.object_rows(repo, &blobs).await?;
         let pointers = rows.iter().filter_map(|row| row.pointer);
-        let keys = pointers.map(|pointer| schema::file_key(&repo, &pointer.sha256)).collect();
-        let mut files = self.index().get_many(Table::File, keys).await?.into_iter();
-        let mut rows = rows.into_iter();
+        let keys: Vec<_> = pointers
+            .map(|pointer| schema::file_key(&repo, &pointer.sha256))
+            .collect();
+        let mut files = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(ROWS) {
+            files.extend(self.index().get_many(Table::File, keys.to_vec()).await?);
+        }
+        let (mut files, mut rows) = (files.into_iter(), rows.into_iter());
         let mut items = Vec::with_capacity(entries.len());
         for (path, entry) in entries {
             if !is_blob(&entry) {
                 let (kind, id) = (ItemKind::Directory, entry.id);
-                items.push(TreeItem { path, kind, id, size: 0, large: None });
+                items.push(TreeItem {
+                    path,
+                    kind,
+                    id,
+                    size: 0,
+                    large: None,
+                });
                 continue;
             }
-            let row = rows.next().ok_or_else(|| Error::internal("a row is missing"))?;
-            let file = if row.pointer.is_some() { files.next().flatten() } else { None };
+            let row = rows
+                .next()
+                .ok_or_else(|| Error::internal("a row is missing"))?;
+            let file = if row.pointer.is_some() {
+                files.next().flatten()
+            } else {
+                None
+            };
             items.push(file_item(path, &entry, &row, file)?);
         }
         Ok(items)
@@ -243,10 +245,10 @@ impl Hub {
         item: &TreeItem,
         range: Range<u64>,
     ) -> Result<ByteStream> {
-        if range.start >= range.end {
+        let range = range.start..range.end.min(item.size);
+        if range.is_empty() {
             return Ok(Box::pin(stream::empty()));
         }
-        let range = range.start..range.end.min(item.size);
         if let Some(large) = &item.large {
             let manifest = self.needed_manifest(&large.file).await?;
             return Ok(self.read_manifest(manifest, range));
@@ -261,14 +263,9 @@ impl Hub {
 
     /// The blob behind a file as it is stored: of a large file, the pointer.
     pub async fn raw_blob(&self, repo: &Repo, item: &TreeItem, limit: u64) -> Result<Bytes> {
-        self.object(repo.id(), &item.id, ObjectKind::Blob, limit).await
+        self.object(repo.id(), &item.id, ObjectKind::Blob, limit)
+            .await
     }
-}
-
-struct Walk {
-    recursive: bool,
-    skip: usize,
-    limit: usize,
 }
 
 fn file_item(
@@ -280,7 +277,13 @@ fn file_item(
     let (kind, id) = (ItemKind::File, entry.id);
     // A pointer whose file the repo never had is a text like any other.
     let (Some(pointer), Some(file)) = (row.pointer, file) else {
-        return Ok(TreeItem { path, kind, id, size: row.length, large: None });
+        return Ok(TreeItem {
+            path,
+            kind,
+            id,
+            size: row.length,
+            large: None,
+        });
     };
     let file = FileRow::decode(&file)?;
     let large = LargeFile {
@@ -289,5 +292,11 @@ fn file_item(
         pointer_size: row.length,
         file: file.file,
     };
-    Ok(TreeItem { path, kind, id, size: file.size, large: Some(large) })
+    Ok(TreeItem {
+        path,
+        kind,
+        id,
+        size: file.size,
+        large: Some(large),
+    })
 }
