@@ -114,8 +114,10 @@ impl Failure {
                 Self::new(StatusCode::NOT_FOUND, message).code("RevisionNotFound")
             }
             Error::EntryNotFound { ref path, commit } => {
-                let failure = Self::new(StatusCode::NOT_FOUND, format!("Entry not found: `{path}`"))
-                    .code("EntryNotFound");
+                // The Python client looks for the words behind the path, and adds advice to them.
+                let message =
+                    format!("Entry not found: `{path}`. A file with this name doesn't exist.");
+                let failure = Self::new(StatusCode::NOT_FOUND, message).code("EntryNotFound");
                 match commit.and_then(|commit| HeaderValue::try_from(commit.to_string()).ok()) {
                     Some(commit) => failure.header(X_REPO_COMMIT, commit),
                     None => failure,

@@ -16,7 +16,8 @@ pub enum Error {
         revision: String,
     },
     /// The commit has nothing at this path.
-    #[error("`{path}` not found in this revision")]
+    // Clients look for the words from "A file" on, and add advice to them.
+    #[error("`{path}` not found: A file with this name doesn't exist in this revision")]
     EntryNotFound {
         /// What was asked for.
         path: String,

@@ -32,6 +32,7 @@ const SHARDS_AT_ONCE: usize = 2;
 pub(crate) struct Uploads {
     slots: Semaphore,
     shards: Semaphore,
+    pub(crate) commits: commit::Commits,
 }
 
 impl Uploads {
@@ -39,6 +40,7 @@ impl Uploads {
         Self {
             slots: Semaphore::new(settings.upload_slots),
             shards: Semaphore::new(SHARDS_AT_ONCE),
+            commits: commit::Commits::new(),
         }
     }
 

@@ -1,30 +1,31 @@
 //! A commit that is being put together.
 //!
-//! Operations come one by one and are remembered small: paths and ids. Contents go into packs of a
-//! few MiB, which are durable before the log names them (Invariant 5). A draft that is dropped
-//! leaves packs that nothing names.
+//! Operations come one by one and are remembered small: paths and ids. They are applied at the end,
+//! in order, to the tree that the commit builds on. A draft that is dropped leaves at most packs
+//! that nothing names.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ballast_format::hash::{ObjectHash, Sha256};
+use ballast_format::log::TokenRole;
 use ballast_format::name::{FilePath, RefName};
-use ballast_format::object::{ObjectKind, Pointer, hash_object};
-use ballast_format::pack::{FileLink, PackBuilder};
+use ballast_format::object::Pointer;
+use ballast_format::pack::FileLink;
 use bytes::Bytes;
 
+use super::spool::Spool;
 use super::{ATTRIBUTES_PATH, MAX_REGULAR_BYTES};
 use crate::access::{Access, Caller, Repo};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::state::repo::{NewPack, RepoState};
+use crate::state::repo::RepoState;
 
-/// Contents that are held in memory before they are written as a pack.
-const BUFFER_BYTES: usize = 8 << 20;
-/// Contents of one commit in all, large files aside.
-const MAX_CONTENT_BYTES: u64 = 150 << 20;
 /// Operations of one commit.
 const MAX_OPERATIONS: usize = 25_000;
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The attribute file of a commit: what can be read again when lines are added to it.
+pub(super) const MAX_ATTRIBUTES_BYTES: u64 = 4 << 20;
 
 /// What a commit says of itself.
 #[derive(Clone, Debug, Default)]
@@ -73,93 +74,102 @@ pub struct Draft {
     /// The ref that the commit builds on.
     pub(super) base: RefName,
     pub(super) operations: Vec<Operation>,
-    /// Large files that operations name.
-    pub(super) links: Vec<(FilePath, FileLink)>,
-    /// Blobs that are not yet in a pack.
-    pub(super) blobs: Vec<(ObjectHash, Bytes, Option<Pointer>)>,
-    buffered: usize,
-    content_bytes: u64,
-    /// Packs that are durable.
-    pub(super) packs: Vec<NewPack>,
-    /// The attribute file, if this commit brings one.
-    pub(super) attributes: Option<Bytes>,
+    pub(super) spool: Spool,
+    /// Large files that operations name: the caller may.
+    pub(super) links: HashMap<Sha256, FileLink>,
 }
 
 impl Hub {
-    /// Begins a commit. Who may write may commit to a branch; who may read may propose.
+    /// Begins a commit. Who may write may commit to a branch; who may read the files may propose.
     pub async fn begin_commit(
         self: &Arc<Self>,
         caller: &Caller,
         repo: Repo,
         header: CommitHeader,
     ) -> Result<Draft> {
-        let by = caller.user()?.user;
+        let by = caller.user()?;
         let long = header.summary.len() + header.description.len();
         if header.summary.trim().is_empty() || long > MAX_MESSAGE_BYTES {
             let reason = format!("a commit needs a summary, and at most {MAX_MESSAGE_BYTES} bytes");
             return Err(Error::invalid(reason));
         }
-        let state = self.repo_state(&repo).await?;
-        let base = target_of(&state, &header.revision)?;
-        let proposes = state
-            .pulls
-            .get(&base.pull_number().unwrap_or(0))
-            .is_some_and(|pull| pull.author == by);
-        if !header.create_pull && !proposes {
-            self.repo_by_id(caller, repo.id(), Access::Write)?;
-        }
         if repo.record.disabled && !caller.is_admin() {
             return Err(Error::Disabled);
+        }
+        let state = self.repo_state(&repo).await?;
+        let base = target_of(&state, &header.revision)?;
+        let pull = base
+            .pull_number()
+            .and_then(|number| state.pulls.get(&number));
+        let proposes = header.create_pull || pull.is_some_and(|pull| pull.author == by.user);
+        let writes = self.repo_by_id(caller, repo.id(), Access::Write);
+        // A token that may only read, or only here and there, proposes nothing (R18).
+        if !proposes || by.role != TokenRole::Write {
+            writes?;
+        } else if writes.is_err() {
+            // Naming a file by its hash would tell whether the repo has it (R17).
+            self.may_read_files(caller, &repo)?;
         }
         let target = (!header.create_pull).then(|| base.clone());
         Ok(Draft {
             hub: Arc::clone(self),
             caller: caller.clone(),
+            spool: Spool::new(repo.id()),
             repo,
             header,
             target,
             base,
             operations: Vec::new(),
-            links: Vec::new(),
-            blobs: Vec::new(),
-            buffered: 0,
-            content_bytes: 0,
-            packs: Vec::new(),
-            attributes: None,
+            links: HashMap::new(),
         })
     }
 }
 
 /// The ref that a commit to this revision builds on: it exists, or is the `main` of an empty repo.
 fn target_of(state: &RepoState, revision: &str) -> Result<RefName> {
-    let missing = || Error::RevisionNotFound { revision: revision.chars().take(100).collect() };
+    let missing = || Error::RevisionNotFound {
+        revision: revision.chars().take(100).collect(),
+    };
     let named = [RefName::parse(revision), RefName::branch(revision)];
-    let mut named = named.into_iter().flatten().filter(|name| !name.is_tag());
-    let first = named.next().ok_or_else(missing)?;
-    let found = std::iter::once(first).chain(named).find(|name| {
-        state.refs.contains_key(name) || (state.refs.is_empty() && *name == RefName::main())
-    });
-    found.ok_or_else(missing)
+    let is_target =
+        |name: &RefName| !name.is_tag() && (state.refs.contains_key(name) || is_first(state, name));
+    named
+        .into_iter()
+        .flatten()
+        .find(is_target)
+        .ok_or_else(missing)
+}
+
+/// Whether a first commit would make this ref.
+pub(super) fn is_first(state: &RepoState, name: &RefName) -> bool {
+    state.refs.is_empty() && *name == RefName::main()
 }
 
 impl Draft {
     /// Puts a regular file at a path.
     pub async fn add_file(&mut self, path: FilePath, content: Bytes) -> Result<()> {
+        self.check_room()?;
+        let is_attributes = path.as_str() == ATTRIBUTES_PATH;
+        let limit = if is_attributes {
+            MAX_ATTRIBUTES_BYTES
+        } else {
+            MAX_REGULAR_BYTES
+        };
         let size = content.len() as u64;
-        if size > MAX_REGULAR_BYTES {
-            let what = format!("`{path}` as a regular file");
-            return Err(Error::TooLarge { what, size, limit: MAX_REGULAR_BYTES });
+        if size > limit {
+            return Err(Error::TooLarge {
+                what: format!("`{path}` as a regular file"),
+                size,
+                limit,
+            });
         }
-        if path.as_str() == ATTRIBUTES_PATH {
-            self.attributes = Some(content.clone());
-        }
-        let pointer = Pointer::parse(&content);
-        if let Some(pointer) = pointer {
+        if let Some(pointer) = Pointer::parse(&content) {
             // Who commits a pointer names the file behind it, and must be allowed to.
             self.link(&path, pointer.sha256, Some(pointer.size)).await?;
         }
-        let id = self.add_blob(content, pointer).await?;
-        self.operation(Operation::Put { path, id })
+        let id = self.spool.add(&self.hub, content).await?;
+        self.operations.push(Operation::Put { path, id });
+        Ok(())
     }
 
     /// Puts a large file at a path: one that the caller uploaded or may read. Its size may be
@@ -170,10 +180,15 @@ impl Draft {
         sha256: Sha256,
         size: Option<u64>,
     ) -> Result<()> {
+        self.check_room()?;
         let size = self.link(&path, sha256, size).await?;
         let pointer = Pointer { sha256, size };
-        let id = self.add_blob(Bytes::from(pointer.encode()), Some(pointer)).await?;
-        self.operation(Operation::Put { path, id })
+        let id = self
+            .spool
+            .add(&self.hub, Bytes::from(pointer.encode()))
+            .await?;
+        self.operations.push(Operation::Put { path, id });
+        Ok(())
     }
 
     /// Puts what is at one path also at another.
@@ -196,58 +211,44 @@ impl Draft {
         self.operation(Operation::DeleteFolder(path))
     }
 
+    /// The size of a large file that the caller may name.
     async fn link(&mut self, path: &FilePath, sha256: Sha256, size: Option<u64>) -> Result<u64> {
-        let found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
-        let Some(link) = found else {
-            let reason = format!("`{path}`: no file with the SHA-256 `{sha256}` was uploaded");
-            return Err(Error::invalid(reason));
+        let link = if let Some(link) = self.links.get(&sha256) {
+            *link
+        } else {
+            let found = self
+                .hub
+                .find_upload(&self.caller, &self.repo, &sha256)
+                .await?;
+            found.ok_or_else(|| {
+                Error::invalid(format!(
+                    "`{path}`: no file with SHA-256 `{sha256}` was uploaded"
+                ))
+            })?
         };
-        if size.is_some_and(|size| size != link.size) {
-            let reason = format!("`{path}` has {} bytes, not {}", link.size, size.unwrap_or(0));
+        if let Some(size) = size.filter(|size| *size != link.size) {
+            let reason = format!("`{path}` has {} bytes, not {size}", link.size);
             return Err(Error::invalid(reason));
         }
-        self.links.push((path.clone(), link));
+        self.links.insert(sha256, link);
         Ok(link.size)
     }
 
-    fn operation(&mut self, operation: Operation) -> Result<()> {
-        if self.operations.len() >= MAX_OPERATIONS {
-            let (what, size) = ("the commit".to_owned(), self.operations.len() as u64 + 1);
-            return Err(Error::TooLarge { what, size, limit: MAX_OPERATIONS as u64 });
+    fn check_room(&self) -> Result<()> {
+        if self.operations.len() < MAX_OPERATIONS {
+            return Ok(());
         }
-        self.operations.push(operation);
-        Ok(())
+        let (what, size) = ("the commit".to_owned(), self.operations.len() as u64 + 1);
+        Err(Error::TooLarge {
+            what,
+            size,
+            limit: MAX_OPERATIONS as u64,
+        })
     }
 
-    pub(super) async fn add_blob(
-        &mut self,
-        content: Bytes,
-        pointer: Option<Pointer>,
-    ) -> Result<ObjectHash> {
-        let hashed = content.clone();
-        let id = self.hub.pool().run(move || hash_object(ObjectKind::Blob, &hashed)).await??;
-        if self.hub.object_row(self.repo.id(), &id).await?.is_some() {
-            return Ok(id);
-        }
-        self.content_bytes += content.len() as u64;
-        if self.content_bytes > MAX_CONTENT_BYTES {
-            let (what, size) = ("the commit's content".to_owned(), self.content_bytes);
-            return Err(Error::TooLarge { what, size, limit: MAX_CONTENT_BYTES });
-        }
-        self.buffered += content.len();
-        self.blobs.push((id, content, pointer));
-        if self.buffered >= BUFFER_BYTES {
-            let blobs = std::mem::take(&mut self.blobs);
-            self.buffered = 0;
-            let mut pack = PackBuilder::new();
-            let mut contents = Vec::with_capacity(blobs.len());
-            for (id, content, pointer) in blobs {
-                pack.push(id, ObjectKind::Blob, content.len() as u64, pointer);
-                contents.push(content);
-            }
-            let pack = self.hub.store_pack(pack, contents).await?;
-            self.packs.push(pack);
-        }
-        Ok(id)
+    fn operation(&mut self, operation: Operation) -> Result<()> {
+        self.check_room()?;
+        self.operations.push(operation);
+        Ok(())
     }
 }

@@ -1,4 +1,7 @@
 //! A commit's tree while operations change it: folders are read when something in them changes.
+//!
+//! What was emptied stays in place until the end, as a folder that holds nothing; it is not there
+//! for anyone who asks, and not written, since git has no empty folders.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -24,6 +27,13 @@ enum Child {
     Folder(Folder),
 }
 
+/// What a path leads to: a file's object, and whether it may be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct File {
+    pub(super) id: ObjectHash,
+    pub(super) mode: EntryMode,
+}
+
 /// A tree object to write.
 pub(super) struct NewTree {
     pub(super) id: ObjectHash,
@@ -35,7 +45,15 @@ impl Folder {
     pub(super) async fn open(hub: &Hub, repo: RepoId, tree: &ObjectHash) -> Result<Self> {
         let tree = hub.tree(repo, tree).await?;
         let child = |entry: &TreeEntry| (entry.name.clone(), Child::Entry(entry.clone()));
-        Ok(Self { children: tree.entries.iter().map(child).collect() })
+        Ok(Self {
+            children: tree.entries.iter().map(child).collect(),
+        })
+    }
+
+    /// Whether no file is in it, however deep.
+    fn is_void(&self) -> bool {
+        let is_void = |child: &Child| matches!(child, Child::Folder(folder) if folder.is_void());
+        self.children.values().all(is_void)
     }
 
     /// The folder that holds this path, opened for a change; made, if `make` says so.
@@ -75,53 +93,71 @@ impl Folder {
         Ok(Some(folder))
     }
 
-    /// Puts a file at a path.
+    /// Puts a file at a path. What may be run stays so when its content changes.
     pub(super) async fn put(
         &mut self,
         hub: &Hub,
         repo: RepoId,
         path: &FilePath,
-        id: ObjectHash,
+        file: File,
     ) -> Result<()> {
         let parent = self.parent_of(hub, repo, path, true).await?;
         let parent = parent.ok_or_else(|| Error::internal("a folder was not made"))?;
         let name = path.name().to_owned();
         let mode = match parent.children.get(&name) {
-            Some(Child::Entry(entry)) if entry.mode != EntryMode::Directory => entry.mode,
-            None => EntryMode::File,
-            Some(Child::Folder(folder)) if folder.children.is_empty() => EntryMode::File,
-            Some(_) => return Err(Error::invalid(format!("`{path}` is a folder"))),
+            Some(Child::Entry(entry)) if entry.mode == EntryMode::Directory => {
+                return Err(Error::invalid(format!("`{path}` is a folder")));
+            }
+            Some(Child::Folder(folder)) if !folder.is_void() => {
+                return Err(Error::invalid(format!("`{path}` is a folder")));
+            }
+            Some(Child::Entry(entry)) if entry.mode == EntryMode::Executable => entry.mode,
+            _ => file.mode,
         };
-        parent.children.insert(name.clone(), Child::Entry(TreeEntry { name, mode, id }));
+        let entry = TreeEntry {
+            name: name.clone(),
+            mode,
+            id: file.id,
+        };
+        parent.children.insert(name, Child::Entry(entry));
         Ok(())
     }
 
-    /// What is at a path.
+    /// The file at a path.
     pub(super) async fn get(
         &mut self,
         hub: &Hub,
         repo: RepoId,
         path: &FilePath,
-    ) -> Result<Option<ObjectHash>> {
-        let Some(parent) = self.parent_of(hub, repo, path, false).await? else { return Ok(None) };
-        match parent.children.get(path.name()) {
-            Some(Child::Entry(entry)) if entry.mode != EntryMode::Directory => Ok(Some(entry.id)),
-            _ => Ok(None),
-        }
+    ) -> Result<Option<File>> {
+        let Some(parent) = self.parent_of(hub, repo, path, false).await? else {
+            return Ok(None);
+        };
+        Ok(match parent.children.get(path.name()) {
+            Some(Child::Entry(TreeEntry { id, mode, .. })) if *mode != EntryMode::Directory => {
+                Some(File {
+                    id: *id,
+                    mode: *mode,
+                })
+            }
+            _ => None,
+        })
     }
 
-    /// Takes a file away; whether it was there.
-    pub(super) async fn remove_file(
+    /// Takes a file away, if it is there.
+    pub(super) async fn take(
         &mut self,
         hub: &Hub,
         repo: RepoId,
         path: &FilePath,
-    ) -> Result<bool> {
-        if self.get(hub, repo, path).await?.is_none() {
-            return Ok(false);
+    ) -> Result<Option<File>> {
+        let found = self.get(hub, repo, path).await?;
+        if found.is_some()
+            && let Some(parent) = self.parent_of(hub, repo, path, false).await?
+        {
+            parent.children.remove(path.name());
         }
-        let parent = self.parent_of(hub, repo, path, false).await?;
-        Ok(parent.is_some_and(|parent| parent.children.remove(path.name()).is_some()))
+        Ok(found)
     }
 
     /// Takes a folder away with all that is in it; whether it was there.
@@ -131,9 +167,11 @@ impl Folder {
         repo: RepoId,
         path: &FilePath,
     ) -> Result<bool> {
-        let Some(parent) = self.parent_of(hub, repo, path, false).await? else { return Ok(false) };
+        let Some(parent) = self.parent_of(hub, repo, path, false).await? else {
+            return Ok(false);
+        };
         let is_folder = match parent.children.get(path.name()) {
-            Some(Child::Folder(folder)) => !folder.children.is_empty(),
+            Some(Child::Folder(folder)) => !folder.is_void(),
             Some(Child::Entry(entry)) => entry.mode == EntryMode::Directory,
             None => false,
         };
@@ -143,8 +181,7 @@ impl Folder {
         Ok(is_folder)
     }
 
-    /// The trees to write, those inside before those around them, the root last. Git has no empty
-    /// folders but for the root.
+    /// The trees to write, those inside before those around them, the root last.
     pub(super) fn into_trees(self) -> Result<Vec<NewTree>> {
         let mut trees = Vec::new();
         if self.write(&mut trees)?.is_none() {
@@ -161,7 +198,11 @@ impl Folder {
                 Child::Entry(entry) => tree.entries.push(entry),
                 Child::Folder(folder) => {
                     if let Some(id) = folder.write(trees)? {
-                        tree.entries.push(TreeEntry { name, mode: EntryMode::Directory, id });
+                        tree.entries.push(TreeEntry {
+                            name,
+                            mode: EntryMode::Directory,
+                            id,
+                        });
                     }
                 }
             }
@@ -179,6 +220,9 @@ impl Folder {
 impl NewTree {
     fn of(tree: &Tree) -> Result<Self> {
         let content = tree.encode();
-        Ok(Self { id: hash_object(ObjectKind::Tree, &content)?, content })
+        Ok(Self {
+            id: hash_object(ObjectKind::Tree, &content)?,
+            content,
+        })
     }
 }

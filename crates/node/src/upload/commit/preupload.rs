@@ -1,14 +1,21 @@
 //! Before an upload: which files are large, which are ignored, and which are there already.
 
+use std::collections::HashMap;
+
 use ballast_format::hash::ObjectHash;
 use ballast_format::name::FilePath;
-use ignore::gitignore::GitignoreBuilder;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::attributes::Attributes;
+use super::draft::MAX_ATTRIBUTES_BYTES;
 use super::{ATTRIBUTES_PATH, MAX_REGULAR_BYTES};
 use crate::access::Repo;
+use crate::download::ItemKind;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+
+/// Lines of an ignore file that are looked at.
+const MAX_IGNORE_LINES: usize = 2000;
 
 /// A file that a client wants to upload.
 #[derive(Clone, Debug)]
@@ -28,14 +35,11 @@ pub struct Verdict {
     pub path: FilePath,
     /// Upload it as a large file, or within the commit.
     pub large: bool,
-    /// The repo's ignore file says not to upload it.
+    /// The ignore file says not to upload it.
     pub ignore: bool,
     /// What is at that path now: a blob's id, or a large file's SHA-256.
     pub oid: Option<String>,
 }
-
-/// Longer attribute files are not read.
-const MAX_ATTRIBUTES_BYTES: u64 = 1 << 20;
 
 impl Hub {
     /// Judges files before they are uploaded to a revision; none yet: an empty one.
@@ -51,59 +55,60 @@ impl Hub {
             Some(text) => text.to_owned(),
             None => self.attributes_of(repo, commit).await?.unwrap_or_default(),
         };
-        let attributes = Attributes::parse(&attributes);
-        let mut ignored = GitignoreBuilder::new("");
-        for line in gitignore.unwrap_or_default().lines() {
-            // A line that git could not read either matches nothing.
-            let _ = ignored.add_line(None, line);
-        }
-        let ignored = ignored.build().map_err(|error| Error::invalid(error.to_string()))?;
-        let mut verdicts = Vec::with_capacity(asked.len());
-        for file in asked {
-            let path = file.path.as_str();
-            let oid = match commit {
-                Some(commit) => self.oid_at(repo, commit, &file.path).await?,
-                None => None,
+        let there = self.oids(repo, commit, asked).await?;
+        let (asked, ignored) = (asked.to_vec(), gitignore.unwrap_or_default().to_owned());
+        let judge = move || {
+            let attributes = Attributes::parse(&attributes);
+            let ignored = parse_ignore(&ignored)?;
+            let verdict = |file: Asked| Verdict {
+                large: is_large(&file, &attributes),
+                ignore: ignored
+                    .matched_path_or_any_parents(file.path.as_str(), false)
+                    .is_ignore(),
+                oid: there.get(file.path.as_str()).cloned(),
+                path: file.path,
             };
-            let large = file.size > 0
-                && (file.size > MAX_REGULAR_BYTES
-                    || attributes.is_large(&file.path)
-                    || is_binary(&file.sample));
-            verdicts.push(Verdict {
-                path: file.path.clone(),
-                large,
-                ignore: ignored.matched_path_or_any_parents(path, false).is_ignore(),
-                oid,
-            });
-        }
-        Ok(verdicts)
+            Ok(asked.into_iter().map(verdict).collect())
+        };
+        self.pool().run(judge).await?
     }
 
-    async fn oid_at(
+    /// What is at the paths that are asked about.
+    async fn oids(
         &self,
         repo: &Repo,
-        commit: ObjectHash,
-        path: &FilePath,
-    ) -> Result<Option<String>> {
-        match self.item(repo, commit, path).await {
-            Ok(item) if item.kind == crate::download::ItemKind::File => Ok(Some(
-                item.large.map_or_else(|| item.id.to_string(), |large| large.sha256.to_string()),
-            )),
-            Ok(_) | Err(Error::EntryNotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        commit: Option<ObjectHash>,
+        asked: &[Asked],
+    ) -> Result<HashMap<String, String>> {
+        let Some(commit) = commit else {
+            return Ok(HashMap::new());
+        };
+        let paths: Vec<FilePath> = asked.iter().map(|file| file.path.clone()).collect();
+        let files = self.items(repo, commit, &paths).await?.into_iter();
+        let files = files.filter(|item| item.kind == ItemKind::File);
+        let oid = |item: crate::download::TreeItem| match item.large {
+            Some(large) => (item.path, large.sha256.to_string()),
+            None => (item.path, item.id.to_string()),
+        };
+        Ok(files.map(oid).collect())
     }
 
     /// The text of a commit's attribute file, if it has one.
-    pub(super) async fn attributes_of(
+    async fn attributes_of(
         &self,
         repo: &Repo,
         commit: Option<ObjectHash>,
     ) -> Result<Option<String>> {
-        let Some(commit) = commit else { return Ok(None) };
+        let Some(commit) = commit else {
+            return Ok(None);
+        };
         let path = FilePath::parse(ATTRIBUTES_PATH)?;
         match self.item(repo, commit, &path).await {
-            Ok(item) if item.large.is_none() && item.size <= MAX_ATTRIBUTES_BYTES => {
+            Ok(item)
+                if item.kind == ItemKind::File
+                    && item.large.is_none()
+                    && item.size <= MAX_ATTRIBUTES_BYTES =>
+            {
                 let content = self.raw_blob(repo, &item, MAX_ATTRIBUTES_BYTES).await?;
                 Ok(Some(String::from_utf8_lossy(&content).into_owned()))
             }
@@ -113,9 +118,27 @@ impl Hub {
     }
 }
 
-/// Whether bytes are not text: git's own rule, a zero byte among the first.
+fn parse_ignore(text: &str) -> Result<Gitignore> {
+    let mut ignored = GitignoreBuilder::new("");
+    for line in text.lines().take(MAX_IGNORE_LINES) {
+        // A line that git could not read either matches nothing.
+        let _ = ignored.add_line(None, line);
+    }
+    ignored
+        .build()
+        .map_err(|error| Error::invalid(format!("the ignore file: {error}")))
+}
+
+/// Empty files are regular whatever their name: clients send them so.
+fn is_large(file: &Asked, attributes: &Attributes) -> bool {
+    let by_content = || file.size > MAX_REGULAR_BYTES || is_binary(&file.sample);
+    file.size > 0 && (by_content() || attributes.is_large(&file.path))
+}
+
+/// Whether bytes are not text: a zero byte as git has it, or what is not UTF-8.
 fn is_binary(sample: &[u8]) -> bool {
-    sample.contains(&0) || std::str::from_utf8(sample).is_err_and(|error| error.error_len().is_some())
+    let text = std::str::from_utf8(sample);
+    sample.contains(&0) || text.is_err_and(|error| error.error_len().is_some())
 }
 
 #[cfg(test)]
