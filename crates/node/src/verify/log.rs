@@ -1,0 +1,111 @@
+//! Checking a log: that each entry follows the one before it, and is what this node once read.
+//!
+//! The index keeps a copy of every entry. Where an entry is damaged, its copy tells what to look at
+//! next; and a last entry, which no other proves, is held against its copy.
+
+use ballast_format::hash::EntryHash;
+use ballast_format::log::{Change, Entry};
+use ballast_store::index::{Table, schema};
+use ballast_store::keyspace::{Key, LogId};
+use ballast_store::reflog::{Log, Stored};
+use futures_util::future::join_all;
+
+use super::{Check, is_damage};
+use crate::error::Result;
+
+/// Entries that are read at once; each has at most 5 MB.
+const AT_ONCE: u64 = 8;
+
+/// Where the check is.
+struct Place {
+    number: u64,
+    /// The hash of the entry before; nothing: nobody knows.
+    previous: Option<EntryHash>,
+    epoch: u64,
+}
+
+type Read<C> = std::result::Result<Option<Stored<C>>, ballast_store::Error>;
+
+impl Check {
+    /// Reads a log from its beginning and hands out what its entries say.
+    pub(super) async fn log<C: Change + Send + Sync>(
+        &mut self,
+        id: LogId,
+        mut hear: impl FnMut(&Entry<C>),
+    ) -> Result<()> {
+        let log = Log::new(self.hub.store().clone(), id);
+        let mut place = Place {
+            number: 1,
+            previous: Some(EntryHash::ZERO),
+            epoch: 0,
+        };
+        loop {
+            let numbers = place.number..place.number + AT_ONCE;
+            let answers: Vec<Read<C>> = join_all(numbers.map(|number| log.read(number))).await;
+            let last = answers
+                .iter()
+                .rposition(|answer| !matches!(answer, Ok(None)));
+            for (index, answer) in answers.into_iter().enumerate() {
+                let key = schema::log_key(&id, place.number);
+                let kept = self.hub.index().get(Table::Log, &key).await?;
+                let is_behind_all = last.is_none_or(|last| index > last);
+                if is_behind_all && kept.is_none() {
+                    return Ok(());
+                }
+                if let Some(entry) = self.entry(id, &mut place, answer, kept).await? {
+                    hear(&entry);
+                }
+            }
+        }
+    }
+
+    /// Checks one entry; what it says, or said when this node read it.
+    async fn entry<C: Change>(
+        &mut self,
+        id: LogId,
+        place: &mut Place,
+        answer: Read<C>,
+        kept: Option<Vec<u8>>,
+    ) -> Result<Option<Entry<C>>> {
+        let key = Key::LogEntry(id, place.number);
+        let kept = kept.and_then(|bytes| Some((Entry::<C>::decode(&bytes).ok()?, bytes)));
+        let problem = match &answer {
+            Err(error) if !is_damage(error) => return Err(error.clone().into()),
+            Err(error) => Some(error.to_string()),
+            Ok(None) => Some("it is missing".to_owned()),
+            Ok(Some(stored)) => {
+                self.count(stored.bytes.len() as u64).await?;
+                let (previous, epoch) = (stored.entry.previous, stored.entry.epoch);
+                let differs = kept
+                    .as_ref()
+                    .is_some_and(|(_, bytes)| *bytes != stored.bytes);
+                if differs {
+                    Some("it is not what it was when it was written or first read".to_owned())
+                } else if place.previous.is_some_and(|expected| expected != previous) {
+                    Some("it and the entry before it do not belong together".to_owned())
+                } else if epoch < place.epoch {
+                    Some(format!("its epoch {epoch} is below {}", place.epoch))
+                } else {
+                    None
+                }
+            }
+        };
+        let is_sound = problem.is_none();
+        if let Some(problem) = problem {
+            self.damaged(&key, &problem);
+        }
+        place.number += 1;
+        let stored = answer
+            .ok()
+            .flatten()
+            .map(|stored| (stored.entry, stored.bytes.to_vec()));
+        let entry = if is_sound { stored } else { kept.or(stored) };
+        let Some((entry, bytes)) = entry else {
+            place.previous = None;
+            return Ok(None);
+        };
+        place.previous = Some(EntryHash::of(&bytes));
+        place.epoch = place.epoch.max(entry.epoch);
+        Ok(Some(entry))
+    }
+}
