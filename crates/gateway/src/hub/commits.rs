@@ -75,7 +75,8 @@ fn view(commit: &CommitView, formatted: bool) -> Value {
     view
 }
 
-/// `GET …/compare/{a}..{b}`: a line for each path that differs, as `git diff --raw` has it.
+/// `GET …/compare/{a}..{b}`: the difference as text; with `raw` a line for each path that differs,
+/// as `git diff --raw` has it.
 pub(super) async fn compare(at: &Context<'_>, call: &Call, range: &str) -> Answer {
     let of = |error| Failure::of(error, &call.caller);
     let range = decode(range)?;
@@ -84,6 +85,11 @@ pub(super) async fn compare(at: &Context<'_>, call: &Call, range: &str) -> Answe
     };
     let old = at.hub().resolve(at.repo(), old).await.map_err(of)?.commit;
     let new = at.hub().resolve(at.repo(), new).await.map_err(of)?.commit;
+    if !call.query.flag("raw") {
+        // Lines of text are content; which paths differ is not.
+        at.hub().may_read_files(&call.caller, at.repo()).map_err(of)?;
+        return Ok(plain(at.hub().diff(at.repo(), old, new).await.map_err(of)?));
+    }
     let mut text = String::new();
     for change in at.hub().compare(at.repo(), old, new).await.map_err(of)? {
         let status = match (&change.old, &change.new) {
@@ -99,10 +105,14 @@ pub(super) async fn compare(at: &Context<'_>, call: &Call, range: &str) -> Answe
         let path = &change.path;
         text.push_str(&format!(":{old_mode} {new_mode} {old_id} {new_id} {status}\t{path}\n"));
     }
+    Ok(plain(text))
+}
+
+fn plain(text: String) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
-    Ok(response)
+    response
 }
 
 fn mode(mode: EntryMode) -> &'static str {
