@@ -1,9 +1,123 @@
 //! The one way in which our stored formats write numbers, text and lists.
 //!
 //! Little-endian, lengths before contents, no padding. A decoder never allocates because an input
-//! says so: a count is compared with the bytes that are left first.
+//! says so: a count is compared with the bytes that are left first. [`Format`] is what each stored
+//! value begins with, so that no program takes one for another or guesses at a later layout.
 
 use crate::error::{Error, Result};
+
+/// One kind of stored value: how it begins, how long it may be, and how it ends.
+///
+/// It begins with its magic (8 bytes), its version (2) and the number of bytes that follow (4). It
+/// ends with a BLAKE3 checksum of all before it, unless its name is a hash of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// What errors call it.
+    pub what: &'static str,
+    /// What says that it is one.
+    pub magic: [u8; 8],
+    /// The layout of its fields.
+    pub version: u16,
+    /// The most bytes that all of it may take.
+    pub limit: usize,
+    /// Whether a checksum ends it.
+    pub has_checksum: bool,
+}
+
+impl Format {
+    /// Bytes in front of the fields.
+    pub const FRONT_BYTES: usize = 8 + 2 + 4;
+    /// Bytes of a checksum.
+    pub const CHECKSUM_BYTES: usize = 32;
+
+    /// The stored bytes of a value whose fields `write` writes.
+    pub fn encode(&self, write: impl FnOnce(&mut Encoder)) -> Result<Vec<u8>> {
+        let mut encoder = Encoder::new();
+        encoder.array(&self.magic);
+        encoder.u16(self.version);
+        encoder.u32(0);
+        write(&mut encoder);
+        let mut bytes = encoder.finish();
+        let size = bytes.len() + self.checksum_bytes();
+        self.check(size)?;
+        let follow = u32::try_from(size - Self::FRONT_BYTES);
+        let follow = follow.map_err(|_| self.too_large(size))?;
+        bytes[Self::FRONT_BYTES - 4..Self::FRONT_BYTES].copy_from_slice(&follow.to_le_bytes());
+        if self.has_checksum {
+            let checksum = blake3::hash(&bytes);
+            bytes.extend_from_slice(checksum.as_bytes());
+        }
+        Ok(bytes)
+    }
+
+    /// How many bytes the value has that begins with `front`, at least
+    /// [`FRONT_BYTES`](Self::FRONT_BYTES) long.
+    pub fn length(&self, front: &[u8]) -> Result<usize> {
+        let mut decoder = Decoder::new(self.what, front);
+        if decoder.array()? != self.magic {
+            return Err(decoder.malformed("it does not begin as one"));
+        }
+        let version = decoder.u16()?;
+        if version != self.version {
+            return Err(Error::UnknownVersion {
+                what: self.what,
+                version: u64::from(version),
+            });
+        }
+        let length = Self::FRONT_BYTES.saturating_add(decoder.u32()? as usize);
+        self.check(length)?;
+        Ok(length)
+    }
+
+    /// Stands at the first field of `bytes`, which are exactly one value.
+    pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoder<'a>> {
+        let length = self.length(bytes)?;
+        if bytes.len() < length {
+            return Err(Error::Truncated { what: self.what });
+        }
+        let mut decoder = Decoder::new(self.what, bytes);
+        if bytes.len() > length {
+            return Err(decoder.malformed(format!("{} bytes follow its end", bytes.len() - length)));
+        }
+        if self.has_checksum {
+            let end = length
+                .checked_sub(Self::CHECKSUM_BYTES)
+                .filter(|e| *e >= Self::FRONT_BYTES);
+            let end = end.ok_or(Error::Truncated { what: self.what })?;
+            let (content, checksum) = bytes.split_at(end);
+            if blake3::hash(content).as_bytes() != checksum {
+                return Err(decoder.malformed("its checksum is wrong"));
+            }
+            decoder.rest = content;
+        }
+        decoder.take(Self::FRONT_BYTES)?;
+        Ok(decoder)
+    }
+
+    fn checksum_bytes(&self) -> usize {
+        if self.has_checksum {
+            Self::CHECKSUM_BYTES
+        } else {
+            0
+        }
+    }
+
+    fn check(&self, size: usize) -> Result<()> {
+        if size > self.limit {
+            Err(self.too_large(size))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn too_large(&self, size: usize) -> Error {
+        Error::TooLarge {
+            what: self.what,
+            size: size as u64,
+            limit: self.limit as u64,
+        }
+    }
+}
 
 /// Writes a value's fields one after another.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +238,9 @@ impl<'a> Decoder<'a> {
     /// The next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let taken = self.take(N)?;
-        Ok(taken.try_into().expect("`take` gave as many as were asked for"))
+        Ok(taken
+            .try_into()
+            .expect("`take` gave as many as were asked for"))
     }
 
     /// One byte.
@@ -169,11 +285,12 @@ impl<'a> Decoder<'a> {
     }
 
     /// A value, if one follows.
-    pub fn option<T>(
-        &mut self,
-        decode: impl FnOnce(&mut Self) -> Result<T>,
-    ) -> Result<Option<T>> {
-        if self.bool()? { decode(self).map(Some) } else { Ok(None) }
+    pub fn option<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T>) -> Result<Option<T>> {
+        if self.bool()? {
+            decode(self).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// A count, and as many items, each at least `smallest` bytes long.
@@ -202,3 +319,6 @@ impl<'a> Decoder<'a> {
         Error::malformed(self.what, reason)
     }
 }
+
+#[cfg(test)]
+mod tests;

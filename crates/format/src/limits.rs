@@ -65,3 +65,7 @@ pub const MAX_MANIFEST_BYTES: usize = 80 << 20;
 
 /// Files that one shard may register.
 pub const MAX_MANIFESTS: usize = 500_000;
+
+/// Bytes of a tally: what some 600,000 repos were downloaded on one day. A node writes one a
+/// minute, if there was anything.
+pub const MAX_TALLY_BYTES: usize = 16 << 20;

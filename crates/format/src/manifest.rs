@@ -6,21 +6,32 @@
 
 use std::ops::Range;
 
-use crate::codec::{Decoder, Encoder};
+use crate::codec::{Encoder, Format};
 use crate::error::{Error, Result};
 use crate::hash::{ChunkHash, FileHash, Sha256, ShardHash, XorbHash};
 use crate::id::UserId;
-use crate::limits::{MAX_MANIFEST_BYTES, MAX_MANIFESTS};
+use crate::limits::{MAX_MANIFEST_BYTES, MAX_MANIFESTS, MAX_XORB_BYTES, MAX_XORB_CHUNKS};
 
-const WHAT: &str = "manifest";
-const SHARD: &str = "shard object";
-const MAGIC: &[u8; 8] = b"BLSTSHRD";
-const VERSION: u16 = 1;
-const MANIFEST_MAGIC: &[u8; 4] = b"BLMF";
-const CHECKSUM_BYTES: usize = 32;
+const MANIFEST: Format = Format {
+    what: "manifest",
+    magic: *b"BLSTMANI",
+    version: 1,
+    limit: MAX_MANIFEST_BYTES,
+    has_checksum: true,
+};
+/// The front of a shard object is a value of its own; the manifests follow it.
+const SHARD: Format = Format {
+    what: "shard object",
+    magic: *b"BLSTSHRD",
+    version: 1,
+    limit: DIRECTORY_BYTES + MAX_MANIFESTS * PLACE_BYTES,
+    has_checksum: true,
+};
 
-/// Bytes of the fixed front of a shard object: read these to know how long its directory is.
-pub const FRONT_BYTES: usize = 8 + 2 + 16 + 8 + 4;
+/// Bytes that say how long the directory of a shard object is.
+pub const FRONT_BYTES: usize = Format::FRONT_BYTES;
+/// Bytes of a directory without rows: uploader, time and the number of rows.
+const DIRECTORY_BYTES: usize = Format::FRONT_BYTES + 16 + 8 + 4 + Format::CHECKSUM_BYTES;
 /// Bytes of one directory row.
 const PLACE_BYTES: usize = 32 + 32 + 8 + 8 + 4;
 /// Bytes of one stored term: xorb, first chunk, end of chunks, end offset in the file.
@@ -78,17 +89,22 @@ impl Manifest {
         let mut end = 0;
         let mut ends = Vec::with_capacity(terms.len());
         for term in &terms {
-            if term.chunks.is_empty() || term.length == 0 {
-                return Err(Error::malformed(WHAT, "a term is empty"));
-            }
+            check_term(term)?;
             end += u64::from(term.length);
             ends.push(end);
         }
         if end != size {
             let reason = format!("its terms make {end} bytes, its size is {size}");
-            return Err(Error::malformed(WHAT, reason));
+            return Err(Error::malformed(MANIFEST.what, reason));
         }
-        Ok(Self { file, sha256, size, terms, samples, ends })
+        Ok(Self {
+            file,
+            sha256,
+            size,
+            terms,
+            samples,
+            ends,
+        })
     }
 
     /// The term that holds this byte of the file; nothing past its end.
@@ -111,45 +127,28 @@ impl Manifest {
 
     /// The stored bytes.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut encoder = Encoder::new();
-        encoder.array(MANIFEST_MAGIC);
-        encoder.array(self.file.as_bytes());
-        encoder.array(self.sha256.as_bytes());
-        encoder.u64(self.size);
-        let terms: Vec<_> = self.terms.iter().zip(&self.ends).collect();
-        encoder.list(&terms, |encoder, (term, end)| {
-            encoder.array(term.xorb.as_bytes());
-            encoder.u32(term.chunks.start);
-            encoder.u32(term.chunks.end);
-            encoder.u64(**end);
-        });
-        encoder.list(&self.samples, |encoder, sample| {
-            encoder.array(sample.chunk.as_bytes());
-            encoder.array(sample.xorb.as_bytes());
-            encoder.u32(sample.index);
-        });
-        let mut bytes = encoder.finish();
-        check(WHAT, bytes.len() + CHECKSUM_BYTES, MAX_MANIFEST_BYTES)?;
-        let checksum = blake3::hash(&bytes);
-        bytes.extend_from_slice(checksum.as_bytes());
-        Ok(bytes)
+        MANIFEST.encode(|encoder| {
+            encoder.array(self.file.as_bytes());
+            encoder.array(self.sha256.as_bytes());
+            encoder.u64(self.size);
+            let terms: Vec<_> = self.terms.iter().zip(&self.ends).collect();
+            encoder.list(&terms, |encoder, (term, end)| {
+                encoder.array(term.xorb.as_bytes());
+                encoder.u32(term.chunks.start);
+                encoder.u32(term.chunks.end);
+                encoder.u64(**end);
+            });
+            encoder.list(&self.samples, |encoder, sample| {
+                encoder.array(sample.chunk.as_bytes());
+                encoder.array(sample.xorb.as_bytes());
+                encoder.u32(sample.index);
+            });
+        })
     }
 
     /// Reads stored bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        check(WHAT, bytes.len(), MAX_MANIFEST_BYTES)?;
-        let Some(split) = bytes.len().checked_sub(CHECKSUM_BYTES) else {
-            return Err(Error::Truncated { what: WHAT });
-        };
-        let (bytes, checksum) = bytes.split_at(split);
-        let actual = blake3::hash(bytes);
-        if actual.as_bytes() != checksum {
-            return Err(Error::malformed(WHAT, "its checksum is wrong"));
-        }
-        let mut decoder = Decoder::new(WHAT, bytes);
-        if &decoder.array::<4>()? != MANIFEST_MAGIC {
-            return Err(decoder.malformed("it does not begin as one"));
-        }
+        let mut decoder = MANIFEST.decode(bytes)?;
         let file = FileHash::from_bytes(decoder.array()?);
         let sha256 = Sha256::from_bytes(decoder.array()?);
         let size = decoder.u64()?;
@@ -158,10 +157,16 @@ impl Manifest {
             let xorb = XorbHash::from_bytes(decoder.array()?);
             let chunks = decoder.u32()?..decoder.u32()?;
             let end = decoder.u64()?;
-            let length = end.checked_sub(start).and_then(|length| u32::try_from(length).ok());
+            let length = end
+                .checked_sub(start)
+                .and_then(|length| u32::try_from(length).ok());
             let length = length.ok_or_else(|| decoder.malformed("its terms are not in order"))?;
             start = end;
-            Ok(Term { xorb, chunks, length })
+            Ok(Term {
+                xorb,
+                chunks,
+                length,
+            })
         })?;
         let samples = decoder.list(SAMPLE_BYTES, |decoder| {
             Ok(Sample {
@@ -173,6 +178,18 @@ impl Manifest {
         decoder.finish()?;
         Self::new(file, sha256, size, terms, samples)
     }
+}
+
+/// A term is a possible part of a possible xorb.
+fn check_term(term: &Term) -> Result<()> {
+    let fault = |reason| Err(Error::malformed(MANIFEST.what, reason));
+    if term.chunks.is_empty() || term.length == 0 {
+        return fault("a term is empty");
+    }
+    if term.chunks.end as usize > MAX_XORB_CHUNKS || term.length as usize > MAX_XORB_BYTES {
+        return fault("a term is more than a xorb can hold");
+    }
+    Ok(())
 }
 
 /// Where a manifest lies in its shard object.
@@ -215,32 +232,32 @@ pub struct ShardDirectory {
 impl ShardObject {
     /// The stored bytes, the name of the object that they make, and where each manifest lies.
     pub fn encode(&self) -> Result<(Vec<u8>, ShardHash, Vec<ManifestPlace>)> {
-        check(SHARD, self.manifests.len(), MAX_MANIFESTS)?;
-        let bodies = self.manifests.iter().map(Manifest::encode).collect::<Result<Vec<_>>>()?;
-        let mut offset =
-            (FRONT_BYTES + bodies.len() * PLACE_BYTES + CHECKSUM_BYTES) as u64;
+        let bodies = self
+            .manifests
+            .iter()
+            .map(Manifest::encode)
+            .collect::<Result<Vec<_>>>()?;
+        let mut offset = (DIRECTORY_BYTES + bodies.len() * PLACE_BYTES) as u64;
         let mut places = Vec::with_capacity(bodies.len());
         for (manifest, body) in self.manifests.iter().zip(&bodies) {
             let length = u32::try_from(body.len()).expect("a manifest's length has a limit");
-            let Manifest { file, sha256, size, .. } = *manifest;
-            places.push(ManifestPlace { file, sha256, size, offset, length });
+            let Manifest {
+                file, sha256, size, ..
+            } = *manifest;
+            places.push(ManifestPlace {
+                file,
+                sha256,
+                size,
+                offset,
+                length,
+            });
             offset += u64::from(length);
         }
-        let mut encoder = Encoder::new();
-        encoder.array(MAGIC);
-        encoder.u16(VERSION);
-        encoder.array(self.uploader.as_bytes());
-        encoder.u64(self.time_ms);
-        encoder.list(&places, |encoder, place| {
-            encoder.array(place.file.as_bytes());
-            encoder.array(place.sha256.as_bytes());
-            encoder.u64(place.size);
-            encoder.u64(place.offset);
-            encoder.u32(place.length);
-        });
-        let mut bytes = encoder.finish();
-        let checksum = blake3::hash(&bytes);
-        bytes.extend_from_slice(checksum.as_bytes());
+        let mut bytes = SHARD.encode(|encoder| {
+            encoder.array(self.uploader.as_bytes());
+            encoder.u64(self.time_ms);
+            encoder.list(&places, encode_place);
+        })?;
         for body in bodies {
             bytes.extend_from_slice(&body);
         }
@@ -249,30 +266,33 @@ impl ShardObject {
     }
 }
 
+fn encode_place(encoder: &mut Encoder, place: &ManifestPlace) {
+    encoder.array(place.file.as_bytes());
+    encoder.array(place.sha256.as_bytes());
+    encoder.u64(place.size);
+    encoder.u64(place.offset);
+    encoder.u32(place.length);
+}
+
 impl ShardDirectory {
     /// How many bytes at the front of a shard object make its directory, told by its first
     /// [`FRONT_BYTES`].
     pub fn front_length(front: &[u8]) -> Result<usize> {
-        let (.., count) = read_front(&mut Decoder::new(SHARD, front))?;
-        Ok(FRONT_BYTES + count * PLACE_BYTES + CHECKSUM_BYTES)
+        SHARD.length(front)
     }
 
     /// Reads the front of a shard object: at least as many bytes as
     /// [`front_length`](Self::front_length) says.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let length = Self::front_length(bytes)?;
-        let Some(bytes) = bytes.get(..length) else {
-            return Err(Error::Truncated { what: SHARD });
-        };
-        let (front, checksum) = bytes.split_at(length - CHECKSUM_BYTES);
-        if blake3::hash(front).as_bytes() != checksum {
-            return Err(Error::malformed(SHARD, "its directory's checksum is wrong"));
-        }
-        let mut decoder = Decoder::new(SHARD, front);
-        let (uploader, time_ms, count) = read_front(&mut decoder)?;
-        let mut places = Vec::with_capacity(count);
+        let length = SHARD.length(bytes)?;
+        let front = bytes
+            .get(..length)
+            .ok_or(Error::Truncated { what: SHARD.what })?;
+        let mut decoder = SHARD.decode(front)?;
+        let uploader = UserId::from_bytes(decoder.array()?);
+        let time_ms = decoder.u64()?;
         let mut expected = length as u64;
-        for _ in 0..count {
+        let places = decoder.list(PLACE_BYTES, |decoder| {
             let place = ManifestPlace {
                 file: FileHash::from_bytes(decoder.array()?),
                 sha256: Sha256::from_bytes(decoder.array()?),
@@ -281,34 +301,19 @@ impl ShardDirectory {
                 length: decoder.u32()?,
             };
             if place.offset != expected {
-                return Err(Error::malformed(SHARD, "its manifests overlap or leave gaps"));
+                return Err(decoder.malformed("its manifests overlap or leave gaps"));
             }
             expected = place.offset.saturating_add(u64::from(place.length));
-            places.push(place);
-        }
+            Ok(place)
+        })?;
         decoder.finish()?;
-        Ok(Self { uploader, time_ms, places })
+        Ok(Self {
+            uploader,
+            time_ms,
+            places,
+        })
     }
 }
 
-fn read_front(decoder: &mut Decoder<'_>) -> Result<(UserId, u64, usize)> {
-    if &decoder.array::<8>()? != MAGIC {
-        return Err(decoder.malformed("it does not begin as one"));
-    }
-    let version = decoder.u16()?;
-    if version != VERSION {
-        return Err(Error::UnknownVersion { what: SHARD, version: u64::from(version) });
-    }
-    let uploader = UserId::from_bytes(decoder.array()?);
-    let time_ms = decoder.u64()?;
-    let count = decoder.u32()? as usize;
-    check(SHARD, count, MAX_MANIFESTS)?;
-    Ok((uploader, time_ms, count))
-}
-
-fn check(what: &'static str, size: usize, limit: usize) -> Result<()> {
-    if size > limit {
-        return Err(Error::TooLarge { what, size: size as u64, limit: limit as u64 });
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

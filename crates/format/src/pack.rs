@@ -9,14 +9,19 @@ use crate::codec::{Decoder, Encoder};
 use crate::error::{Error, Result};
 use crate::hash::{FileHash, ObjectHash, PackHash, Sha256};
 use crate::limits::MAX_PACK_DIRECTORY_BYTES;
-use crate::object::{ObjectKind, Pointer};
+use crate::object::{MAX_POINTER_BYTES, ObjectKind, Pointer};
 
 const WHAT: &str = "pack";
+const VERSION: u16 = 1;
+/// The magic and the version.
 const HEADER: &[u8; 10] = b"BLSTPACK\x01\x00";
 const FOOTER_MAGIC: &[u8; 8] = b"BLSTPEND";
 
-/// Bytes of the footer: the directory's length and hash, and the end mark.
-pub const FOOTER_BYTES: usize = 8 + 32 + 8;
+/// Bytes of the footer: the directory's hash and length, the version, and the end mark.
+pub const FOOTER_BYTES: usize = 32 + 4 + 2 + 8;
+/// Bytes of an object in the directory that is no pointer, the shortest.
+const OBJECT_BYTES: usize = 20 + 1 + 8 + 8 + 1;
+const LINK_BYTES: usize = 32 + 32 + 8;
 
 /// Where an object lies in a pack, and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +77,11 @@ impl Default for PackBuilder {
 impl PackBuilder {
     /// A pack with nothing in it.
     pub fn new() -> Self {
-        Self { objects: Vec::new(), links: Vec::new(), offset: HEADER.len() as u64 }
+        Self {
+            objects: Vec::new(),
+            links: Vec::new(),
+            offset: HEADER.len() as u64,
+        }
     }
 
     /// What the caller writes first.
@@ -89,7 +98,13 @@ impl PackBuilder {
         pointer: Option<Pointer>,
     ) -> u64 {
         let offset = self.offset;
-        self.objects.push(PackedObject { id, kind, offset, length, pointer });
+        self.objects.push(PackedObject {
+            id,
+            kind,
+            offset,
+            length,
+            pointer,
+        });
         self.offset += length;
         offset
     }
@@ -114,14 +129,20 @@ impl PackBuilder {
             encoder.u64(link.size);
         });
         let directory = encoder.finish();
-        check_length(directory.len() as u64)?;
+        check_length(directory.len())?;
+        let length = u32::try_from(directory.len()).expect("it was compared with a limit");
         let hash = PackHash::of(&directory);
         let mut tail = Encoder::new();
         tail.array(&directory);
-        tail.u64(directory.len() as u64);
         tail.array(hash.as_bytes());
+        tail.u32(length);
+        tail.u16(VERSION);
         tail.array(FOOTER_MAGIC);
-        let directory = PackDirectory { objects: self.objects, links: self.links, hash };
+        let directory = PackDirectory {
+            objects: self.objects,
+            links: self.links,
+            hash,
+        };
         Ok((tail.finish(), directory))
     }
 }
@@ -155,8 +176,8 @@ impl PackDirectory {
         let contents_end = total.checked_sub(tail.len() as u64);
         let contents_end = contents_end.ok_or(Error::Truncated { what: WHAT })?;
         let mut decoder = Decoder::new(WHAT, directory);
-        let objects = decoder.list(20 + 1 + 8 + 8 + 1, decode_object)?;
-        let links = decoder.list(32 + 32 + 8, |decoder| {
+        let objects = decoder.list(OBJECT_BYTES, decode_object)?;
+        let links = decoder.list(LINK_BYTES, |decoder| {
             Ok(FileLink {
                 sha256: Sha256::from_bytes(decoder.array()?),
                 file: FileHash::from_bytes(decoder.array()?),
@@ -169,13 +190,22 @@ impl PackDirectory {
             if object.offset != expected {
                 return Err(Error::malformed(WHAT, "its contents overlap or leave gaps"));
             }
-            let end = expected.checked_add(object.length).filter(|end| *end <= contents_end);
+            let end = expected
+                .checked_add(object.length)
+                .filter(|end| *end <= contents_end);
             expected = end.ok_or_else(|| Error::malformed(WHAT, "a content passes its end"))?;
         }
         if expected != contents_end {
-            return Err(Error::malformed(WHAT, "its contents do not reach its directory"));
+            return Err(Error::malformed(
+                WHAT,
+                "its contents do not reach its directory",
+            ));
         }
-        Ok(Self { objects, links, hash })
+        Ok(Self {
+            objects,
+            links,
+            hash,
+        })
     }
 }
 
@@ -187,22 +217,36 @@ struct Footer {
 impl Footer {
     fn decode(bytes: &[u8]) -> Result<Self> {
         let mut decoder = Decoder::new(WHAT, bytes);
-        let length = decoder.u64()?;
         let hash = PackHash::from_bytes(decoder.array()?);
+        let length = decoder.u32()?;
+        let version = decoder.u16()?;
         if &decoder.array::<8>()? != FOOTER_MAGIC {
             return Err(decoder.malformed("it does not end as one"));
         }
+        if version != VERSION {
+            return Err(Error::UnknownVersion {
+                what: WHAT,
+                version: u64::from(version),
+            });
+        }
         decoder.finish()?;
-        check_length(length)?;
-        let directory_length = usize::try_from(length).expect("it was compared with a limit");
-        Ok(Self { directory_length, hash })
+        let directory_length = length as usize;
+        check_length(directory_length)?;
+        Ok(Self {
+            directory_length,
+            hash,
+        })
     }
 }
 
-fn check_length(size: u64) -> Result<()> {
-    let limit = MAX_PACK_DIRECTORY_BYTES as u64;
-    if size > limit {
-        return Err(Error::TooLarge { what: "pack directory", size, limit });
+fn check_length(size: usize) -> Result<()> {
+    if size > MAX_PACK_DIRECTORY_BYTES {
+        let (size, limit) = (size as u64, MAX_PACK_DIRECTORY_BYTES as u64);
+        return Err(Error::TooLarge {
+            what: "pack directory",
+            size,
+            limit,
+        });
     }
     Ok(())
 }
@@ -223,13 +267,24 @@ fn decode_object(decoder: &mut Decoder<'_>) -> Result<PackedObject> {
     let kind = decoder.u8()?;
     let kind = ObjectKind::from_byte(kind)
         .ok_or_else(|| decoder.malformed(format!("{kind} is no kind of object")))?;
+    let (offset, length) = (decoder.u64()?, decoder.u64()?);
+    let pointer = decoder.option(|decoder| {
+        Ok(Pointer {
+            sha256: Sha256::from_bytes(decoder.array()?),
+            size: decoder.u64()?,
+        })
+    })?;
+    if pointer.is_some() && (kind != ObjectKind::Blob || length > MAX_POINTER_BYTES as u64) {
+        return Err(decoder.malformed("what can't be a pointer is said to be one"));
+    }
     Ok(PackedObject {
         id,
         kind,
-        offset: decoder.u64()?,
-        length: decoder.u64()?,
-        pointer: decoder.option(|decoder| {
-            Ok(Pointer { sha256: Sha256::from_bytes(decoder.array()?), size: decoder.u64()? })
-        })?,
+        offset,
+        length,
+        pointer,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_format::id::RepoId;
+use ballast_format::limits::MAX_TALLY_BYTES;
 use ballast_format::tally::Tally;
 use ballast_store::env::nonce;
 use ballast_store::index::schema;
@@ -31,7 +32,6 @@ const GROUPS: usize = 65_536;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Days that the shorter of the two counts covers.
 const RECENT_DAYS: u32 = 30;
-const MAX_TALLY_BYTES: u64 = 16 << 20;
 const ROWS: usize = 1000;
 
 /// Downloads of a repo.
@@ -114,14 +114,16 @@ impl Hub {
         let _flushing = self.tallies.flushing.lock().await;
         let rows: Vec<(RepoId, u32, u64)> = {
             let counts = self.tallies.counts();
-            counts.unwritten.iter().map(|((repo, day), count)| (*repo, *day, *count)).collect()
+            let rows = counts.unwritten.iter().map(|((repo, day), count)| (*repo, *day, *count));
+            // What is more than one record holds stays for the next.
+            rows.take(Tally::MAX_ROWS).collect()
         };
         if rows.is_empty() {
             return Ok(());
         }
         let tally = Tally { rows };
         let (day, nonce) = (day_of(self.env().now_ms()), nonce(self.env().as_ref()));
-        self.store().put_new(&Key::Tally { day, nonce }, Bytes::from(tally.encode())).await?;
+        self.store().put_new(&Key::Tally { day, nonce }, Bytes::from(tally.encode()?)).await?;
         self.forget_unwritten(&tally);
         self.fold_rows(&tally, day, nonce).await
     }
@@ -162,7 +164,7 @@ impl Hub {
             if self.index().get(Table::Meta, &folded).await?.is_some() {
                 continue;
             }
-            let Some(bytes) = self.store().get(&found.key, MAX_TALLY_BYTES).await? else {
+            let Some(bytes) = self.store().get(&found.key, MAX_TALLY_BYTES as u64).await? else {
                 continue;
             };
             match Tally::decode(&bytes) {

@@ -153,59 +153,100 @@ pub enum AccountChange {
     },
 }
 
+impl AccountChange {
+    fn tag(&self) -> u8 {
+        match self {
+            Self::UserCreated { .. } => 0,
+            Self::UserChanged { .. } => 1,
+            Self::OrgCreated { .. } => 2,
+            Self::OrgChanged { .. } => 3,
+            Self::MemberSet { .. } => 4,
+            Self::TokenCreated { .. } => 5,
+            Self::TokenRevoked { .. } => 6,
+        }
+    }
+
+    /// The id of what changed.
+    fn subject(&self) -> &[u8; 16] {
+        match self {
+            Self::UserCreated { id, .. } | Self::UserChanged { id, .. } => id.as_bytes(),
+            Self::OrgCreated { id, .. } | Self::OrgChanged { id, .. } => id.as_bytes(),
+            Self::MemberSet { org, .. } => org.as_bytes(),
+            Self::TokenCreated { id, .. } | Self::TokenRevoked { id } => id.as_bytes(),
+        }
+    }
+}
+
 impl Change for AccountChange {
     const LOG: u8 = 2;
 
     fn encode(&self, to: &mut Encoder) {
+        to.u8(self.tag());
+        to.array(self.subject());
         match self {
-            Self::UserCreated { id, name, fullname, email, admin } => {
-                to.u8(0);
-                to.array(id.as_bytes());
+            Self::UserCreated {
+                name,
+                fullname,
+                email,
+                admin,
+                ..
+            } => {
                 to.str(name.as_str());
                 to.str(fullname);
                 to.option(email.as_ref(), |to, email| to.str(email));
                 to.bool(*admin);
             }
-            Self::UserChanged { id, fullname, email, admin, disabled } => {
-                to.u8(1);
-                to.array(id.as_bytes());
+            Self::UserChanged {
+                fullname,
+                email,
+                admin,
+                disabled,
+                ..
+            } => {
                 to.option(fullname.as_ref(), |to, text| to.str(text));
                 to.option(email.as_ref(), |to, text| to.str(text));
                 to.option(admin.as_ref(), |to, flag| to.bool(*flag));
                 to.option(disabled.as_ref(), |to, flag| to.bool(*flag));
             }
-            Self::OrgCreated { id, name, fullname, default_visibility } => {
-                to.u8(2);
-                to.array(id.as_bytes());
+            Self::OrgCreated {
+                name,
+                fullname,
+                default_visibility,
+                ..
+            } => {
                 to.str(name.as_str());
                 to.str(fullname);
                 default_visibility.encode(to);
             }
-            Self::OrgChanged { id, fullname, default_visibility } => {
-                to.u8(3);
-                to.array(id.as_bytes());
+            Self::OrgChanged {
+                fullname,
+                default_visibility,
+                ..
+            } => {
                 to.option(fullname.as_ref(), |to, text| to.str(text));
-                to.option(default_visibility.as_ref(), |to, visibility| visibility.encode(to));
+                to.option(default_visibility.as_ref(), |to, visibility| {
+                    visibility.encode(to);
+                });
             }
-            Self::MemberSet { org, user, role } => {
-                to.u8(4);
-                to.array(org.as_bytes());
+            Self::MemberSet { user, role, .. } => {
                 to.array(user.as_bytes());
                 to.option(role.as_ref(), |to, role| role.encode(to));
             }
-            Self::TokenCreated { id, user, name, hash, role, expires_ms } => {
-                to.u8(5);
-                to.array(id.as_bytes());
+            Self::TokenCreated {
+                user,
+                name,
+                hash,
+                role,
+                expires_ms,
+                ..
+            } => {
                 to.array(user.as_bytes());
                 to.str(name);
                 to.array(hash);
                 encode_token_role(role, to);
                 to.option(expires_ms.as_ref(), |to, time| to.u64(*time));
             }
-            Self::TokenRevoked { id } => {
-                to.u8(6);
-                to.array(id.as_bytes());
-            }
+            Self::TokenRevoked { .. } => {}
         }
     }
 
@@ -249,7 +290,9 @@ impl Change for AccountChange {
                 role: decode_token_role(from)?,
                 expires_ms: from.option(Decoder::u64)?,
             },
-            6 => Self::TokenRevoked { id: TokenId::from_bytes(from.array()?) },
+            6 => Self::TokenRevoked {
+                id: TokenId::from_bytes(from.array()?),
+            },
             tag => return unknown(from, "change of the accounts", tag),
         })
     }
@@ -286,7 +329,9 @@ fn decode_token_role(from: &mut Decoder<'_>) -> Result<TokenRole> {
     match from.u8()? {
         0 => Ok(TokenRole::Read),
         1 => Ok(TokenRole::Write),
-        2 => Ok(TokenRole::FineGrained { scopes: from.list(6, scope)? }),
+        2 => Ok(TokenRole::FineGrained {
+            scopes: from.list(6, scope)?,
+        }),
         byte => unknown(from, "role of a token", byte),
     }
 }
@@ -295,9 +340,15 @@ fn scope(from: &mut Decoder<'_>) -> Result<TokenScope> {
     let entity = match from.u8()? {
         0 => ScopeEntity::Namespace(from.str()?.parse()?),
         byte => match RepoKind::from_byte(byte - 1) {
-            Some(kind) => ScopeEntity::Repo { kind, name: from.str()?.parse()? },
+            Some(kind) => ScopeEntity::Repo {
+                kind,
+                name: from.str()?.parse()?,
+            },
             None => return unknown(from, "scope of a token", byte),
         },
     };
-    Ok(TokenScope { entity, role: Role::decode(from)? })
+    Ok(TokenScope {
+        entity,
+        role: Role::decode(from)?,
+    })
 }

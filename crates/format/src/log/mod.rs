@@ -12,15 +12,20 @@ pub use accounts::{AccountChange, Role, ScopeEntity, TokenRole, TokenScope};
 pub use catalogue::{AccessStatus, CatalogueChange, Gating, Visibility};
 pub use repo::{PullRequestStatus, RepoChange};
 
-use crate::codec::{Decoder, Encoder};
+use crate::codec::{Decoder, Encoder, Format};
 use crate::error::{Error, Result};
 use crate::hash::EntryHash;
 use crate::id::{OperationId, UserId};
 use crate::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_CHANGES};
 
-const WHAT: &str = "log entry";
-const MAGIC: &[u8; 8] = b"BLSTLOGE";
-const VERSION: u16 = 1;
+/// An entry has no checksum: the entry after it, and whoever counts on it, knows its hash.
+const FORMAT: Format = Format {
+    what: "log entry",
+    magic: *b"BLSTLOGE",
+    version: 1,
+    limit: MAX_ENTRY_BYTES,
+    has_checksum: false,
+};
 
 /// What can happen in a log of one kind.
 pub trait Change: Sized {
@@ -56,55 +61,56 @@ pub struct Entry<C> {
 impl<C: Change> Entry<C> {
     /// The stored bytes.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut encoder = Encoder::new();
-        encoder.array(MAGIC);
-        encoder.u16(VERSION);
-        encoder.u8(C::LOG);
-        encoder.array(self.operation.as_bytes());
-        encoder.array(self.previous.as_bytes());
-        encoder.u64(self.epoch);
-        encoder.u64(self.term);
-        encoder.u64(self.time_ms);
-        encoder.option(self.author.as_ref(), |encoder, author| encoder.array(author.as_bytes()));
-        encoder.list(&self.changes, |encoder, change| change.encode(encoder));
-        check("log entry's changes", self.changes.len(), MAX_ENTRY_CHANGES)?;
-        check(WHAT, encoder.len(), MAX_ENTRY_BYTES)?;
-        Ok(encoder.finish())
+        check_changes(self.changes.len())?;
+        FORMAT.encode(|encoder| {
+            encoder.u8(C::LOG);
+            encoder.array(self.operation.as_bytes());
+            encoder.array(self.previous.as_bytes());
+            encoder.u64(self.epoch);
+            encoder.u64(self.term);
+            encoder.u64(self.time_ms);
+            encoder.option(self.author.as_ref(), |encoder, id| {
+                encoder.array(id.as_bytes());
+            });
+            encoder.list(&self.changes, |encoder, change| change.encode(encoder));
+        })
     }
 
     /// Reads stored bytes: all of them, and nothing but an entry of this kind of log.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        check(WHAT, bytes.len(), MAX_ENTRY_BYTES)?;
-        let mut decoder = Decoder::new(WHAT, bytes);
-        if &decoder.array::<8>()? != MAGIC {
-            return Err(decoder.malformed("it does not begin as one"));
-        }
-        let version = decoder.u16()?;
-        if version != VERSION {
-            return Err(Error::UnknownVersion { what: WHAT, version: u64::from(version) });
-        }
+        let mut decoder = FORMAT.decode(bytes)?;
         let log = decoder.u8()?;
         if log != C::LOG {
             return Err(decoder.malformed(format!("it is of a log of kind {log}")));
         }
-        let entry = Self {
-            operation: OperationId::from_bytes(decoder.array()?),
-            previous: EntryHash::from_bytes(decoder.array()?),
-            epoch: decoder.u64()?,
-            term: decoder.u64()?,
-            time_ms: decoder.u64()?,
-            author: decoder.option(|decoder| Ok(UserId::from_bytes(decoder.array()?)))?,
-            changes: decoder.list(1, C::decode)?,
-        };
-        check("log entry's changes", entry.changes.len(), MAX_ENTRY_CHANGES)?;
+        let operation = OperationId::from_bytes(decoder.array()?);
+        let previous = EntryHash::from_bytes(decoder.array()?);
+        let (epoch, term, time_ms) = (decoder.u64()?, decoder.u64()?, decoder.u64()?);
+        let author = decoder.option(|decoder| Ok(UserId::from_bytes(decoder.array()?)))?;
+        // Before they are read, since a change takes more memory than bytes.
+        check_changes(decoder.clone().u32()? as usize)?;
+        let changes = decoder.list(1, C::decode)?;
         decoder.finish()?;
-        Ok(entry)
+        Ok(Self {
+            operation,
+            previous,
+            epoch,
+            term,
+            time_ms,
+            author,
+            changes,
+        })
     }
 }
 
-fn check(what: &'static str, size: usize, limit: usize) -> Result<()> {
-    if size > limit {
-        return Err(Error::TooLarge { what, size: size as u64, limit: limit as u64 });
+fn check_changes(count: usize) -> Result<()> {
+    if count > MAX_ENTRY_CHANGES {
+        let (size, limit) = (count as u64, MAX_ENTRY_CHANGES as u64);
+        return Err(Error::TooLarge {
+            what: "list of a log entry's changes",
+            size,
+            limit,
+        });
     }
     Ok(())
 }
@@ -113,3 +119,6 @@ fn check(what: &'static str, size: usize, limit: usize) -> Result<()> {
 fn unknown<T>(decoder: &Decoder<'_>, what: &str, tag: u8) -> Result<T> {
     Err(decoder.malformed(format!("{tag} is no {what}")))
 }
+
+#[cfg(test)]
+mod tests;
