@@ -86,14 +86,22 @@ impl fmt::Display for RepoKind {
 
 /// One part of a repo's name: 1 to 96 ASCII letters, digits, `_`, `-` and `.`.
 fn check_part(what: &'static str, text: &str) -> Result<()> {
-    let fault = |reason: &str| Err(Error::malformed(what, format!("`{}` {reason}", shown(text))));
+    let fault = |reason: &str| {
+        Err(Error::malformed(
+            what,
+            format!("`{}` {reason}", shown(text)),
+        ))
+    };
     if text.is_empty() {
         return Err(Error::malformed(what, "it is empty"));
     }
     if text.len() > MAX_NAME_BYTES {
         return fault(&format!("is longer than {MAX_NAME_BYTES} characters"));
     }
-    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
+    if !text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+    {
         return fault("has characters other than letters, digits, `_`, `-` and `.`");
     }
     if text.starts_with(['-', '.']) || text.ends_with(['-', '.']) {
@@ -110,7 +118,10 @@ fn check_part(what: &'static str, text: &str) -> Result<()> {
 
 /// Text from outside, cut to what an error should repeat.
 fn shown(text: &str) -> String {
-    text.chars().take(120).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .take(120)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// The name of a user or an organisation.
@@ -157,7 +168,10 @@ impl RepoName {
     /// Joins a namespace and a name.
     pub fn new(namespace: Namespace, name: &str) -> Result<Self> {
         check_part("repo name", name)?;
-        Ok(Self { namespace, name: name.to_owned() })
+        Ok(Self {
+            namespace,
+            name: name.to_owned(),
+        })
     }
 
     /// Whose it is.
@@ -214,13 +228,19 @@ impl RefName {
     /// Reads a full name, by git's rules for refs (`git help check-ref-format`).
     pub fn parse(text: &str) -> Result<Self> {
         let fault = |reason: &str| {
-            Err(Error::malformed("ref name", format!("`{}` {reason}", shown(text))))
+            Err(Error::malformed(
+                "ref name",
+                format!("`{}` {reason}", shown(text)),
+            ))
         };
         if text.len() > MAX_PATH_COMPONENT_BYTES {
             return fault(&format!("is longer than {MAX_PATH_COMPONENT_BYTES} bytes"));
         }
         let spaces = [Self::BRANCH, Self::TAG, Self::PULL, "refs/convert/"];
-        if !spaces.iter().any(|space| text.len() > space.len() && text.starts_with(space)) {
+        if !spaces
+            .iter()
+            .any(|space| text.len() > space.len() && text.starts_with(space))
+        {
             return fault("is neither a branch, a tag, a pull request nor a conversion");
         }
         let forbidden = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
@@ -230,16 +250,21 @@ impl RefName {
         if text.contains("..") || text.contains("@{") || text.ends_with('.') {
             return fault("contains `..` or `@{`, or ends with `.`");
         }
-        let bad = |part: &str| {
-            part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part == "@"
-        };
+        #[expect(
+            clippy::case_sensitive_file_extension_comparisons,
+            reason = "git compares it as it is"
+        )]
+        let bad = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock");
         if text.split('/').any(bad) {
             return fault("has a part that is empty, begins with `.` or ends with `.lock`");
         }
-        let Some(number) = text.strip_prefix(Self::PULL) else { return Ok(Self(text.to_owned())) };
-        match number.parse::<u32>() {
-            Ok(n) if n > 0 && n.to_string() == number => Ok(Self(text.to_owned())),
-            _ => fault("is not the number of a pull request"),
+        let name = Self(text.to_owned());
+        match name.0.strip_prefix(Self::PULL) {
+            Some(number) if !is_number(number) => fault("is not the number of a pull request"),
+            None if means_something_else(name.short()) => {
+                fault("has a short name that means something else")
+            }
+            _ => Ok(name),
         }
     }
 
@@ -250,7 +275,10 @@ impl RefName {
 
     /// The name without the space it is in; pull requests keep theirs.
     pub fn short(&self) -> &str {
-        let name = self.0.strip_prefix(Self::BRANCH).or_else(|| self.0.strip_prefix(Self::TAG));
+        let name = self
+            .0
+            .strip_prefix(Self::BRANCH)
+            .or_else(|| self.0.strip_prefix(Self::TAG));
         name.unwrap_or(&self.0)
     }
 
@@ -270,6 +298,19 @@ impl RefName {
     }
 }
 
+/// Whether this is a number from 1, in the only way to write it.
+fn is_number(text: &str) -> bool {
+    text.parse::<u32>()
+        .is_ok_and(|number| number > 0 && number.to_string() == text)
+}
+
+/// Whether git or a client reads this short name of a branch or a tag as no name: as an option, as
+/// the head, or as a commit. The last matters most: whoever pins a commit must get that commit.
+fn means_something_else(short: &str) -> bool {
+    let is_commit = short.len() == 40 && short.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_commit || short.starts_with('-') || short == "HEAD" || short == "@"
+}
+
 /// Where a file lies in a repo: parts joined by `/`, none of which anything reads as special.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilePath(String);
@@ -277,8 +318,12 @@ pub struct FilePath(String);
 impl FilePath {
     /// Reads a path.
     pub fn parse(text: &str) -> Result<Self> {
-        let fault =
-            |reason: &str| Err(Error::malformed("path", format!("`{}` {reason}", shown(text))));
+        let fault = |reason: &str| {
+            Err(Error::malformed(
+                "path",
+                format!("`{}` {reason}", shown(text)),
+            ))
+        };
         if text.is_empty() {
             return Err(Error::malformed("path", "it is empty"));
         }
@@ -301,8 +346,8 @@ impl FilePath {
             if part.len() > MAX_PATH_COMPONENT_BYTES {
                 return fault(&format!("has a part over {MAX_PATH_COMPONENT_BYTES} bytes"));
             }
-            if reads_as_git_folder(part) {
-                return fault("has a part that some systems read as `.git`");
+            if reads_as_special(part) {
+                return fault("has a part that some systems read as `.git`, `.` or `..`");
             }
         }
         Ok(Self(text.to_owned()))
@@ -320,7 +365,9 @@ impl FilePath {
 
     /// The folder it lies in, unless that is the root.
     pub fn parent(&self) -> Option<Self> {
-        self.0.rsplit_once('/').map(|(parent, _)| Self(parent.to_owned()))
+        self.0
+            .rsplit_once('/')
+            .map(|(parent, _)| Self(parent.to_owned()))
     }
 
     /// Its last part.
@@ -329,15 +376,42 @@ impl FilePath {
     }
 }
 
-/// Whether some git or file system takes this part for `.git`: without regard to case, trailing
-/// dots and spaces, an NTFS stream, a short name, or code points that HFS+ ignores.
-fn reads_as_git_folder(part: &str) -> bool {
-    let ignorable = |c: char| {
-        matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
-    };
-    let seen: String = part.chars().filter(|&c| !ignorable(c)).collect();
-    let seen = seen.split(':').next().unwrap_or("").trim_end_matches(['.', ' ']);
-    seen.eq_ignore_ascii_case(".git") || seen.eq_ignore_ascii_case("git~1")
+/// Whether some git or file system takes this part for `.git` or for a folder above: without regard
+/// to case, trailing dots and spaces, an NTFS stream, a short name, or code points that are
+/// ignored.
+fn reads_as_special(part: &str) -> bool {
+    let seen: String = part.chars().filter(|&c| !is_ignorable(c)).collect();
+    let seen = seen
+        .split(':')
+        .next()
+        .unwrap_or("")
+        .trim_end_matches(['.', ' ']);
+    seen.is_empty() || seen.eq_ignore_ascii_case(".git") || seen.eq_ignore_ascii_case("git~1")
+}
+
+/// Code points that file systems without regard to case may leave out when they compare names:
+/// Unicode's property `Default_Ignorable_Code_Point`, in which those that HFS+ leaves out are.
+fn is_ignorable(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 macro_rules! text {
