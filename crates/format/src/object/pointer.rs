@@ -30,17 +30,42 @@ impl Pointer {
         }
         let (mut sha256, mut size) = (None, None);
         for line in lines {
-            match line.split_once(' ')? {
-                ("oid", oid) => sha256 = Some(oid.strip_prefix("sha256:")?.parse().ok()?),
-                ("size", text) => size = Some(text.parse().ok()?),
-                _ => {}
+            let is_again = match line.split_once(' ')? {
+                ("oid", oid) => sha256.replace(hash(oid)?).is_some(),
+                ("size", digits) => size.replace(number(digits)?).is_some(),
+                _ => false,
+            };
+            if is_again {
+                return None;
             }
         }
-        Some(Self { sha256: sha256?, size: size? })
+        Some(Self {
+            sha256: sha256?,
+            size: size?,
+        })
     }
 
     /// The blob.
     pub fn encode(&self) -> String {
-        format!("{VERSION}\noid sha256:{}\nsize {}\n", self.sha256, self.size)
+        format!(
+            "{VERSION}\noid sha256:{}\nsize {}\n",
+            self.sha256, self.size
+        )
+    }
+}
+
+fn hash(text: &str) -> Option<Sha256> {
+    let digits = text.strip_prefix("sha256:")?;
+    if digits.contains(|c: char| c.is_ascii_uppercase()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+fn number(text: &str) -> Option<u64> {
+    if text.starts_with('+') {
+        None
+    } else {
+        text.parse().ok()
     }
 }
