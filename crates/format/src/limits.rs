@@ -34,6 +34,10 @@ pub const MAX_XORB_UPLOAD_BYTES: usize = MAX_XORB_SERIALIZED_BYTES + MAX_XORB_FO
 /// The longest shard in an upload: clients merge theirs up to this size and post several beyond.
 pub const MAX_SHARD_BYTES: usize = 67_108_864;
 
+/// The largest file: twice what the public hub takes. A shard of some kilobytes can name any number
+/// of bytes, all of which we must hash.
+pub const MAX_FILE_BYTES: u64 = 1 << 40;
+
 /// The most ranges in one `Range` header. Nobody honest asks for more, and each costs a look at
 /// all others.
 pub const MAX_RANGES: usize = 16;

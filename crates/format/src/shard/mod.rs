@@ -14,7 +14,7 @@ mod upload;
 #[cfg(test)]
 mod tests;
 
-pub use answer::encode_dedup_answer;
+pub use answer::{Offer, encode_dedup_answer, encode_offers};
 pub use upload::{Segment, UploadChunk, UploadFile, UploadShard, UploadXorb};
 
 const TAG: [u8; 32] = *b"HFRepoMetaData\0\x55\x69\x67\x45\x6a\x7b\x81\x57\x83\xa5\xbd\xd9\x5c\xcd\

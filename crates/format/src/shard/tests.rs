@@ -385,6 +385,38 @@ fn an_answer_names_all_chunks_of_its_xorbs_keyed_and_in_order() {
     );
 }
 
+#[test]
+fn what_is_hidden_in_an_answer_keeps_its_place_and_shows_nothing() {
+    let footer = footer_of(&splitmix(1, 900_000));
+    let count = footer.chunk_count();
+    let offer = Offer {
+        xorb: &footer,
+        hidden: vec![0..2, 4..count - 1],
+    };
+    let (key, veil) = ([7; 32], [8; 32]);
+    let mut answer = encode_offers(&[offer], &key, &veil, 1, 2);
+    let end = answer.len() - 200;
+    answer[end + 72..end + 104].fill(0);
+    let shard = parse(answer).expect("the lengths of what is hidden add up too");
+    let xorb = shard.xorbs().next().expect("one xorb");
+    assert_eq!(
+        (xorb.hash, xorb.length),
+        (footer.hash(), footer.total_length())
+    );
+    let is_shown = |index| matches!(index, 2 | 3) || index == count - 1;
+    for (index, chunk) in (0..).zip(xorb.chunks()) {
+        let keyed = footer.chunk_hash(index).keyed(&key);
+        assert_eq!(chunk.hash == keyed, is_shown(index), "{index}");
+        if is_shown(index) {
+            assert_eq!(chunk.start, footer.uncompressed_start(index));
+            assert_eq!(chunk.length, footer.chunk_length(index));
+        }
+    }
+    let lengths: Vec<_> = xorb.chunks().map(|chunk| chunk.length).collect();
+    assert_eq!(lengths[0], lengths[1] - footer.uncompressed_start(2) % 2);
+    assert_eq!(lengths[4], lengths[5]);
+}
+
 fn footer_of(content: &[u8]) -> XorbFooter {
     let mut writer = XorbWriter::new();
     for chunk in split(content) {
