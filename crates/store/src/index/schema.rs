@@ -4,6 +4,8 @@
 //! The index is local and rebuildable, so this layout may change with [`SCHEMA`]: another number
 //! means a rebuild, never a guess.
 
+use std::ops::Range;
+
 use ballast_format::hash::{ChunkHash, FileHash, ObjectHash, Sha256, XorbHash};
 use ballast_format::id::{RepoId, UserId};
 use ballast_format::object::{ObjectKind, Pointer};
@@ -12,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::keyspace::{CopyKind, CopyName, LogId};
 
 /// The number of this layout.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 const FILE_TO_REPO: u8 = 1;
 const SHA256_TO_REPO: u8 = 2;
@@ -122,15 +124,21 @@ pub fn upload_key(user: &UserId, sha256: &Sha256) -> Vec<u8> {
     join(&[user.as_bytes(), sha256.as_bytes()])
 }
 
-/// Table `XorbScope`: the key that puts a xorb within a reach; the value is the time in
-/// milliseconds until which it is so, 0 for ever ([`number_row`]).
+/// Table `XorbScope`: the key that puts all of a xorb within a user's reach, who sent it; the value
+/// is the time in milliseconds until which it is so ([`number_row`]).
 pub fn xorb_scope_key(xorb: &XorbHash, scope: &Scope) -> Vec<u8> {
     join(&[xorb.as_bytes(), &scope.to_bytes()])
 }
 
+/// Table `XorbScope`: the key that puts those chunks of a xorb within a repo's reach that a file
+/// of the repo is made of; the value is a [`RunsRow`].
+pub fn xorb_file_key(xorb: &XorbHash, repo: &RepoId, file: &FileHash) -> Vec<u8> {
+    join(&[&xorb_scope_key(xorb, &Scope::Repo(*repo)), file.as_bytes()])
+}
+
 /// Table `XorbScope` and `Chunk`: the reach in a key.
 pub fn scope_of(key: &[u8]) -> Result<Scope> {
-    Scope::from_bytes(key.get(32..).unwrap_or_default())
+    Scope::from_bytes(key.get(32..32 + Scope::LENGTH).unwrap_or_default())
 }
 
 /// Table `Chunk`: the key of a sampled chunk within a reach; the value is a [`ChunkRow`].
@@ -346,6 +354,38 @@ impl UploadRow {
         };
         fields.end()?;
         Ok(row)
+    }
+}
+
+/// Which chunks of a xorb a file is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunsRow {
+    /// Runs of chunks, half open, none of them empty: a few, so that rows stay small.
+    pub runs: Vec<Range<u16>>,
+}
+
+impl RunsRow {
+    /// The most runs that a row should hold. Whoever has more keeps the longest.
+    pub const MOST: usize = 64;
+
+    /// The value in the index.
+    pub fn encode(&self) -> Vec<u8> {
+        let run = |run: &Range<u16>| [run.start.to_be_bytes(), run.end.to_be_bytes()].concat();
+        self.runs.iter().flat_map(run).collect()
+    }
+
+    /// The mirror of [`RunsRow::encode`].
+    pub fn decode(row: &[u8]) -> Result<Self> {
+        let mut fields = Fields::of("runs row", row);
+        let mut runs = Vec::with_capacity(row.len().min(4 * Self::MOST) / 4);
+        while !fields.rest.is_empty() {
+            let run = u16::from_be_bytes(fields.array()?)..u16::from_be_bytes(fields.array()?);
+            if run.is_empty() {
+                return Err(malformed("runs row"));
+            }
+            runs.push(run);
+        }
+        Ok(Self { runs })
     }
 }
 

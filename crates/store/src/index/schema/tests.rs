@@ -44,6 +44,13 @@ proptest! {
     }
 
     #[test]
+    fn runs_round_trip(runs in prop::collection::vec((0..8192_u16, 1..100_u16), 0..80)) {
+        let runs = runs.into_iter().map(|(start, length)| start..start + length).collect();
+        let row = RunsRow { runs };
+        prop_assert_eq!(RunsRow::decode(&row.encode()).expect("own row"), row);
+    }
+
+    #[test]
     fn keys_give_back_what_they_are_made_of(
         id: [u8; 16], hash: [u8; 32], copy in any_copy(), number: u64, day: u32
     ) {
@@ -62,6 +69,8 @@ proptest! {
             let key = chunk_key(&ChunkHash::from_bytes(hash), &scope);
             prop_assert_eq!(scope_of(&key).expect("own key"), scope);
         }
+        let key = xorb_file_key(&XorbHash::from_bytes(hash), &repo, &file);
+        prop_assert_eq!(scope_of(&key).expect("own key"), Scope::Repo(repo));
         prop_assert_eq!(copy_of(&copy_key(&copy)).expect("own key"), copy);
         prop_assert!(copy_key(&copy).starts_with(&copies_prefix(copy.kind, &copy.hash)));
         prop_assert_eq!(tally_day(&tally_key(&repo, day)).expect("own key"), day);
@@ -88,6 +97,9 @@ proptest! {
             prop_assert_eq!(row.encode(), noise.clone());
         }
         if let Ok(row) = ChunkRow::decode(&noise) {
+            prop_assert_eq!(row.encode(), noise.clone());
+        }
+        if let Ok(row) = RunsRow::decode(&noise) {
             prop_assert_eq!(row.encode(), noise.clone());
         }
         drop((log_number(&noise), repo_of(&noise), scope_of(&noise), copy_of(&noise)));
