@@ -468,6 +468,52 @@ fn a_catalogue_change() -> impl Strategy<Value = CatalogueChange> {
     ]
 }
 
+fn a_scope() -> impl Strategy<Value = TokenScope> {
+    let role = prop::sample::select(vec![Role::Read, Role::Write, Role::Admin]);
+    let entity = prop_oneof![
+        "[A-Za-z0-9_]{1,20}".prop_map(|text| ScopeEntity::Namespace(namespace(&text))),
+        (
+            prop::sample::select(RepoKind::ALL.to_vec()),
+            "[a-z]{1,9}/[A-Z0-9_]{1,9}"
+        )
+            .prop_map(|(kind, text)| ScopeEntity::Repo {
+                kind,
+                name: repo_name(&text)
+            }),
+    ];
+    (entity, role).prop_map(|(entity, role)| TokenScope { entity, role })
+}
+
+fn an_account_change() -> impl Strategy<Value = AccountChange> {
+    let scopes = proptest::collection::vec(a_scope(), 0..5);
+    prop_oneof![
+        (scopes, any::<Option<u64>>())
+            .prop_map(|(scopes, end)| token(TokenRole::FineGrained { scopes }, end)),
+        (
+            a_user(),
+            any::<Option<String>>(),
+            any::<Option<String>>(),
+            any::<Option<bool>>()
+        )
+            .prop_map(|(id, fullname, email, admin)| AccountChange::UserChanged {
+                id,
+                fullname,
+                email,
+                admin,
+                disabled: None,
+            }),
+        (a_user(), any::<String>(), any::<Option<String>>()).prop_map(|(id, fullname, email)| {
+            AccountChange::UserCreated {
+                id,
+                name: namespace("x"),
+                fullname,
+                email,
+                admin: false,
+            }
+        }),
+    ]
+}
+
 fn an_entry<C: Debug>(change: impl Strategy<Value = C>) -> impl Strategy<Value = Entry<C>> {
     let numbers = any::<([u8; 16], [u8; 32], u64, u64, u64)>();
     let changes = proptest::collection::vec(change, 0..8);
@@ -501,6 +547,11 @@ proptest! {
 
     #[test]
     fn round_trip_of_catalogue_entries(entry in an_entry(a_catalogue_change())) {
+        prop_assert_eq!(Entry::decode(&entry.encode().expect("small")).expect("own"), entry);
+    }
+
+    #[test]
+    fn round_trip_of_account_entries(entry in an_entry(an_account_change())) {
         prop_assert_eq!(Entry::decode(&entry.encode().expect("small")).expect("own"), entry);
     }
 
