@@ -118,6 +118,11 @@ impl Manifest {
         term.checked_sub(1).map_or(0, |before| self.ends[before])
     }
 
+    /// Where a term ends in the file.
+    pub fn end_of(&self, term: usize) -> u64 {
+        self.ends[term]
+    }
+
     /// What keeping it in memory costs.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()

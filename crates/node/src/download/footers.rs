@@ -1,16 +1,13 @@
-//! Where the chunks of a xorb lie: which copies there are, their footers, and which of their chunks
-//! were found sound since the start.
+//! Where the chunks of a copy lie: its footer, and which of its chunks were found sound since the
+//! start.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use ballast_format::hash::XorbHash;
 use ballast_format::limits::MAX_XORB_CHUNKS;
 use ballast_format::xorb::XorbFooter;
-use ballast_store::index::schema;
-use ballast_store::index::{Batch, Table};
-use ballast_store::keyspace::{CopyKind, CopyName, Key};
+use ballast_store::keyspace::{CopyName, Key};
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -27,12 +24,15 @@ pub(crate) struct Sound {
 impl Sound {
     fn new(chunks: u32) -> Self {
         let words = (chunks as usize).div_ceil(64).min(WORDS);
-        Self { chunks: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        Self {
+            chunks: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
     /// Whether all of these were.
     pub(crate) fn has(&self, chunks: Range<u32>) -> bool {
-        self.words(chunks).all(|(word, bits)| word.load(Ordering::Relaxed) & bits == bits)
+        self.words(chunks)
+            .all(|(word, bits)| word.load(Ordering::Relaxed) & bits == bits)
     }
 
     /// All of these were hashed just now.
@@ -56,39 +56,6 @@ impl Sound {
 }
 
 impl Hub {
-    /// A copy of this xorb, if there is any.
-    pub(crate) async fn xorb_copy(&self, xorb: &XorbHash) -> Result<Option<CopyName>> {
-        if let Some(copy) = self.caches.places.get(xorb) {
-            return Ok(Some(copy));
-        }
-        let prefix = schema::copies_prefix(CopyKind::Xorb, xorb.as_bytes());
-        let rows = self.index().scan(Table::Copy, &prefix, None, 1).await?;
-        let copy = if let Some((key, _)) = rows.first() {
-            schema::copy_of(key)?
-        } else {
-            let listed = self.store().copies(CopyKind::Xorb, *xorb.as_bytes()).await?;
-            let Some(listed) = listed.first() else { return Ok(None) };
-            let Key::Copy(copy) = listed.key else { return Ok(None) };
-            self.note_copy(&copy, listed.size).await?;
-            copy
-        };
-        self.caches.places.insert(*xorb, copy);
-        Ok(Some(copy))
-    }
-
-    /// A copy of a xorb that something stored refers to.
-    pub(crate) async fn needed_copy(&self, xorb: &XorbHash) -> Result<CopyName> {
-        let copy = self.xorb_copy(xorb).await?;
-        copy.ok_or_else(|| Error::corrupt(format!("the xorb `{xorb}` is missing")))
-    }
-
-    /// Notes a copy in the index.
-    pub(crate) async fn note_copy(&self, copy: &CopyName, size: u64) -> Result<()> {
-        let mut batch = Batch::new();
-        batch.put(Table::Copy, schema::copy_key(copy), schema::number_row(size));
-        Ok(self.index().apply(batch).await?)
-    }
-
     /// A copy's footer.
     pub(crate) async fn footer(&self, copy: &CopyName) -> Result<Arc<XorbFooter>> {
         if let Some(footer) = self.caches.footers.get(copy) {
@@ -113,7 +80,9 @@ impl Hub {
         let footer = XorbFooter::decode(&tail).map_err(damaged)?;
         let whole = footer.serialized_length() + length as u64 == total;
         if !whole || footer.hash().as_bytes() != &copy.hash {
-            return Err(Error::corrupt(format!("`{key}` is not the xorb that it is named")));
+            return Err(Error::corrupt(format!(
+                "`{key}` is not the xorb that it is named"
+            )));
         }
         Ok(Arc::new(footer))
     }

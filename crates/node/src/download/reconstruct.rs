@@ -1,6 +1,6 @@
 //! Which ranges of which xorbs make a file, or a part of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,13 +8,19 @@ use ballast_format::hash::{FileHash, XorbHash};
 use ballast_format::limits::MAX_MANIFEST_BYTES;
 use ballast_format::manifest::{Manifest, Term};
 use ballast_format::range::RangeRequest;
+use ballast_format::xorb::XorbFooter;
 use ballast_store::index::Table;
 use ballast_store::index::schema::{self, ManifestRow};
 use ballast_store::keyspace::{CopyName, Key};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::piece::Piece;
 use crate::access::Repo;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+
+/// Xorbs whose footers are read at the same time for one answer.
+const OPENED_AT_ONCE: usize = 8;
 
 /// Bytes to fetch, of one copy of a xorb.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,17 +53,23 @@ impl Hub {
         if let Some(manifest) = self.caches.manifests.get(file) {
             return Ok(Some(manifest));
         }
-        let Some(row) = self.manifest_row(file).await? else { return Ok(None) };
+        let Some(row) = self.manifest_row(file).await? else {
+            return Ok(None);
+        };
         let key = Key::Copy(row.shard);
         let range = row.offset..row.offset + u64::from(row.length);
         if row.length as usize > MAX_MANIFEST_BYTES {
-            return Err(Error::corrupt(format!("`{key}` has a manifest that is too long")));
+            return Err(Error::corrupt(format!(
+                "`{key}` has a manifest that is too long"
+            )));
         }
         let bytes = self.store().get_range(&key, range).await?;
         let manifest = self.pool().run(move || Manifest::decode(&bytes)).await?;
         let manifest = manifest.map_err(|error| Error::corrupt(format!("`{key}`: {error}")))?;
         if manifest.file != *file {
-            return Err(Error::corrupt(format!("`{key}` has another file's manifest")));
+            return Err(Error::corrupt(format!(
+                "`{key}` has another file's manifest"
+            )));
         }
         let manifest = Arc::new(manifest);
         self.caches.manifests.insert(*file, Arc::clone(&manifest));
@@ -66,7 +78,10 @@ impl Hub {
 
     /// Where a file's manifest is.
     pub(crate) async fn manifest_row(&self, file: &FileHash) -> Result<Option<ManifestRow>> {
-        let row = self.index().get(Table::Manifest, &schema::manifest_key(file)).await?;
+        let row = self
+            .index()
+            .get(Table::Manifest, &schema::manifest_key(file))
+            .await?;
         Ok(row.map(|row| ManifestRow::decode(&row)).transpose()?)
     }
 
@@ -84,10 +99,16 @@ impl Hub {
         file: FileHash,
         range: Option<&RangeRequest>,
     ) -> Result<Reconstruction> {
-        let missing = || Error::NotFound { what: format!("the file `{file}`") };
+        if file == FileHash::ZERO {
+            return of_empty_file(range);
+        }
+        let missing = || Error::NotFound {
+            what: format!("the file `{file}`"),
+        };
         let key = schema::file_repo_key(&file, &repo.id());
-        self.index().get(Table::FileRepo, &key).await?.ok_or_else(missing)?;
-        let manifest = self.manifest(&file).await?.ok_or_else(missing)?;
+        let row = self.index().get(Table::FileRepo, &key).await?;
+        row.ok_or_else(missing)?;
+        let manifest = self.needed_manifest(&file).await?;
         let range = match range {
             None => 0..manifest.size,
             Some(range) => range
@@ -98,7 +119,7 @@ impl Hub {
     }
 
     /// How to make these bytes of a file.
-    pub(crate) async fn reconstruct_range(
+    async fn reconstruct_range(
         &self,
         manifest: &Manifest,
         range: Range<u64>,
@@ -106,84 +127,146 @@ impl Hub {
         let Some(first) = manifest.find(range.start).filter(|_| !range.is_empty()) else {
             return Ok(Reconstruction::default());
         };
-        let last = manifest.find(range.end - 1).unwrap_or(manifest.terms.len() - 1);
-        let mut copies: HashMap<XorbHash, CopyName> = HashMap::new();
-        let mut wanted: Vec<(CopyName, XorbHash, Range<u32>)> = Vec::new();
-        let mut terms = Vec::with_capacity(last - first + 1);
+        let last = manifest.find(range.end - 1);
+        let last = last.unwrap_or(manifest.terms.len() - 1);
+        let mut terms = manifest.terms[first..=last].to_vec();
+        // One copy of each xorb for the whole answer: offsets are a copy's own (Invariant 7).
+        let mut xorbs = self.open_all(&terms).await?;
         let mut skipped = 0;
-        for index in first..=last {
-            let mut term = manifest.terms[index].clone();
-            let copy = match copies.get(&term.xorb) {
-                Some(copy) => *copy,
-                None => {
-                    let copy = self.needed_copy(&term.xorb).await?;
-                    copies.insert(term.xorb, copy);
-                    copy
-                }
-            };
-            if index == first || index == last {
-                let start = manifest.start_of(index);
-                let footer = self.footer(&copy).await?;
-                let inside = range.start.max(start)..range.end.min(start + u64::from(term.length));
-                let trimmed = trim(&footer, &term, start, &inside)?;
-                if index == first {
-                    skipped = inside.start - trimmed.1;
-                }
-                term = trimmed.0;
+        let outer = if first == last {
+            vec![first]
+        } else {
+            vec![first, last]
+        };
+        for index in outer {
+            let term = &mut terms[index - first];
+            let (start, end) = (manifest.start_of(index), manifest.end_of(index));
+            let inside = range.start.max(start) - start..range.end.min(end) - start;
+            let footer = &xorbs.get(&term.xorb).ok_or_else(not_opened)?.footer;
+            if index == last {
+                trim_end(footer, term, inside.end)?;
             }
-            wanted.push((copy, term.xorb, term.chunks.clone()));
-            terms.push(term);
+            if index == first {
+                skipped = trim_start(footer, term, inside.start)?;
+            }
         }
-        let fetches = self.merge(wanted).await?;
-        Ok(Reconstruction { offset_into_first_range: skipped, terms, fetches })
+        let mut before = None;
+        for term in &terms {
+            if before.replace(term) != Some(term) {
+                let xorb = xorbs.get_mut(&term.xorb).ok_or_else(not_opened)?;
+                xorb.wanted.insert((term.chunks.start, term.chunks.end));
+            }
+        }
+        let mut fetches = Vec::with_capacity(xorbs.len());
+        for xorb in xorbs.into_values() {
+            xorb.merge_into(&mut fetches)?;
+        }
+        Ok(Reconstruction {
+            offset_into_first_range: skipped,
+            terms,
+            fetches,
+        })
     }
 
-    /// One fetch for all ranges of a copy that overlap or touch.
-    async fn merge(&self, mut wanted: Vec<(CopyName, XorbHash, Range<u32>)>) -> Result<Vec<Fetch>> {
-        wanted.sort_by_key(|(copy, _, chunks)| (*copy, chunks.start, chunks.end));
-        wanted.dedup();
-        let mut fetches: Vec<Fetch> = Vec::new();
-        for (copy, xorb, chunks) in wanted {
-            match fetches.last_mut() {
-                Some(last) if last.copy == copy && last.chunks.end >= chunks.start => {
-                    last.chunks.end = last.chunks.end.max(chunks.end);
-                }
-                _ => fetches.push(Fetch { xorb, copy, chunks, bytes: 0..0 }),
-            }
-        }
-        for fetch in &mut fetches {
-            let footer = self.footer(&fetch.copy).await?;
-            let range = footer.byte_range(fetch.chunks.clone());
-            fetch.bytes = range.map_err(|error| {
-                Error::corrupt(format!("a manifest names chunks of `{}`: {error}", fetch.xorb))
-            })?;
-        }
-        Ok(fetches)
+    /// Opens every xorb that the terms name, each once.
+    async fn open_all(&self, terms: &[Term]) -> Result<BTreeMap<XorbHash, Wanted>> {
+        let distinct: BTreeSet<XorbHash> = terms.iter().map(|term| term.xorb).collect();
+        stream::iter(distinct)
+            .map(|xorb| async move {
+                let (copy, footer) = self.needed_xorb(&xorb).await?;
+                let wanted = BTreeSet::new();
+                Ok((
+                    xorb,
+                    Wanted {
+                        copy,
+                        footer,
+                        wanted,
+                    },
+                ))
+            })
+            .buffer_unordered(OPENED_AT_ONCE)
+            .try_collect()
+            .await
     }
 }
 
-/// The chunks of a term that hold these bytes of the file, and where the first of them starts.
-fn trim(
-    footer: &ballast_format::xorb::XorbFooter,
-    term: &Term,
-    start: u64,
-    inside: &Range<u64>,
-) -> Result<(Term, u64)> {
+/// A xorb of an answer, and the runs of its chunks that terms name: a sparse file names one run
+/// thousands of times.
+struct Wanted {
+    copy: CopyName,
+    footer: Arc<XorbFooter>,
+    wanted: BTreeSet<(u32, u32)>,
+}
+
+impl Wanted {
+    /// One fetch for all runs that overlap or touch: clients know a fetched run by its start.
+    fn merge_into(self, fetches: &mut Vec<Fetch>) -> Result<()> {
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        for (start, end) in self.wanted {
+            match runs.last_mut() {
+                Some(last) if last.end >= start => last.end = last.end.max(end),
+                _ => runs.push(start..end),
+            }
+        }
+        for chunks in runs {
+            let piece = Piece::new(self.copy, &self.footer, chunks)?;
+            fetches.push(Fetch {
+                xorb: self.footer.hash(),
+                copy: self.copy,
+                chunks: piece.chunks,
+                bytes: piece.place,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn not_opened() -> Error {
+    Error::internal("a term's xorb was not opened")
+}
+
+/// An empty file has nothing to say, and nothing past its start.
+fn of_empty_file(range: Option<&RangeRequest>) -> Result<Reconstruction> {
+    // Of one byte, every range that begins at the start holds something.
+    match range.map(|range| range.resolve(1)) {
+        None | Some(Ok(_)) => Ok(Reconstruction::default()),
+        Some(Err(_)) => Err(Error::Unsatisfiable { size: 0 }),
+    }
+}
+
+/// Takes away the chunks of a term behind those that hold its first `end` bytes.
+fn trim_end(footer: &XorbFooter, term: &mut Term, end: u64) -> Result<()> {
     let whole = footer.uncompressed_length(term.chunks.clone());
     if !whole.is_ok_and(|length| length == u64::from(term.length)) {
         let reason = format!("a manifest and the xorb `{}` do not agree", term.xorb);
         return Err(Error::corrupt(reason));
     }
-    let (mut chunks, mut from) = (term.chunks.clone(), start);
-    while from + u64::from(footer.chunk_length(chunks.start)) <= inside.start {
-        from += u64::from(footer.chunk_length(chunks.start));
-        chunks.start += 1;
-    }
-    let mut to = start + u64::from(term.length);
-    while to - u64::from(footer.chunk_length(chunks.end - 1)) >= inside.end {
-        to -= u64::from(footer.chunk_length(chunks.end - 1));
-        chunks.end -= 1;
-    }
-    let length = u32::try_from(to - from).map_err(|_| Error::internal("a term over 4 GiB"))?;
-    Ok((Term { xorb: term.xorb, chunks, length }, from))
+    let last = chunk_at(footer, term, end - 1)?;
+    term.chunks.end = last + 1;
+    measure(footer, term);
+    Ok(())
+}
+
+/// Takes away the chunks of a term before the one that holds the byte at `start`; how many bytes
+/// of that chunk come before it.
+fn trim_start(footer: &XorbFooter, term: &mut Term, start: u64) -> Result<u64> {
+    let base = footer.uncompressed_start(term.chunks.start);
+    let first = chunk_at(footer, term, start)?;
+    term.chunks.start = first;
+    measure(footer, term);
+    Ok(start - u64::from(footer.uncompressed_start(first) - base))
+}
+
+fn chunk_at(footer: &XorbFooter, term: &Term, offset: u64) -> Result<u32> {
+    let base = footer.uncompressed_start(term.chunks.start);
+    let offset = u32::try_from(offset)
+        .ok()
+        .and_then(|offset| base.checked_add(offset));
+    let chunk = offset.and_then(|offset| footer.chunk_at(offset));
+    chunk.ok_or_else(|| Error::internal("a term's byte is in no chunk of it"))
+}
+
+fn measure(footer: &XorbFooter, term: &mut Term) {
+    term.length =
+        footer.uncompressed_start(term.chunks.end) - footer.uncompressed_start(term.chunks.start);
 }

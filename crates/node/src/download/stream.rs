@@ -1,73 +1,93 @@
 //! Bytes on their way out: ranges of stored copies as they are, and files put together from chunks.
 //!
-//! A piece is read, checked if its chunks were not hashed since the start, and sent before the next
-//! one is read, so a slow reader holds one piece. A damaged chunk ends the stream before it.
+//! The next piece is read while one is being sent. The first piece is read before a stream is
+//! handed out, so that what can't be read at all is an error and not a stream that breaks; a
+//! damaged chunk further on ends the stream before any byte of it.
 
-use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ballast_format::manifest::Manifest;
 use ballast_format::pack::FileLink;
-use ballast_format::xorb::{ChunkDecoder, XorbFooter};
-use ballast_store::keyspace::{CopyName, Key};
-use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use ballast_store::keyspace::CopyName;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::ByteStream;
+use super::flow::held;
+use super::piece::{Piece, run_end};
+use super::walk::{Step, Walk};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 
-/// Serialized bytes that are read at once.
-const PIECE_BYTES: u64 = 256 * 1024;
-/// Decoded pieces of runs that repeat are kept up to this size: a sparse file is one such piece.
-const REPEATED_BYTES: usize = 256 * 1024;
+/// Pieces that are read at once for one stream: the one that is wanted, and the next.
+const AHEAD: usize = 2;
+/// Runs that repeat are kept decoded up to this size: a sparse file is one such run.
+const REPEATED_BYTES: u64 = 256 * 1024;
 
 impl Hub {
     /// These bytes of a copy, as they are; the caller has proof that they may be had.
     pub async fn fetch(self: &Arc<Self>, copy: CopyName, bytes: Range<u64>) -> Result<ByteStream> {
-        let footer = self.footer(&copy).await?;
+        let footer = match self.footer(&copy).await {
+            Ok(footer) => footer,
+            Err(error) => return Err(self.instead_of(&copy, error).await?),
+        };
         if bytes.start > bytes.end || bytes.end > footer.serialized_length() {
-            return Err(Error::Unsatisfiable { size: footer.serialized_length() });
+            let size = footer.serialized_length();
+            return Err(Error::Unsatisfiable { size });
         }
-        let pieces: VecDeque<Piece> = pieces_of_bytes(&footer, &bytes).into();
         let hub = Arc::clone(self);
-        let state = (hub, footer, pieces, bytes);
-        Ok(Box::pin(stream::try_unfold(state, move |(hub, footer, mut pieces, bytes)| async move {
-            let Some(piece) = pieces.pop_front() else { return Ok(None) };
-            let read = hub.read_sound(&copy, &footer, &piece).await?;
-            // The first and last chunk may stand out of what was asked for.
-            let start = bytes.start.max(piece.bytes.start) - piece.bytes.start;
-            let end = bytes.end.min(piece.bytes.end) - piece.bytes.start;
-            let slice = read.slice(index(start)..index(end));
-            Ok(Some((slice, (hub, footer, pieces, bytes))))
-        })))
+        let (reader, wanted) = (self.caches.flow.enter(), bytes.clone());
+        let (mut first, mut offset) = (0, 0);
+        while first < footer.chunk_count() {
+            let end = offset + u64::from(footer.serialized_chunk_length(first));
+            if end > bytes.start {
+                break;
+            }
+            (first, offset) = (first + 1, end);
+        }
+        let pieces = std::iter::from_fn(move || {
+            if offset >= bytes.end {
+                return None;
+            }
+            let end = run_end(&footer, first, footer.chunk_count(), reader.piece_bytes());
+            let piece = Piece::new(copy, &footer, first..end);
+            let place = piece.as_ref().map(|piece| piece.place.clone());
+            (first, offset) = (end, place.map_or(u64::MAX, |place| place.end));
+            Some(piece)
+        });
+        let read = move |piece: Result<Piece>| {
+            let (hub, wanted) = (Arc::clone(&hub), wanted.clone());
+            async move { hub.fetch_piece(&piece?, &wanted).await }
+        };
+        match started(Box::pin(stream::iter(pieces).map(read).buffered(AHEAD))).await {
+            Err(error) => Err(self.instead_of(&copy, error).await?),
+            started => started,
+        }
     }
 
-    /// Reads a run of chunks, which are then known to be sound.
-    async fn read_sound(
-        self: &Arc<Self>,
-        copy: &CopyName,
-        footer: &Arc<XorbFooter>,
-        piece: &Piece,
-    ) -> Result<Bytes> {
-        let key = Key::Copy(*copy);
-        let bytes = self.store().get_range(&key, piece.bytes.clone()).await?;
-        let sound = self.sound(copy, footer);
-        if sound.has(piece.chunks.clone()) {
-            return Ok(bytes);
+    /// The part of a piece that is wanted.
+    async fn fetch_piece(&self, piece: &Piece, wanted: &Range<u64>) -> Result<Bytes> {
+        let share = self.caches.flow.share(self.env(), piece.serialized_bytes());
+        let share = share.await?;
+        let bytes = held(self.read_piece(piece).await?, &share);
+        // The first and last chunk may stand out of what was asked for.
+        let start = wanted.start.max(piece.place.start) - piece.place.start;
+        let end = wanted.end.min(piece.place.end) - piece.place.start;
+        Ok(bytes.slice(index(start)..index(end)))
+    }
+
+    /// What to say when a copy can't be read. If there is another one, the client should ask anew
+    /// where the xorb is; it does so when it is refused.
+    async fn instead_of(&self, copy: &CopyName, error: Error) -> Result<Error> {
+        let error = self.note_damage(copy, error);
+        let xorb = ballast_format::hash::XorbHash::from_bytes(copy.hash);
+        match self.xorb_copy(&xorb).await? {
+            Some(other) if other != *copy && !self.distrusts(&other) => Ok(Error::denied(
+                "these bytes have moved: ask for the reconstruction again",
+            )),
+            _ => Ok(error),
         }
-        let (checked, chunks) = (bytes.clone(), piece.chunks.clone());
-        let footer = Arc::clone(footer);
-        let found = self
-            .pool()
-            .run(move || {
-                ChunkDecoder::new().decode_chunks(&checked, &footer, chunks, true, |_| Ok(()))
-            })
-            .await?;
-        found.map_err(|error| damaged(&key, &error))?;
-        sound.add(piece.chunks.clone());
-        Ok(bytes)
     }
 
     /// These bytes of a large file that the caller was found to be allowed.
@@ -80,7 +100,12 @@ impl Hub {
             return Ok(Box::pin(stream::empty()));
         }
         let manifest = self.needed_manifest(&file.file).await?;
-        Ok(self.read_manifest(manifest, range))
+        if range.end > manifest.size {
+            return Err(Error::Unsatisfiable {
+                size: manifest.size,
+            });
+        }
+        started(self.read_manifest(manifest, range)).await
     }
 
     /// These bytes of a file, decoded and verified.
@@ -89,168 +114,125 @@ impl Hub {
         manifest: Arc<Manifest>,
         range: Range<u64>,
     ) -> ByteStream {
-        let reader = FileReader {
-            hub: Arc::clone(self),
-            next_term: manifest.find(range.start).unwrap_or(manifest.terms.len()),
-            manifest,
-            position: range.start,
-            end: range.end,
-            pieces: VecDeque::new(),
-            repeated: None,
-            decoder: Some(ChunkDecoder::new()),
-        };
-        Box::pin(stream::try_unfold(reader, |mut reader| async move {
-            Ok(reader.next().await?.map(|bytes| (bytes, reader)))
-        }))
-    }
-
-    /// A stretch of a xorb's chunks, decoded and verified.
-    pub(crate) async fn decode(
-        self: &Arc<Self>,
-        copy: &CopyName,
-        footer: &Arc<XorbFooter>,
-        piece: Piece,
-        mut decoder: ChunkDecoder,
-    ) -> Result<(Bytes, ChunkDecoder)> {
-        let key = Key::Copy(*copy);
-        let serialized = self.store().get_range(&key, piece.bytes.clone()).await?;
-        let sound = self.sound(copy, footer);
-        let verify = !sound.has(piece.chunks.clone());
-        let (chunks, footer) = (piece.chunks.clone(), Arc::clone(footer));
-        let (decoded, decoder) = self
-            .pool()
-            .run(move || {
-                let length = footer.uncompressed_length(chunks.clone())?;
-                let mut decoded = BytesMut::with_capacity(index(length));
-                decoder.decode_chunks(&serialized, &footer, chunks, verify, |chunk| {
-                    decoded.extend_from_slice(chunk);
-                    Ok(())
-                })?;
-                Ok((decoded.freeze(), decoder))
+        let (hub, reader) = (Arc::clone(self), self.caches.flow.enter());
+        let walk = Walk::new(Arc::clone(self), manifest, range);
+        let repeated: Arc<Repeated> = Arc::default();
+        let steps = stream::try_unfold((walk, reader), |(mut walk, reader)| async move {
+            let step = walk.next(reader.piece_bytes()).await?;
+            Ok(step.map(|step| (step, (walk, reader))))
+        });
+        let decoded = steps
+            .map_ok(move |step| {
+                let (hub, repeated) = (Arc::clone(&hub), Arc::clone(&repeated));
+                async move { hub.decode_step(step, &repeated).await }
             })
-            .await?
-            .map_err(|error: ballast_format::Error| damaged(&key, &error))?;
-        sound.add(piece.chunks);
-        Ok((decoded, decoder))
+            .try_buffered(AHEAD)
+            .map_ok(|chunks| stream::iter(chunks).map(Ok))
+            .try_flatten();
+        Box::pin(decoded)
     }
-}
 
-/// A run of chunks that is read at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) chunks: Range<u32>,
-    pub(crate) bytes: Range<u64>,
-}
-
-/// Runs of chunks of about [`PIECE_BYTES`] that cover these bytes of a copy.
-fn pieces_of_bytes(footer: &XorbFooter, bytes: &Range<u64>) -> Vec<Piece> {
-    let (mut first, mut offset) = (0, 0);
-    let length = |index: u32| u64::from(footer.serialized_chunk_length(index));
-    while first < footer.chunk_count() && offset + length(first) <= bytes.start {
-        offset += length(first);
-        first += 1;
-    }
-    let (mut last, mut end) = (first, offset);
-    while last < footer.chunk_count() && end < bytes.end {
-        end += length(last);
-        last += 1;
-    }
-    if bytes.is_empty() { Vec::new() } else { pieces_of_chunks(footer, first..last, offset) }
-}
-
-/// Runs of about [`PIECE_BYTES`] that cover these chunks, the first of which is at `offset`.
-fn pieces_of_chunks(footer: &XorbFooter, chunks: Range<u32>, mut offset: u64) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = Vec::new();
-    for chunk in chunks {
-        let end = offset + u64::from(footer.serialized_chunk_length(chunk));
-        match pieces.last_mut() {
-            Some(piece) if end - piece.bytes.start <= PIECE_BYTES => {
-                piece.chunks.end = chunk + 1;
-                piece.bytes.end = end;
-            }
-            _ => pieces.push(Piece { chunks: chunk..chunk + 1, bytes: offset..end }),
+    async fn decode_step(&self, step: Step, repeated: &Repeated) -> Result<Vec<Bytes>> {
+        let mut piece = step.piece;
+        if let Some(decoded) = repeated.get(&piece) {
+            return Ok(cut(decoded, &step.wanted));
         }
-        offset = end;
+        let (serialized, plain) = (piece.serialized_bytes(), piece.plain_bytes());
+        let share = self.caches.flow.share(self.env(), serialized.max(plain));
+        let share = share.await?;
+        let decoded = loop {
+            match self.read_chunks(&piece).await {
+                Ok(decoded) => break decoded,
+                Err(error @ Error::Corrupt { .. }) => {
+                    piece = self.elsewhere(&piece).await?.ok_or(error)?;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let decoded = decoded.into_iter().map(|bytes| held(bytes, &share));
+        let decoded: Vec<Bytes> = decoded.collect();
+        if plain <= REPEATED_BYTES {
+            repeated.set(piece, &decoded);
+        }
+        Ok(cut(decoded, &step.wanted))
     }
+
+    async fn read_chunks(&self, piece: &Piece) -> Result<Vec<Bytes>> {
+        let serialized = self.get_piece(piece).await?;
+        self.decode_piece(piece, serialized).await
+    }
+
+    /// The same chunks in a copy in which no damage was found so far; each is tried once.
+    async fn elsewhere(&self, piece: &Piece) -> Result<Option<Piece>> {
+        let Some((copy, footer)) = self.open_xorb(&piece.footer.hash()).await? else {
+            return Ok(None);
+        };
+        if self.distrusts(&copy) {
+            return Ok(None);
+        }
+        Piece::new(copy, &footer, piece.chunks.clone()).map(Some)
+    }
+}
+
+/// The last small run, decoded: files of zeros repeat one.
+#[derive(Default)]
+struct Repeated(Mutex<Option<(Piece, Vec<Bytes>)>>);
+
+impl Repeated {
+    fn get(&self, piece: &Piece) -> Option<Vec<Bytes>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.as_ref().filter(|(kept, _)| kept.is_same(piece));
+        kept.map(|(_, decoded)| decoded.clone())
+    }
+
+    fn set(&self, piece: Piece, decoded: &[Bytes]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some((piece, decoded.to_vec()));
+    }
+}
+
+/// The wanted part of what these make one after another.
+fn cut(mut pieces: Vec<Bytes>, wanted: &Range<u64>) -> Vec<Bytes> {
+    let mut start = 0;
+    for piece in &mut pieces {
+        let end = start + piece.len() as u64;
+        let from = wanted.start.clamp(start, end) - start;
+        let to = wanted.end.clamp(start, end) - start;
+        *piece = piece.slice(index(from)..index(to.max(from)));
+        start = end;
+    }
+    pieces.retain(|piece| !piece.is_empty());
     pieces
 }
 
-struct FileReader {
-    hub: Arc<Hub>,
-    manifest: Arc<Manifest>,
-    next_term: usize,
-    position: u64,
-    end: u64,
-    /// What is still to be read of the term at hand, with where each starts in the file.
-    pieces: VecDeque<(CopyName, Arc<XorbFooter>, Piece, u64)>,
-    /// The last small run, decoded: files of zeros repeat one.
-    repeated: Option<(CopyName, Range<u32>, Bytes)>,
-    decoder: Option<ChunkDecoder>,
-}
-
-impl FileReader {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        if self.position >= self.end {
-            return Ok(None);
-        }
-        if self.pieces.is_empty() {
-            self.open_term().await?;
-        }
-        let Some((copy, footer, piece, start)) = self.pieces.pop_front() else {
-            return Err(Error::corrupt(format!("`{}` ends too early", self.manifest.file)));
-        };
-        let kept = self.repeated.as_ref();
-        let kept = kept.filter(|(kept, chunks, _)| *kept == copy && *chunks == piece.chunks);
-        let decoded = match kept {
-            Some((_, _, decoded)) => decoded.clone(),
-            None => {
-                let (decoder, chunks) = (self.decoder.take().unwrap_or_default(), piece.chunks.clone());
-                let (decoded, decoder) = self.hub.decode(&copy, &footer, piece, decoder).await?;
-                self.decoder = Some(decoder);
-                if decoded.len() <= REPEATED_BYTES {
-                    self.repeated = Some((copy, chunks, decoded.clone()));
-                }
-                decoded
-            }
-        };
-        let from = index(self.position - start);
-        let to = index((self.end - start).min(decoded.len() as u64));
-        self.position = start + to as u64;
-        Ok(Some(decoded.slice(from..to)))
+/// The same stream, of which the first piece was read.
+async fn started(mut bytes: ByteStream) -> Result<ByteStream> {
+    match bytes.next().await.transpose()? {
+        None => Ok(Box::pin(stream::empty())),
+        Some(first) => Ok(Box::pin(
+            stream::once(future::ready(Ok(first))).chain(bytes),
+        )),
     }
-
-    /// Lists what to read of the next term, from the position on.
-    async fn open_term(&mut self) -> Result<()> {
-        let Some(term) = self.manifest.terms.get(self.next_term) else { return Ok(()) };
-        let mut start = self.manifest.start_of(self.next_term);
-        self.next_term += 1;
-        let copy = self.hub.needed_copy(&term.xorb).await?;
-        let footer = self.hub.footer(&copy).await?;
-        let disagree = || Error::corrupt(format!("a manifest and `{}` do not agree", term.xorb));
-        let length = footer.uncompressed_length(term.chunks.clone()).map_err(|_| disagree())?;
-        let place = footer.byte_range(term.chunks.clone()).map_err(|_| disagree())?;
-        if length != u64::from(term.length) {
-            return Err(disagree());
-        }
-        for piece in pieces_of_chunks(&footer, term.chunks.clone(), place.start) {
-            let length =
-                footer.uncompressed_length(piece.chunks.clone()).map_err(|_| disagree())?;
-            let end = start + length;
-            if end > self.position && start < self.end {
-                self.pieces.push_back((copy, Arc::clone(&footer), piece, start));
-            }
-            start = end;
-        }
-        Ok(())
-    }
-}
-
-fn damaged(key: &Key, error: &ballast_format::Error) -> Error {
-    tracing::error!(%key, %error, "a stored xorb is damaged");
-    Error::corrupt(format!("`{key}`: {error}"))
 }
 
 /// Lengths inside a piece fit in memory.
 fn index(length: u64) -> usize {
     usize::try_from(length).expect("a piece fits in memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_keeps_what_is_wanted_and_nothing_empty() {
+        let pieces = || vec![Bytes::from("abc"), Bytes::from("defg"), Bytes::from("h")];
+        let text = |wanted| cut(pieces(), &wanted).concat();
+        assert_eq!(text(0..8), b"abcdefgh");
+        assert_eq!(text(1..2), b"b");
+        assert_eq!(text(2..5), b"cde");
+        assert_eq!(text(7..8), b"h");
+        assert_eq!(cut(pieces(), &(3..7)), ["defg"]);
+        assert!(cut(pieces(), &(4..4)).is_empty());
+    }
 }
