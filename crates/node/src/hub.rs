@@ -24,7 +24,7 @@ use crate::state::catalogue::CatalogueState;
 use crate::state::ledger::Ledger;
 use crate::state::repo::RepoStates;
 use crate::tally::{self, Tallies};
-use crate::upload::Uploads;
+use crate::upload::{SweepParts, Uploads};
 use crate::worker::Runner;
 
 /// How old an answer about moving names may be.
@@ -152,6 +152,7 @@ impl Hub {
         }
         hub.load_tallies().await?;
         hub.runner.start(&hub, tally::Flush);
+        hub.runner.start(&hub, SweepParts);
         Ok(hub)
     }
 

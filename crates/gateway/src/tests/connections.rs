@@ -92,7 +92,7 @@ async fn a_body_that_trickles_is_a_408_and_one_that_flows_is_not() {
     fast.write_all(format!("{head}{}\r\n\r\n", body.len()).as_bytes()).await.expect("open");
     for piece in body.chunks(1100) {
         fast.write_all(piece).await.expect("open");
-        pass(&rig, 2, Duration::from_secs(1)).await;
+        pass(&rig, 3, Duration::from_secs(1)).await;
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }

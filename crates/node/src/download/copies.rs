@@ -59,12 +59,6 @@ impl Hub {
         Ok(last)
     }
 
-    /// A copy of a xorb that something stored refers to.
-    pub(crate) async fn needed_copy(&self, xorb: &XorbHash) -> Result<CopyName> {
-        let copy = self.xorb_copy(xorb).await?;
-        copy.ok_or_else(|| missing(xorb))
-    }
-
     /// A copy that the store has at this moment and in which no damage was found: only on such a
     /// one is anybody told that they need not send the xorb.
     pub(crate) async fn present_copy(&self, xorb: &XorbHash) -> Result<Option<CopyName>> {

@@ -1,10 +1,9 @@
 //! A file that comes as plain bytes is cut, deduplicated and packed as a Xet client would do it.
 //!
-//! The steps that cost time run on the pool, in batches; between them the index is asked about
-//! chunks that may be known. What is found brings the chunks of a whole file into reach, so that a
-//! second version matches from its first known chunk on.
+//! [`Cutter`] hashes and cuts, [`Placer`] finds a place for each chunk: where it is known to be, or
+//! in a xorb of the file's own. Both are for the pool; between them the index is asked about chunks
+//! that may be known.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use ballast_format::chunk::Chunker;
@@ -14,14 +13,19 @@ use ballast_format::limits::MAX_CHUNK_BYTES;
 use ballast_format::manifest::{Sample, Term};
 use ballast_format::xorb::{XorbFooter, XorbWriter};
 use bytes::Bytes;
+use quick_cache::unsync::Cache;
 use sha2::Digest as _;
 
+use super::is_sample;
+use super::packing::{Packing, Room};
+use super::scope::Reach;
 use crate::error::{Error, Result};
 
-/// Chunks whose places are remembered for one file: some 32 GB of known content.
-const KNOWN_CHUNKS: usize = 500_000;
-/// One chunk in so many may be known to the index, besides each file's first.
-const SAMPLE_EVERY: u64 = 1024;
+/// Chunks whose places are remembered for one file: 2 GB of it or of what it resembles, in 3 MB
+/// of memory.
+const KNOWN_CHUNKS: usize = 32_768;
+/// Terms of one file: what a manifest has room for.
+const MOST_TERMS: usize = 1_500_000;
 
 /// A chunk that was cut.
 pub(super) struct Cut {
@@ -45,7 +49,7 @@ impl Cutter {
         Self {
             sha256: sha2::Sha256::new(),
             chunker: Chunker::new(),
-            open: Vec::with_capacity(MAX_CHUNK_BYTES),
+            open: Vec::new(),
             size: 0,
             is_first: true,
         }
@@ -63,9 +67,12 @@ impl Cutter {
                 piece
             } else {
                 self.open.extend_from_slice(&piece);
-                Bytes::from(std::mem::replace(&mut self.open, Vec::with_capacity(MAX_CHUNK_BYTES)))
+                Bytes::from(std::mem::take(&mut self.open))
             };
             cuts.push(self.cut(chunk));
+        }
+        if self.open.capacity() == 0 && !rest.is_empty() {
+            self.open.reserve(MAX_CHUNK_BYTES);
         }
         self.open.extend_from_slice(&rest);
         cuts
@@ -73,15 +80,20 @@ impl Cutter {
 
     fn cut(&mut self, bytes: Bytes) -> Cut {
         let hash = ChunkHash::of(&bytes);
-        let is_sample = std::mem::take(&mut self.is_first) || hash.modulo(SAMPLE_EVERY) == 0;
-        Cut { hash, bytes, is_sample }
+        let is_sample = std::mem::take(&mut self.is_first) || is_sample(&hash);
+        Cut {
+            hash,
+            bytes,
+            is_sample,
+        }
     }
 
     /// The last chunk, the SHA-256 and the size.
     pub(super) fn finish(mut self) -> (Option<Cut>, Sha256, u64) {
         let open = Bytes::from(std::mem::take(&mut self.open));
         let last = (!open.is_empty()).then(|| self.cut(open));
-        (last, Sha256::from_bytes(self.sha256.finalize().into()), self.size)
+        let sha256 = Sha256::from_bytes(self.sha256.finalize().into());
+        (last, sha256, self.size)
     }
 }
 
@@ -94,68 +106,99 @@ enum Place {
 
 /// The other half: placing chunks, in order.
 pub(super) struct Placer {
-    known: HashMap<ChunkHash, (Place, u32)>,
+    known: Cache<ChunkHash, (Place, u32)>,
     writer: XorbWriter,
+    room: Room,
     /// The hashes of the xorbs that are packed so far.
     packed: Vec<XorbHash>,
     terms: Vec<(Place, Range<u32>, u32)>,
     samples: Vec<(ChunkHash, Place, u32)>,
     hasher: FileHasher,
+    /// The stored xorb that gave the last match.
+    matched: Option<XorbHash>,
 }
 
-/// A xorb that is ready to be stored.
-pub(super) type Packed = (Bytes, XorbFooter);
+/// A xorb that is ready to be stored, with the room that it takes until it is.
+pub(super) struct Packed {
+    pub(super) bytes: Bytes,
+    pub(super) footer: XorbFooter,
+    pub(super) room: Room,
+}
+
+/// A file of which every chunk has a place.
+pub(super) struct Placed {
+    /// The last xorb.
+    pub(super) last: Option<Packed>,
+    pub(super) file: FileHash,
+    pub(super) terms: Vec<Term>,
+    pub(super) samples: Vec<Sample>,
+}
 
 impl Placer {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(packing: &Packing) -> Self {
         Self {
-            known: HashMap::new(),
+            known: Cache::new(KNOWN_CHUNKS),
             writer: XorbWriter::new(),
+            room: packing.room(),
             packed: Vec::new(),
             terms: Vec::new(),
             samples: Vec::new(),
             hasher: FileHasher::new(),
+            matched: None,
         }
     }
 
     pub(super) fn knows(&self, chunk: &ChunkHash) -> bool {
-        self.known.contains_key(chunk)
+        self.known.peek(chunk).is_some()
     }
 
-    /// The chunks of a stored xorb need not be stored again.
-    pub(super) fn learn(&mut self, footer: &XorbFooter) {
+    /// Those chunks of a stored xorb that are within reach need not be stored again.
+    pub(super) fn learn(&mut self, footer: &XorbFooter, reach: &Reach) {
         for (index, chunk) in (0..).zip(footer.chunk_hashes()) {
-            if self.known.len() >= KNOWN_CHUNKS {
-                return;
+            if !self.knows(chunk) && reach.holds(&(index..index + 1)) {
+                let place = Place::Stored(footer.hash());
+                self.known.insert(*chunk, (place, index));
             }
-            self.known.entry(*chunk).or_insert((Place::Stored(footer.hash()), index));
         }
+    }
+
+    /// The stored xorb of the last match since this was asked.
+    pub(super) fn take_matched(&mut self) -> Option<XorbHash> {
+        self.matched.take()
     }
 
     /// Places chunks; the xorbs that became full.
-    pub(super) fn place(&mut self, cuts: &[Cut]) -> Vec<Packed> {
+    pub(super) fn place(&mut self, cuts: &[Cut]) -> Result<Vec<Packed>> {
         let mut full = Vec::new();
         for cut in cuts {
-            let (place, index) = match self.known.get(&cut.hash) {
-                Some(known) => *known,
-                None => {
-                    if self.writer.is_full_for(cut.bytes.len()) {
-                        full.push(self.pack());
-                    }
-                    let index = self.writer.push(&cut.bytes, cut.hash);
-                    let place = (Place::Packed(self.packed.len()), index);
-                    if self.known.len() < KNOWN_CHUNKS {
-                        self.known.insert(cut.hash, place);
-                    }
-                    place
-                }
+            let known = self.known.get(&cut.hash).copied();
+            let (place, index) = match known {
+                Some(known) => known,
+                None => self.pack(cut, &mut full),
             };
-            self.append(cut, place, index);
+            if let Place::Stored(xorb) = place {
+                self.matched = Some(xorb);
+            }
+            self.append(cut, place, index)?;
         }
-        full
+        Ok(full)
     }
 
-    fn append(&mut self, cut: &Cut, place: Place, index: u32) {
+    /// Puts a chunk into the xorb at hand.
+    fn pack(&mut self, cut: &Cut, full: &mut Vec<Packed>) -> (Place, u32) {
+        let length = cut.bytes.len();
+        let is_full = self.writer.is_full_for(length)
+            || !self.room.holds(self.writer.len() + length) && !self.writer.is_empty();
+        if is_full {
+            full.push(self.close());
+        }
+        let index = self.writer.push(&cut.bytes, cut.hash);
+        let place = Place::Packed(self.packed.len());
+        self.known.insert(cut.hash, (place, index));
+        (place, index)
+    }
+
+    fn append(&mut self, cut: &Cut, place: Place, index: u32) -> Result<()> {
         let length = u32::try_from(cut.bytes.len()).expect("a chunk is small");
         self.hasher.push(&cut.hash, u64::from(length));
         if cut.is_sample {
@@ -168,17 +211,30 @@ impl Placer {
             }
             _ => self.terms.push((place, index..index + 1, length)),
         }
+        if self.terms.len() > MOST_TERMS {
+            return Err(Error::TooLarge {
+                what: "the list of what the file is made of".to_owned(),
+                size: self.terms.len() as u64,
+                limit: MOST_TERMS as u64,
+            });
+        }
+        Ok(())
     }
 
-    fn pack(&mut self) -> Packed {
+    fn close(&mut self) -> Packed {
         let (bytes, footer) = std::mem::take(&mut self.writer).finish();
         self.packed.push(footer.hash());
-        (bytes, footer)
+        let room = self.room.take();
+        Packed {
+            bytes,
+            footer,
+            room,
+        }
     }
 
     /// The last xorb, and the file.
-    pub(super) fn finish(mut self) -> Result<(Option<Packed>, FileHash, Vec<Term>, Vec<Sample>)> {
-        let last = (!self.writer.is_empty()).then(|| self.pack());
+    pub(super) fn finish(mut self) -> Result<Placed> {
+        let last = (!self.writer.is_empty()).then(|| self.close());
         let packed = self.packed;
         let xorb = |place: &Place| match place {
             Place::Stored(xorb) => Ok(*xorb),
@@ -188,13 +244,119 @@ impl Placer {
                 .ok_or_else(|| Error::internal("a chunk is in a xorb that was never packed")),
         };
         let term = |(place, chunks, length): &(Place, Range<u32>, u32)| {
-            Ok(Term { xorb: xorb(place)?, chunks: chunks.clone(), length: *length })
+            Ok(Term {
+                xorb: xorb(place)?,
+                chunks: chunks.clone(),
+                length: *length,
+            })
         };
         let sample = |(chunk, place, index): &(ChunkHash, Place, u32)| {
-            Ok(Sample { chunk: *chunk, xorb: xorb(place)?, index: *index })
+            Ok(Sample {
+                chunk: *chunk,
+                xorb: xorb(place)?,
+                index: *index,
+            })
         };
         let terms = self.terms.iter().map(term).collect::<Result<_>>()?;
         let samples = self.samples.iter().map(sample).collect::<Result<_>>()?;
-        Ok((last, self.hasher.finish(), terms, samples))
+        let file = self.hasher.finish();
+        Ok(Placed {
+            last,
+            file,
+            terms,
+            samples,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_format::chunk::split;
+    use ballast_format::hash_tree::file_hash;
+    use ballast_format::limits::MAX_XORB_BYTES;
+    use ballast_testkit::clock::Dice;
+    use ballast_testkit::content::splitmix;
+
+    use super::*;
+
+    fn cuts_of(content: &[u8], seed: u64) -> (Vec<Cut>, Sha256, u64) {
+        let (mut cutter, mut dice) = (Cutter::new(), Dice::new(seed));
+        let (mut cuts, mut rest) = (Vec::new(), Bytes::copy_from_slice(content));
+        while !rest.is_empty() {
+            let length = usize::try_from(dice.below(300_000) + 1).expect("small");
+            cuts.extend(cutter.feed(&rest.split_to(length.min(rest.len()))));
+        }
+        let (last, sha256, size) = cutter.finish();
+        cuts.extend(last);
+        (cuts, sha256, size)
+    }
+
+    fn expected_hash(content: &[u8]) -> FileHash {
+        file_hash(split(content).map(|chunk| (ChunkHash::of(chunk), chunk.len() as u64)))
+    }
+
+    #[test]
+    fn chunks_are_those_of_a_client_however_the_bytes_arrive() {
+        let content = splitmix(5, 3_000_000);
+        for seed in 0..5 {
+            let (cuts, sha256, size) = cuts_of(&content, seed);
+            assert!(split(&content).eq(cuts.iter().map(|cut| &cut.bytes[..])));
+            assert_eq!(size, 3_000_000);
+            assert_eq!(sha256, crate::rig::sha256(&content));
+            assert!(cuts[0].is_sample);
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_comes_again_is_placed_where_it_is() -> Result<()> {
+        let once = splitmix(5, 1_000_000);
+        // The chunks of the second half resynchronise with those of the first.
+        let content = [once.as_slice(), &once].concat();
+        let (cuts, ..) = cuts_of(&content, 1);
+        let mut placer = Placer::new(&Packing::new());
+        assert!(placer.place(&cuts)?.is_empty());
+        let placed = placer.finish()?;
+        assert_eq!(placed.file, expected_hash(&content));
+        let last = placed.last.expect("one xorb");
+        assert!(last.footer.total_length() < 1_300_000);
+        let length: u64 = placed.terms.iter().map(|term| u64::from(term.length)).sum();
+        assert_eq!(length, 2_000_000);
+        Ok(())
+    }
+
+    #[test]
+    fn xorbs_end_where_the_next_chunk_does_not_fit_and_name_no_chunk_twice() -> Result<()> {
+        let content = splitmix(6, MAX_XORB_BYTES + 5_000_000);
+        let (cuts, ..) = cuts_of(&content, 1);
+        let mut placer = Placer::new(&Packing::new());
+        let full = placer.place(&cuts)?;
+        let placed = placer.finish()?;
+        let [full] = &full[..] else {
+            panic!("{} are full", full.len())
+        };
+        let last = placed.last.expect("the rest");
+        assert_eq!(placed.terms.len(), 2);
+        assert_eq!(placed.terms[0].xorb, full.footer.hash());
+        assert_eq!(placed.terms[1].xorb, last.footer.hash());
+        assert!(full.footer.total_length() as usize > MAX_XORB_BYTES - MAX_CHUNK_BYTES);
+        assert_eq!(placed.file, expected_hash(&content));
+        Ok(())
+    }
+
+    #[test]
+    fn where_there_is_no_room_xorbs_are_small() -> Result<()> {
+        let packing = Packing::new();
+        let others: Vec<_> = std::iter::from_fn(|| {
+            let mut room = packing.room();
+            room.holds(4 << 20).then_some(room)
+        })
+        .collect();
+        let (cuts, ..) = cuts_of(&splitmix(6, 3_000_000), 1);
+        let mut placer = Placer::new(&packing);
+        assert!(placer.place(&cuts)?.len() >= 4);
+        drop((placer, others));
+        let mut placer = Placer::new(&packing);
+        assert!(placer.place(&cuts)?.is_empty());
+        Ok(())
     }
 }

@@ -1,25 +1,43 @@
 //! A large file comes in as plain bytes.
+//!
+//! Its chunks are looked up within the caller's reach; what is new is packed into xorbs, which are
+//! stored while more arrives. Nothing of it can be found before all of it is there and is what it
+//! was said to be (R7).
 
 use std::sync::Arc;
 
-use ballast_format::hash::{FileHash, Sha256};
+use ballast_format::hash::{FileHash, Sha256, XorbHash};
+use ballast_format::limits::MAX_FILE_BYTES;
 use ballast_format::manifest::Manifest;
-use ballast_store::keyspace::{CopyKind, Key};
-use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::chunked::{Cut, Cutter, Packed, Placer};
+use super::intake::Intake;
+use super::storing::Storing;
 use crate::access::{Caller, Repo};
 use crate::download::ByteStream;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 
-/// Bytes that are cut at once on the pool.
-const STEP_BYTES: usize = 1 << 20;
-/// Bytes of a packed xorb that are handed to the store at once.
-const WRITE_BYTES: usize = 1 << 20;
-/// Xorbs of a known file whose chunks are looked at: some 16 GB.
-const LEARNT_XORBS: usize = 256;
+/// Xorbs of a known file whose chunks are learnt at once: 1 GB of it.
+const LEARNT_XORBS: usize = 16;
+/// How many of these are left when more are learnt.
+const LEARN_BEFORE: usize = 4;
+/// How long what is learnt must stay within reach: long enough for the upload to end.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// Pins that are written at the same time.
+const PINS_AT_ONCE: usize = 4;
+
+/// A file that comes in.
+struct Arrival<'a> {
+    caller: &'a Caller,
+    repo: &'a Repo,
+    placer: Placer,
+    storing: Storing,
+    /// The xorbs of a known file that this one resembles, and how many of them were learnt.
+    similar: Vec<XorbHash>,
+    learnt: usize,
+}
 
 impl Hub {
     /// Takes in a large file. It is the file that it is said to be, or nothing is registered.
@@ -29,101 +47,136 @@ impl Hub {
         repo: &Repo,
         sha256: Sha256,
         size: u64,
-        mut body: ByteStream,
+        body: ByteStream,
     ) -> Result<()> {
         let user = caller.user()?.user;
         tracing::debug!(repo = %repo.name(), hash = %sha256, bytes = size, "a file comes in");
-        let _slot = self.uploads.slot().await?;
-        let (mut cutter, mut placer) = (Cutter::new(), Placer::new());
-        let (mut seen, mut ended) = (0_u64, false);
-        while !ended {
-            let (mut step, mut step_bytes) = (Vec::new(), 0);
-            while step_bytes < STEP_BYTES {
-                let Some(piece) = body.next().await.transpose()? else {
-                    ended = true;
-                    break;
-                };
-                step_bytes += piece.len();
-                step.push(piece);
-            }
-            seen += step_bytes as u64;
-            if seen > size {
-                return Err(Error::invalid(format!("more than the {size} bytes that were said")));
-            }
-            let job = self.pool().run(move || {
-                let cuts: Vec<Cut> = step.iter().flat_map(|piece| cutter.feed(piece)).collect();
-                (cutter, cuts)
-            });
-            let cuts;
-            (cutter, cuts) = job.await?;
-            placer = self.place(caller, placer, cuts).await?;
+        if size > MAX_FILE_BYTES {
+            let (what, limit) = (format!("the file `{sha256}`"), MAX_FILE_BYTES);
+            return Err(Error::TooLarge { what, size, limit });
         }
-        let (last, actual, length) = self.pool().run(move || cutter.finish()).await?;
-        placer = self.place(caller, placer, last.into_iter().collect()).await?;
+        let _slot = self.uploads.slot(self.env()).await?;
+        let mut arrival = Arrival {
+            caller,
+            repo,
+            placer: Placer::new(&self.uploads.packing),
+            storing: Storing::new(self),
+            similar: Vec::new(),
+            learnt: 0,
+        };
+        let (length, actual) = self.take_in(&mut arrival, size, body).await?;
         if length != size || actual != sha256 {
             let reason = format!("`{sha256}` was said, `{actual}` of {length} bytes came");
             return Err(Error::invalid(reason));
         }
-        let (packed, file, terms, samples) = self.pool().run(move || placer.finish()).await??;
-        if let Some(packed) = packed {
-            self.store_packed(user, packed).await?;
+        let Arrival {
+            placer,
+            mut storing,
+            ..
+        } = arrival;
+        let placed = self.pool().run(move || placer.finish()).await??;
+        if let Some(last) = placed.last {
+            storing.store(last).await?;
         }
-        if file == FileHash::ZERO {
+        let stored = storing.finish().await?;
+        if placed.file == FileHash::ZERO {
             return Ok(());
         }
-        let manifest = Manifest::new(file, sha256, size, terms, samples)?;
+        let manifest = Manifest::new(placed.file, sha256, size, placed.terms, placed.samples)?;
+        stream::iter(stored)
+            .map(|xorb| self.pin_xorb(user, xorb))
+            .buffer_unordered(PINS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
         self.register(caller, vec![manifest]).await?;
         Ok(())
     }
 
-    async fn place(
+    /// Reads the body to its end; how long it was, and its SHA-256.
+    async fn take_in(
         self: &Arc<Self>,
-        caller: &Caller,
-        mut placer: Placer,
-        cuts: Vec<Cut>,
-    ) -> Result<Placer> {
-        for cut in cuts.iter().filter(|cut| cut.is_sample) {
-            if placer.knows(&cut.hash) {
-                continue;
-            }
-            if let Some(row) = self.find_chunk(caller, &cut.hash).await?
-                && let Some(manifest) = self.manifest(&row.file).await?
-            {
-                let footers = self.footers_around(&manifest, &row.xorb).await?;
-                for footer in footers.iter().take(LEARNT_XORBS) {
-                    placer.learn(footer);
+        arrival: &mut Arrival<'_>,
+        size: u64,
+        body: ByteStream,
+    ) -> Result<(u64, Sha256)> {
+        let mut intake = Intake::new(body, "the file", size);
+        let mut cutter = Cutter::new();
+        loop {
+            let step = match intake.next().await {
+                Ok(None) => break,
+                Ok(Some(step)) => step,
+                Err(Error::TooLarge { .. }) => {
+                    let reason = format!("more than the {size} bytes that were said");
+                    return Err(Error::invalid(reason));
                 }
-            }
+                Err(error) => return Err(error),
+            };
+            let job = self.pool().run(move || {
+                let cuts = step.iter().flat_map(|piece| cutter.feed(piece));
+                let cuts: Vec<Cut> = cuts.collect();
+                (cutter, cuts)
+            });
+            let cuts;
+            (cutter, cuts) = job.await?;
+            self.place(arrival, cuts).await?;
         }
-        let (placer, full) = self
-            .pool()
-            .run(move || {
-                let full = placer.place(&cuts);
-                (placer, full)
-            })
-            .await?;
-        for packed in full {
-            self.store_packed(caller.user()?.user, packed).await?;
-        }
-        Ok(placer)
+        let (last, actual, length) = self.pool().run(move || cutter.finish()).await?;
+        self.place(arrival, last.into_iter().collect()).await?;
+        Ok((length, actual))
     }
 
-    async fn store_packed(
-        &self,
-        user: ballast_format::id::UserId,
-        (mut bytes, footer): Packed,
-    ) -> Result<()> {
-        let hash = footer.hash();
-        if self.xorb_copy(&hash).await?.is_some() {
-            return self.pin_xorb(user, hash).await;
+    /// Finds a place for the next chunks.
+    async fn place(self: &Arc<Self>, arrival: &mut Arrival<'_>, cuts: Vec<Cut>) -> Result<()> {
+        for cut in cuts.iter().filter(|cut| cut.is_sample) {
+            if !arrival.placer.knows(&cut.hash) {
+                self.look_up(arrival, cut).await?;
+            }
         }
-        let epoch = self.store().epoch().await?;
-        let copy = self.store().new_copy(CopyKind::Xorb, *hash.as_bytes(), epoch);
-        let mut writer = self.store().writer(&Key::Copy(copy))?;
-        while !bytes.is_empty() {
-            let piece: Bytes = bytes.split_to(bytes.len().min(WRITE_BYTES));
-            writer.write(piece).await?;
+        let placer = Placer::new(&self.uploads.packing);
+        let mut placer = std::mem::replace(&mut arrival.placer, placer);
+        let job = move || {
+            let full = placer.place(&cuts);
+            (placer, full)
+        };
+        let full: Result<Vec<Packed>>;
+        (arrival.placer, full) = self.pool().run(job).await?;
+        for packed in full? {
+            arrival.storing.store(packed).await?;
         }
-        self.store_xorb(user, copy, &footer, writer).await
+        // As long as the file goes on as the known one does, so does what is learnt of that.
+        if let Some(matched) = arrival.placer.take_matched() {
+            let place = arrival.similar.iter().position(|xorb| *xorb == matched);
+            if place.is_some_and(|place| place + LEARN_BEFORE >= arrival.learnt) {
+                self.learn(arrival).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the index about a chunk, and learns what comes next to it where it is known.
+    async fn look_up(&self, arrival: &mut Arrival<'_>, cut: &Cut) -> Result<()> {
+        let then = self.env().now_ms() + DAY_MS;
+        let row = self.find_chunk(arrival.caller, &cut.hash, then).await?;
+        if let Some(row) = row {
+            arrival.similar = self.xorbs_around(&row).await?;
+            arrival.learnt = 0;
+            self.learn(arrival).await?;
+        }
+        Ok(())
+    }
+
+    async fn learn(&self, arrival: &mut Arrival<'_>) -> Result<()> {
+        let then = self.env().now_ms() + DAY_MS;
+        let next = arrival.similar.iter().skip(arrival.learnt);
+        let next: Vec<XorbHash> = next.take(LEARNT_XORBS).copied().collect();
+        arrival.learnt += next.len();
+        let home = Some(arrival.repo.id());
+        for xorb in next {
+            let found = self.find_xorb(arrival.caller, home, xorb, then).await?;
+            if let Some(found) = found {
+                arrival.placer.learn(&found.footer, &found.reach);
+            }
+        }
+        Ok(())
     }
 }

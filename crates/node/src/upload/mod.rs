@@ -7,17 +7,29 @@
 mod chunked;
 pub mod commit;
 mod dedup;
+mod intake;
 mod lfs;
+mod packing;
 mod parts;
 pub(crate) mod rows;
 mod scope;
 mod shard;
+mod storing;
 mod xorb;
 
+pub use parts::SweepParts;
 pub use shard::ShardPut;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::sync::Arc;
+use std::time::Duration;
 
+use ballast_format::hash::ChunkHash;
+use ballast_format::id::UserId;
+use ballast_store::env::SharedEnv;
+use quick_cache::sync::Cache;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+
+use self::packing::Packing;
 use crate::error::{Error, Result};
 use crate::hub::HubSettings;
 
@@ -27,11 +39,25 @@ pub(crate) const PROMISE_MS: u64 = 22 * 24 * 60 * 60 * 1000;
 /// Shards that are checked at once: each may hold 64 MiB, and hashing whole files keeps a core
 /// busy.
 const SHARDS_AT_ONCE: usize = 2;
+/// Users whose shards are known to be waiting for each other.
+const KEPT_TURNS: usize = 10_000;
+/// How long an upload waits for others to end. Clients wait longer before they give up, and try
+/// again when they are told to.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// One chunk in so many answers dedup queries, besides each file's first.
+const SAMPLE_EVERY: u64 = 1024;
+
+/// Whether clients ask about this chunk wherever it stands in a file.
+fn is_sample(chunk: &ChunkHash) -> bool {
+    chunk.modulo(SAMPLE_EVERY) == 0
+}
 
 /// What uploads share.
 pub(crate) struct Uploads {
     slots: Semaphore,
     shards: Semaphore,
+    turns: Cache<UserId, Arc<Mutex<()>>>,
+    packing: Packing,
     pub(crate) commits: commit::Commits,
 }
 
@@ -40,20 +66,43 @@ impl Uploads {
         Self {
             slots: Semaphore::new(settings.upload_slots),
             shards: Semaphore::new(SHARDS_AT_ONCE),
+            turns: Cache::new(KEPT_TURNS),
+            packing: Packing::new(),
             commits: commit::Commits::new(),
         }
     }
 
-    /// A place for one more upload; waits for it.
-    async fn slot(&self) -> Result<SemaphorePermit<'_>> {
-        self.slots.acquire().await.map_err(|_| closing())
+    /// A place for one more upload; waits for it, but not for ever.
+    async fn slot(&self, env: &SharedEnv) -> Result<SemaphorePermit<'_>> {
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok(slot);
+        }
+        tokio::select! {
+            slot = self.slots.acquire() => slot.map_err(|_| closing()),
+            () = env.sleep(PATIENCE) => Err(Error::Busy {
+                reason: "too many uploads are in flight".to_owned(),
+            }),
+        }
     }
 
+    /// A place for one more shard to be checked.
     async fn shard_slot(&self) -> Result<SemaphorePermit<'_>> {
         self.shards.acquire().await.map_err(|_| closing())
+    }
+
+    /// What lets one user's shards be checked one after another, so that a person with many large
+    /// files does not keep others waiting.
+    fn turn(&self, user: UserId) -> Arc<Mutex<()>> {
+        let new = || Ok::<_, std::convert::Infallible>(Arc::default());
+        match self.turns.get_or_insert_with(&user, new) {
+            Ok(turn) => turn,
+            Err(never) => match never {},
+        }
     }
 }
 
 fn closing() -> Error {
-    Error::Busy { reason: "shutting down".to_owned() }
+    Error::Busy {
+        reason: "shutting down".to_owned(),
+    }
 }

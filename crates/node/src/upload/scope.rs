@@ -1,12 +1,17 @@
-//! What a caller may build on: what they may read, and what they uploaded themselves lately.
+//! What a caller may build on: what they may read, and what they sent themselves lately.
 //!
 //! Everything else is unknown to them, even with the right hashes in hand
-//! (`SECURITY.md`; a right hash grants nothing, R17).
+//! (`SECURITY.md`; a right hash grants nothing, R17). A xorb may hold chunks of several files, so a
+//! repo brings only those chunks of it into reach that its own files are made of.
 
-use ballast_format::hash::{Sha256, XorbHash};
+use std::collections::HashMap;
+use std::ops::Range;
+
+use ballast_format::hash::{FileHash, Sha256, XorbHash};
+use ballast_format::id::RepoId;
 use ballast_format::pack::FileLink;
 use ballast_store::index::Table;
-use ballast_store::index::schema::{self, FileRow, Scope, UploadRow};
+use ballast_store::index::schema::{self, FileRow, RunsRow, Scope, UploadRow};
 
 use super::PROMISE_MS;
 use crate::access::{Caller, Repo};
@@ -16,36 +21,112 @@ use crate::hub::Hub;
 /// Repos that are tried for one hash: one that more repos hold is uploaded once more, no harm.
 pub(super) const TRIED_SCOPES: usize = 256;
 
-impl Hub {
-    /// Whether something in this reach is in the caller's.
-    pub(super) fn reaches(&self, caller: &Caller, scope: &Scope, until_ms: u64) -> bool {
-        match scope {
-            Scope::User(user) => {
-                caller.user_id() == Some(*user) && until_ms > self.env().now_ms()
+/// Which chunks of a xorb somebody may build on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All of them: they sent it.
+    Whole,
+    /// These runs, in order, none of which touch.
+    Runs(Vec<Range<u32>>),
+}
+
+impl Reach {
+    fn of(mut runs: Vec<Range<u32>>) -> Self {
+        runs.sort_unstable_by_key(|run| (run.start, run.end));
+        let mut merged: Vec<Range<u32>> = Vec::new();
+        for run in runs {
+            match merged.last_mut() {
+                Some(last) if last.end >= run.start => last.end = last.end.max(run.end),
+                _ => merged.push(run),
             }
+        }
+        Self::Runs(merged)
+    }
+
+    /// Whether all of these chunks are in it.
+    pub(super) fn holds(&self, chunks: &Range<u32>) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Runs(runs) => {
+                let after = runs.partition_point(|run| run.start <= chunks.start);
+                after > 0 && runs[after - 1].end >= chunks.end
+            }
+        }
+    }
+
+    /// The runs of a xorb of so many chunks that are not in it.
+    pub(super) fn hidden(&self, chunk_count: u32) -> Vec<Range<u32>> {
+        let Self::Runs(runs) = self else {
+            return Vec::new();
+        };
+        let mut hidden = Vec::new();
+        let mut start = 0;
+        for run in runs {
+            hidden.push(start..run.start.min(chunk_count));
+            start = run.end;
+        }
+        hidden.push(start..chunk_count);
+        hidden.retain(|run| !run.is_empty());
+        hidden
+    }
+}
+
+impl Hub {
+    /// Whether something in this scope is within the caller's reach, and still is then.
+    pub(super) fn reaches(
+        &self,
+        caller: &Caller,
+        scope: &Scope,
+        until_ms: u64,
+        then_ms: u64,
+    ) -> bool {
+        match scope {
+            Scope::User(user) => caller.user_id() == Some(*user) && until_ms > then_ms,
             Scope::Repo(repo) => self.readable(caller, *repo),
         }
     }
 
-    /// Whether the caller may refer to this xorb.
-    pub(super) async fn may_use_xorb(&self, caller: &Caller, xorb: &XorbHash) -> Result<bool> {
+    /// Which chunks of this xorb the caller may refer to, now and then. The repo at hand is looked
+    /// at first, if there is one.
+    pub(super) async fn reach(
+        &self,
+        caller: &Caller,
+        home: Option<RepoId>,
+        xorb: &XorbHash,
+        then_ms: u64,
+    ) -> Result<Reach> {
+        let index = self.index();
         if let Some(user) = caller.user_id() {
             let key = schema::xorb_scope_key(xorb, &Scope::User(user));
-            if let Some(row) = self.index().get(Table::XorbScope, &key).await?
-                && schema::read_number(&row)? > self.env().now_ms()
+            if let Some(row) = index.get(Table::XorbScope, &key).await?
+                && schema::read_number(&row)? > then_ms
             {
-                return Ok(true);
+                return Ok(Reach::Whole);
             }
         }
-        let prefix = xorb.as_bytes();
-        let rows = self.index().scan(Table::XorbScope, prefix, None, TRIED_SCOPES).await?;
+        let mut rows = Vec::new();
+        if let Some(home) = home {
+            let prefix = schema::xorb_scope_key(xorb, &Scope::Repo(home));
+            rows = index
+                .scan(Table::XorbScope, &prefix, None, TRIED_SCOPES)
+                .await?;
+        }
+        let all = index.scan(Table::XorbScope, xorb.as_bytes(), None, TRIED_SCOPES);
+        rows.extend(all.await?);
+        let mut readable: HashMap<RepoId, bool> = HashMap::new();
+        let mut runs = Vec::new();
         for (key, row) in rows {
-            let (scope, until) = (schema::scope_of(&key)?, schema::read_number(&row)?);
-            if self.reaches(caller, &scope, until) {
-                return Ok(true);
+            let Scope::Repo(repo) = schema::scope_of(&key)? else {
+                continue;
+            };
+            let may_read = || self.readable(caller, repo);
+            if *readable.entry(repo).or_insert_with(may_read) {
+                let found = RunsRow::decode(&row)?.runs;
+                let wide = |run: Range<u16>| u32::from(run.start)..u32::from(run.end);
+                runs.extend(found.into_iter().map(wide));
             }
         }
-        Ok(false)
+        Ok(Reach::of(runs))
     }
 
     /// The large file of this SHA-256, if this repo holds it, the caller uploaded it lately, or
@@ -60,23 +141,73 @@ impl Hub {
         if let Some(row) = self.index().get(Table::File, &key).await? {
             return Ok(Some(link(sha256, &FileRow::decode(&row)?)));
         }
-        if let Some(user) = caller.user_id() {
-            let row = self.index().get(Table::Upload, &schema::upload_key(&user, sha256)).await?;
-            if let Some(row) = row.map(|row| UploadRow::decode(&row)).transpose()?
-                && row.time_ms + PROMISE_MS > self.env().now_ms()
-            {
-                return Ok(Some(FileLink { sha256: *sha256, file: row.file, size: row.size }));
-            }
+        if let Some(row) = self.recent_upload(caller, sha256).await? {
+            let (file, size) = (row.file, row.size);
+            return Ok(Some(FileLink {
+                sha256: *sha256,
+                file,
+                size,
+            }));
         }
         let prefix = schema::sha256_repo_prefix(sha256);
-        for (key, _) in self.index().scan(Table::FileRepo, &prefix, None, TRIED_SCOPES).await? {
+        let rows = self
+            .index()
+            .scan(Table::FileRepo, &prefix, None, TRIED_SCOPES);
+        for (key, _) in rows.await? {
             let other = schema::repo_of(&key)?;
             if !self.readable(caller, other) {
                 continue;
             }
-            let row = self.index().get(Table::File, &schema::file_key(&other, sha256)).await?;
-            if let Some(row) = row {
+            let key = schema::file_key(&other, sha256);
+            if let Some(row) = self.index().get(Table::File, &key).await? {
                 return Ok(Some(link(sha256, &FileRow::decode(&row)?)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the caller uploaded lately with this SHA-256.
+    pub(super) async fn recent_upload(
+        &self,
+        caller: &Caller,
+        sha256: &Sha256,
+    ) -> Result<Option<UploadRow>> {
+        let Some(user) = caller.user_id() else {
+            return Ok(None);
+        };
+        let key = schema::upload_key(&user, sha256);
+        let row = self.index().get(Table::Upload, &key).await?;
+        let row = row.map(|row| UploadRow::decode(&row)).transpose()?;
+        let now = self.env().now_ms();
+        Ok(row.filter(|row| row.time_ms + PROMISE_MS > now))
+    }
+
+    /// The SHA-256 of a file of which the caller may know that we have it. Of any other file it is
+    /// computed again, since how long we take must not tell either.
+    pub(super) async fn known_sha256(
+        &self,
+        caller: &Caller,
+        repo: &Repo,
+        file: &FileHash,
+    ) -> Result<Option<Sha256>> {
+        let digest = |row: Vec<u8>| row.try_into().ok().map(Sha256::from_bytes);
+        let key = schema::file_repo_key(file, &repo.id());
+        if let Some(row) = self.index().get(Table::FileRepo, &key).await? {
+            return Ok(digest(row));
+        }
+        if let Some(row) = self.manifest_row(file).await?
+            && let Some(upload) = self.recent_upload(caller, &row.sha256).await?
+            && upload.file == *file
+        {
+            return Ok(Some(row.sha256));
+        }
+        let prefix = schema::file_repo_prefix(file);
+        let rows = self
+            .index()
+            .scan(Table::FileRepo, &prefix, None, TRIED_SCOPES);
+        for (key, row) in rows.await? {
+            if self.readable(caller, schema::repo_of(&key)?) {
+                return Ok(digest(row));
             }
         }
         Ok(None)
@@ -96,5 +227,30 @@ impl Hub {
 }
 
 fn link(sha256: &Sha256, row: &FileRow) -> FileLink {
-    FileLink { sha256: *sha256, file: row.file, size: row.size }
+    FileLink {
+        sha256: *sha256,
+        file: row.file,
+        size: row.size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reach_holds_what_its_runs_cover_together_and_hides_the_rest() {
+        let reach = Reach::of(vec![10..20, 3..5, 15..30, 5..7, 40..41]);
+        assert_eq!(reach, Reach::Runs(vec![3..7, 10..30, 40..41]));
+        assert!(reach.holds(&(3..7)) && reach.holds(&(12..30)) && reach.holds(&(40..41)));
+        assert!(!reach.holds(&(2..4)) && !reach.holds(&(6..11)) && !reach.holds(&(29..31)));
+        assert!(!reach.holds(&(50..51)) && !Reach::of(Vec::new()).holds(&(0..1)));
+        assert_eq!(reach.hidden(50), [0..3, 7..10, 30..40, 41..50]);
+        assert_eq!(reach.hidden(41), [0..3, 7..10, 30..40]);
+        assert!(Reach::Whole.hidden(9).is_empty() && Reach::Whole.holds(&(0..9)));
+        assert_eq!(
+            Reach::of(Vec::new()).hidden(9),
+            std::slice::from_ref(&(0..9))
+        );
+    }
 }

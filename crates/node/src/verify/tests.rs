@@ -282,10 +282,10 @@ async fn xorbs_of(scene: &Scene, name: &str) -> BTreeSet<Path> {
         .expect("it is sound");
     let mut copies = BTreeSet::new();
     for term in &manifest.terms {
-        let copy = scene
+        let (copy, _) = scene
             .rig
             .hub
-            .needed_copy(&term.xorb)
+            .needed_xorb(&term.xorb)
             .await
             .expect("it is there");
         copies.insert(Key::Copy(copy).path());

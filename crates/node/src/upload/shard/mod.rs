@@ -1,0 +1,172 @@
+//! A shard comes in: every claim is compared with what was verified before, each new file's bytes
+//! are hashed, and only then is anything registered. All or nothing.
+
+mod check;
+mod rehash;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ballast_format::hash::{FileHash, Sha256, ShardHash};
+use ballast_format::manifest::{Manifest, ShardDirectory, ShardObject};
+use ballast_format::shard::{UploadFile, UploadShard};
+use ballast_store::index::Batch;
+use ballast_store::index::schema::Scope;
+use ballast_store::keyspace::{CopyKind, Key};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{PROMISE_MS, rows};
+use crate::access::{Caller, Repo};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+
+/// Files of one shard that are hashed at the same time.
+const FILES_AT_ONCE: usize = 2;
+
+/// What came of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPut {
+    /// Whether anything in it was new.
+    pub stored: bool,
+    /// The name of what was stored.
+    pub hash: Option<ShardHash>,
+}
+
+impl Hub {
+    /// Takes in a shard. `progress` hears how many of how many files are done.
+    pub async fn put_shard(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repo: &Repo,
+        bytes: Bytes,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<ShardPut> {
+        tracing::debug!(repo = %repo.name(), bytes = bytes.len(), "a shard came in");
+        let turn = self.uploads.turn(caller.user()?.user);
+        let _turn = turn.lock().await;
+        let _slot = self.uploads.shard_slot().await?;
+        let shard = self.pool().run(move || UploadShard::parse(bytes)).await??;
+        self.check_xorbs(caller, repo, &shard).await?;
+        let files = files_of(&shard)?;
+        let (done, total) = (AtomicU64::new(0), files.len() as u64);
+        progress(0, total);
+        let manifests: Vec<Option<Manifest>> = stream::iter(files)
+            .map(|file| {
+                let done = &done;
+                async move {
+                    let manifest = self.take_file(caller, repo, &file).await?;
+                    progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+                    Ok::<_, Error>(manifest)
+                }
+            })
+            .buffered(FILES_AT_ONCE)
+            .try_collect()
+            .await?;
+        let manifests: Vec<Manifest> = manifests.into_iter().flatten().collect();
+        if manifests.is_empty() {
+            return Ok(ShardPut {
+                stored: false,
+                hash: None,
+            });
+        }
+        let hash = self.register(caller, manifests).await?;
+        Ok(ShardPut {
+            stored: true,
+            hash: Some(hash),
+        })
+    }
+
+    /// The file's manifest with the SHA-256 of its bytes; nothing if the caller has registered
+    /// this file before.
+    async fn take_file(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repo: &Repo,
+        file: &UploadFile<'_>,
+    ) -> Result<Option<Manifest>> {
+        let manifest = Arc::new(self.check_file(caller, repo, file).await?);
+        let hash = manifest.file;
+        let sha256 = match self.known_sha256(caller, repo, &hash).await? {
+            Some(known) => known,
+            None => self.sha256_of(&manifest).await?,
+        };
+        if file.sha256.is_some_and(|claimed| claimed != sha256) {
+            let reason = format!("the file `{hash}` does not have the SHA-256 that the shard says");
+            return Err(Error::invalid(reason));
+        }
+        if let Some(row) = self.recent_upload(caller, &sha256).await? {
+            // Registered anew in time, so that the promise never runs out under an upload.
+            let is_fresh = row.time_ms + PROMISE_MS / 2 > self.env().now_ms();
+            if row.file == hash && is_fresh && self.manifest(&hash).await?.is_some() {
+                return Ok(None);
+            }
+        }
+        let mut manifest = Arc::unwrap_or_clone(manifest);
+        manifest.sha256 = sha256;
+        Ok(Some(manifest))
+    }
+
+    /// Stores manifests as one object; when this returns, their files are found.
+    pub(super) async fn register(
+        &self,
+        caller: &Caller,
+        manifests: Vec<Manifest>,
+    ) -> Result<ShardHash> {
+        let (uploader, time_ms) = (caller.user()?.user, self.env().now_ms());
+        let object = ShardObject {
+            uploader,
+            time_ms,
+            manifests,
+        };
+        let encode = move || object.encode().map(|encoded| (object, encoded));
+        let (object, (bytes, hash, places)) = self.pool().run(encode).await??;
+        let epoch = self.store().epoch().await?;
+        let copy = self
+            .store()
+            .new_copy(CopyKind::Shard, *hash.as_bytes(), epoch);
+        let mut writer = self.store().writer(&Key::Copy(copy))?;
+        writer.write(Bytes::from(bytes)).await?;
+        writer.finish().await?;
+        let directory = ShardDirectory {
+            uploader,
+            time_ms,
+            places,
+        };
+        let mut batch = Batch::new();
+        for (manifest, place) in object.manifests.iter().zip(&directory.places) {
+            rows::of_upload(&mut batch, &copy, &directory, place);
+            let until = time_ms + PROMISE_MS;
+            rows::of_samples(&mut batch, manifest, &Scope::User(uploader), until);
+        }
+        self.index().apply(batch).await?;
+        for manifest in object.manifests {
+            // The commit that names it follows within milliseconds.
+            let manifest = Arc::new(manifest);
+            self.caches.manifests.insert(manifest.file, manifest);
+        }
+        Ok(hash)
+    }
+}
+
+/// The files of a shard, each once. Empty ones are committed as they are; what a shard says of
+/// them means nothing.
+fn files_of(shard: &UploadShard) -> Result<Vec<UploadFile<'_>>> {
+    let mut claims: HashMap<FileHash, Option<Sha256>> = HashMap::new();
+    let mut files = Vec::new();
+    for file in shard.files().filter(|file| file.segment_count() > 0) {
+        let claim = claims.get(&file.hash).copied();
+        if claim.is_some_and(|claim| claim != file.sha256) {
+            let reason = format!(
+                "the shard contradicts itself about the file `{}`",
+                file.hash
+            );
+            return Err(Error::invalid(reason));
+        }
+        if claims.insert(file.hash, file.sha256).is_none() {
+            files.push(file);
+        }
+    }
+    Ok(files)
+}
