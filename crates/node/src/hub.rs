@@ -5,7 +5,7 @@
 //! index that is gone.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ballast_store::env::{SharedEnv, random_bytes};
@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::access::Caller;
 use crate::account::NewUser;
+use crate::discovery::Discovery;
 use crate::download::Caches;
 use crate::error::{Error, Result};
 use crate::pool::Pool;
@@ -27,6 +28,9 @@ use crate::tally::{self, Tallies};
 use crate::upload::{SweepParts, Uploads};
 use crate::worker::Runner;
 
+/// What an object of every store says about the arrangement of the others.
+const LAYOUT: &[u8] = b"ballast store, layout 1\n";
+
 /// How old an answer about moving names may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
@@ -35,6 +39,9 @@ pub enum Freshness {
     /// Others write: what is known for longer than this is looked up again.
     Within(Duration),
 }
+
+/// How long closing waits for tasks.
+const STOPPING_TAKES: Duration = Duration::from_secs(20);
 
 /// What a hub may be told.
 #[derive(Clone, Debug)]
@@ -96,6 +103,8 @@ impl fmt::Debug for Secrets {
 
 /// A region's hub.
 pub struct Hub {
+    /// Itself: some verbs begin tasks, or commits, that hold on to the hub.
+    this: Weak<Self>,
     store: Store,
     index: IndexHandle,
     env: SharedEnv,
@@ -109,11 +118,14 @@ pub struct Hub {
     pub(crate) tallies: Tallies,
     pub(crate) uploads: Uploads,
     pub(crate) caches: Caches,
+    pub(crate) discovery: Discovery,
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,14 +139,18 @@ impl Hub {
         env: SharedEnv,
         settings: HubSettings,
     ) -> Result<Arc<Self>> {
-        let secrets = Secrets { secret: read_or_make_secret(&store, &env).await? };
-        let hub = Arc::new(Self {
+        let secrets = Secrets {
+            secret: read_or_make_secret(&store, &env).await?,
+        };
+        let hub = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             catalogue: Ledger::new(&store, LogId::Catalogue),
             accounts: Ledger::new(&store, LogId::Accounts),
             repos: RepoStates::new(),
             tallies: Tallies::default(),
             uploads: Uploads::new(&settings),
             caches: Caches::new(&settings),
+            discovery: Discovery::default(),
             pool: Pool::new(settings.pool_threads),
             runner: Runner::new(),
             store,
@@ -147,20 +163,32 @@ impl Hub {
             tracing::info!(reason, "making the index anew");
             hub.rebuild().await?;
         } else {
-            hub.accounts.catch_up(&hub).await?;
-            hub.catalogue.catch_up(&hub).await?;
+            hub.freshen().await?;
         }
         hub.load_tallies().await?;
-        hub.runner.start(&hub, tally::Flush);
+        hub.load_facts().await?;
+        hub.runner.start(&hub, tally::Flush::default());
         hub.runner.start(&hub, SweepParts);
         Ok(hub)
     }
 
     /// Ends the background work, writes down what is only in memory, and closes the index.
     pub async fn close(&self) -> Result<()> {
-        self.runner.stop().await;
-        self.flush_tallies().await?;
+        if !self.runner.stop(self.env.as_ref(), STOPPING_TAKES).await {
+            tracing::warn!("some tasks did not end in time, and are left behind");
+        }
+        if let Err(error) = self.flush_tallies().await {
+            tracing::warn!(%error, "the latest downloads are not counted");
+        }
         Ok(self.index.close().await?)
+    }
+
+    /// The hub, to hold on to.
+    pub(crate) fn strong(&self) -> Result<Arc<Self>> {
+        let gone = || Error::Busy {
+            reason: "shutting down".to_owned(),
+        };
+        self.this.upgrade().ok_or_else(gone)
     }
 
     /// On a hub without users: makes an administrator with a token.
@@ -169,9 +197,17 @@ impl Hub {
             return Ok(None);
         }
         let name = "admin";
-        let user = NewUser { name, fullname: "Administrator", email: None, admin: true };
+        let user = NewUser {
+            name,
+            fullname: "Administrator",
+            email: None,
+            admin: true,
+        };
         match self.create_first_user(&user).await {
-            Ok(token) => Ok(Some(FirstAdmin { name: name.to_owned(), token })),
+            Ok(token) => Ok(Some(FirstAdmin {
+                name: name.to_owned(),
+                token,
+            })),
             // Another process on the same store was first.
             Err(Error::Exists { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -222,29 +258,31 @@ impl Hub {
     }
 }
 
-/// The hub's one secret: drawn once, by whoever is first.
+/// The hub's one secret: drawn once, by whoever is first. It is there before the layout is, so that
+/// a store with a layout and without a secret is damaged, and not new.
 async fn read_or_make_secret(store: &Store, env: &SharedEnv) -> Result<[u8; 32]> {
-    const LAYOUT: &[u8] = b"ballast store, layout 1\n";
-    match store.get(&Key::Layout, 1024).await? {
-        Some(layout) if layout != LAYOUT => {
-            let layout = String::from_utf8_lossy(&layout).into_owned();
-            return Err(Error::invalid(format!("this store has another layout: `{layout}`")));
-        }
-        Some(_) => {}
-        None => {
-            store.put_absent(&Key::Layout, Bytes::from_static(LAYOUT)).await?;
-        }
+    let layout = store.get(&Key::Layout, 1024).await?;
+    if layout.is_none() {
+        let drawn: [u8; 32] = random_bytes(env.as_ref());
+        let drawn = Bytes::copy_from_slice(&drawn);
+        store.put_absent(&Key::Secret, drawn).await?;
+        store
+            .put_absent(&Key::Layout, Bytes::from_static(LAYOUT))
+            .await?;
     }
-    if let Some(secret) = store.get(&Key::Secret, 32).await? {
-        return read_secret(&secret);
-    }
-    let drawn: [u8; 32] = random_bytes(env.as_ref());
-    store.put_absent(&Key::Secret, Bytes::copy_from_slice(&drawn)).await?;
     // Whoever won, what is stored counts.
-    let stored = store.get(&Key::Secret, 32).await?;
-    read_secret(&stored.ok_or_else(|| Error::corrupt("the hub's secret is gone"))?)
+    let layout = store.get(&Key::Layout, 1024).await?.unwrap_or_default();
+    if layout != LAYOUT {
+        let layout = String::from_utf8_lossy(&layout).into_owned();
+        let reason = format!("this store has another layout: `{layout}`");
+        return Err(Error::invalid(reason));
+    }
+    let secret = store.get(&Key::Secret, 32).await?;
+    read_secret(&secret.ok_or_else(|| Error::corrupt("the hub's secret is gone"))?)
 }
 
 fn read_secret(bytes: &[u8]) -> Result<[u8; 32]> {
-    bytes.try_into().map_err(|_| Error::corrupt("the hub's secret does not have 32 bytes"))
+    bytes
+        .try_into()
+        .map_err(|_| Error::corrupt("the hub's secret does not have 32 bytes"))
 }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::Visitor;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess};
-use serde::de::{Deserialize as _, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::feed::{Feed, Halt};
@@ -35,7 +35,10 @@ impl Parameters {
         if kind.is_empty() || kind.len() > MAX_TYPE_BYTES || !is_plain {
             return Err("a tensor has a type of no known form");
         }
-        let total = self.total.checked_add(count).ok_or("there are too many parameters")?;
+        let total = self
+            .total
+            .checked_add(count)
+            .ok_or("there are too many parameters")?;
         if let Some(sum) = self.parameters.get_mut(kind) {
             *sum += count;
         } else if self.parameters.len() == MAX_TYPES {
@@ -49,7 +52,10 @@ impl Parameters {
 
     /// Adds what another file of the same model holds.
     pub fn merge(&mut self, other: &Self) -> Result<(), &'static str> {
-        other.parameters.iter().try_for_each(|(kind, count)| self.add(kind, *count))
+        other
+            .parameters
+            .iter()
+            .try_for_each(|(kind, count)| self.add(kind, *count))
     }
 }
 
@@ -57,7 +63,9 @@ impl Parameters {
 pub async fn header(feed: &mut Feed) -> Result<Vec<u8>, Halt> {
     let length = feed.u64().await?;
     if length < 2 || length > feed.left() {
-        return Err(Halt::Malformed("the header's length is not that of a safetensors file"));
+        return Err(Halt::Malformed(
+            "the header's length is not that of a safetensors file",
+        ));
     }
     feed.bytes(length).await
 }
@@ -97,7 +105,9 @@ impl<'de> Visitor<'de> for Tensors<'_> {
                 continue;
             }
             let tensor = entries.next_value::<Tensor<'de>>()?;
-            self.0.add(&tensor.dtype.0, tensor.shape.0).map_err(A::Error::custom)?;
+            self.0
+                .add(&tensor.dtype.0, tensor.shape.0)
+                .map_err(A::Error::custom)?;
         }
         Ok(())
     }
@@ -189,7 +199,10 @@ mod tests {
             assert_eq!(parameters.total, 204);
             let by_type: Vec<_> = parameters.parameters.into_iter().collect();
             let expected = [("BF16", 201), ("F32", 3), ("I8", 0)];
-            assert_eq!(by_type, expected.map(|(kind, count)| (kind.to_owned(), count)));
+            assert_eq!(
+                by_type,
+                expected.map(|(kind, count)| (kind.to_owned(), count))
+            );
         }
     }
 
@@ -217,7 +230,12 @@ mod tests {
 
     #[test]
     fn as_many_types_as_one_likes_are_refused() {
-        let tensor = |n: usize| (format!("t{n}"), json!({"dtype": format!("T{n}"), "shape": [1]}));
+        let tensor = |n: usize| {
+            (
+                format!("t{n}"),
+                json!({"dtype": format!("T{n}"), "shape": [1]}),
+            )
+        };
         let header = Value::Object((0..=MAX_TYPES).map(tensor).collect());
         assert!(tally(header.to_string().as_bytes()).is_err());
     }
@@ -234,7 +252,10 @@ mod tests {
     #[test]
     fn an_index_names_each_file_once() {
         let index = json!({"metadata": {}, "weight_map": {"a": "2", "b": "1", "c": "2"}});
-        assert_eq!(shards(index.to_string().as_bytes()), Some(vec!["1".into(), "2".into()]));
+        assert_eq!(
+            shards(index.to_string().as_bytes()),
+            Some(vec!["1".into(), "2".into()])
+        );
         assert_eq!(shards(b"{}"), None);
         assert_eq!(shards(b"[1"), None);
     }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use serde_saphyr::{AliasLimits, DuplicateKeyPolicy, NonFiniteFloatPolicy, Options};
+use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Options};
 
 /// The longest document that is read; cards of datasets with many configurations are long.
 pub const MAX_YAML_BYTES: usize = 1 << 20;
@@ -34,7 +34,10 @@ pub struct Fault {
 pub fn parse(text: &str) -> Result<Value, Fault> {
     if text.len() > MAX_YAML_BYTES {
         let message = format!("it is longer than {MAX_YAML_BYTES} bytes");
-        return Err(Fault { line: None, message });
+        return Err(Fault {
+            line: None,
+            message,
+        });
     }
     let left = Cell::new(MAX_TEXT_BYTES);
     serde_saphyr::with_deserializer_from_str_with_options(text, options(), |deserializer| {
@@ -43,7 +46,10 @@ pub fn parse(text: &str) -> Result<Value, Fault> {
     .map_err(|error| {
         let line = error.location().map(|location| location.line());
         let message = error.without_snippet().to_string();
-        Fault { line, message: message.chars().take(500).collect() }
+        Fault {
+            line,
+            message: message.chars().take(500).collect(),
+        }
     })
 }
 
@@ -62,7 +68,7 @@ fn options() -> Options {
             max_total_scalar_bytes: MAX_TEXT_BYTES,
             max_merge_keys: 1_000,
         },
-        alias_limits: AliasLimits {
+        alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_REPLAYED,
             max_replay_stack_depth: 8,
             max_alias_expansions_per_anchor: 1_000,
@@ -85,7 +91,8 @@ impl Node<'_> {
     fn spend<E: serde::de::Error>(&self, bytes: usize) -> Result<(), E> {
         // Empty values cost too: each is a node in memory.
         let left = self.left.get().checked_sub(bytes + 16);
-        self.left.set(left.ok_or_else(|| E::custom("it is too long once its aliases are resolved"))?);
+        self.left
+            .set(left.ok_or_else(|| E::custom("it is too long once its aliases are resolved"))?);
         Ok(())
     }
 }
@@ -209,9 +216,15 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_stays_text() {
-        assert_eq!(parse("a: .nan\nb: -.inf\n"), Ok(json!({"a": ".nan", "b": "-.inf"})));
+        assert_eq!(
+            parse("a: .nan\nb: -.inf\n"),
+            Ok(json!({"a": ".nan", "b": "-.inf"}))
+        );
         let long = "123456789012345678901234567890";
-        assert_eq!(parse(&format!("a: {long}")).map(|v| v["a"].is_null()), Ok(false));
+        assert_eq!(
+            parse(&format!("a: {long}")).map(|v| v["a"].is_null()),
+            Ok(false)
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! How a repo begins, changes its name, and ends.
 //!
 //! A repo begins with two entries: one in the catalogue, and its own first, which brings the first
-//! commit. A crash between the two leaves a repo without `main`; whoever creates it again, or first
-//! commits to it, completes it.
+//! commit. A crash between the two leaves a repo without `main`. Nobody sees it so: whoever looks
+//! at its state first completes it, be it a reader, a commit, the retry of the creation, or the
+//! next start. Several may do so at once; the log lets one through, and to the others there is
+//! nothing left to commit.
 
 use std::sync::Arc;
 
@@ -11,11 +13,16 @@ use ballast_format::log::{CatalogueChange, Visibility};
 use ballast_format::name::{RepoKind, RepoName};
 use ballast_store::env::random_bytes;
 use ballast_store::index::Batch;
+use futures_util::future::BoxFuture;
 
 use crate::access::{Access, Caller, Repo};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::state::catalogue::CatalogueState;
+use crate::state::catalogue::{CatalogueState, RepoRecord};
+use crate::state::repo::RepoState;
+
+/// Repos of a hub: what is known about them is in memory.
+const MAX_REPOS: usize = 1_000_000;
 
 /// What runs a space.
 const SDKS: &[&str] = &["docker", "gradio", "static", "streamlit"];
@@ -35,84 +42,91 @@ pub struct NewRepo {
 
 impl Hub {
     /// Creates a repo with its first commit.
-    pub async fn create_repo(self: &Arc<Self>, caller: &Caller, new: &NewRepo) -> Result<Repo> {
+    pub async fn create_repo(&self, caller: &Caller, new: &NewRepo) -> Result<Repo> {
         self.admit(caller)?;
         let by = caller.user()?.user;
-        self.catalogue.refresh(self).await?;
-        self.accounts.refresh(self).await?;
+        self.freshen().await?;
         self.may_create_in(caller, new.name.namespace())?;
-        if !self.namespace_exists(&new.name) {
-            let namespace = new.name.namespace();
-            return Err(Error::denied(format!("you may not create repos in `{namespace}`")));
-        }
-        match (new.kind, new.sdk.as_deref()) {
-            (RepoKind::Space, None) => return Err(Error::invalid("a space needs an `sdk`")),
-            (RepoKind::Space, Some(sdk)) if !SDKS.contains(&sdk) => {
-                let known = SDKS.join(", ");
-                return Err(Error::invalid(format!("`{sdk}` is none of the SDKs {known}")));
-            }
-            _ => {}
-        }
-        let visibility =
-            new.visibility.unwrap_or_else(|| self.default_visibility(new.name.namespace()));
+        let sdk = checked_sdk(new)?;
+        let default = || self.default_visibility(new.name.namespace());
         let id = RepoId::from_bytes(random_bytes(self.env().as_ref()));
-        let sdk = new.sdk.clone().filter(|_| new.kind == RepoKind::Space);
-        let (kind, name, creator) = (new.kind, new.name.clone(), by);
-        let change = CatalogueChange::RepoCreated { id, kind, name, visibility, creator, sdk };
-        self.catalogue
+        let change = CatalogueChange::RepoCreated {
+            id,
+            kind: new.kind,
+            name: new.name.clone(),
+            visibility: new.visibility.unwrap_or_else(default),
+            creator: by,
+            sdk,
+        };
+        let created = self
+            .catalogue
             .append(self, Some(by), Batch::new(), |state| {
-                self.check_free(state, new.kind, &new.name)?;
+                self.may_create_in(&self.again(caller)?, new.name.namespace())?;
+                check_free(state, new.kind, &new.name)?;
+                if state.repo_count() >= MAX_REPOS {
+                    let reason = format!("the hub has {MAX_REPOS} repos");
+                    return Err(Error::Busy { reason });
+                }
                 Ok(vec![change.clone()])
             })
-            .await?;
-        let repo = self.repo(caller, new.kind, &new.name, Access::Write)?;
-        self.complete(caller, &repo).await?;
+            .await;
+        if let Err(Error::Exists { .. }) = &created {
+            // Perhaps it is ours, from a try that ended half-way.
+            self.complete_by_name(caller, new).await?;
+        }
+        created?;
+        let repo = self.repo_by_id(caller, id, Access::Read)?;
+        self.complete(repo.clone()).await?;
         Ok(repo)
     }
 
-    /// Gives a repo its first commit, if it has none.
-    pub(crate) async fn complete(self: &Arc<Self>, caller: &Caller, repo: &Repo) -> Result<()> {
-        if self.repo_state(repo).await?.main().is_none() {
-            self.first_commit(caller, repo).await?;
+    async fn complete_by_name(&self, caller: &Caller, new: &NewRepo) -> Result<()> {
+        if let Ok(repo) = self.repo(caller, new.kind, &new.name, Access::Read) {
+            self.repo_state(&repo).await?;
         }
         Ok(())
     }
 
-    fn namespace_exists(&self, name: &RepoName) -> bool {
-        self.accounts.read(|state| state.owner(name.namespace())).is_some()
-    }
-
-    fn check_free(&self, state: &CatalogueState, kind: RepoKind, name: &RepoName) -> Result<()> {
-        match state.by_own_name(kind, name) {
-            None => Ok(()),
-            Some(_) => Err(Error::Exists { what: format!("the {kind} `{name}`") }),
-        }
+    /// Gives a repo its first commit, if it has none; its state afterwards. A commit looks at the
+    /// state of its repo, so that this future holds one of its own kind and is boxed.
+    pub(crate) fn complete(&self, repo: Repo) -> BoxFuture<'static, Result<Arc<RepoState>>> {
+        let hub = self.strong();
+        Box::pin(async move {
+            let hub = hub?;
+            let state = hub.newest_state(repo.id()).await?;
+            if state.main().is_some() {
+                return Ok(state);
+            }
+            hub.first_commit(&repo).await?;
+            hub.state_of(repo.id()).await
+        })
     }
 
     /// Renames a repo or gives it to another namespace; its old name leads to it until another
     /// repo takes that name.
     pub async fn move_repo(&self, caller: &Caller, repo: &Repo, to: &RepoName) -> Result<()> {
         let by = caller.user()?.user;
-        if self.repo_by_id(caller, repo.id(), Access::Admin).is_err() {
-            return Err(Error::denied(format!("your token may not move `{}`", repo.name())));
+        let id = repo.id();
+        if self.repo_by_id(caller, id, Access::Admin).is_err() {
+            let name = repo.name();
+            return Err(Error::denied(format!("your token may not move `{name}`")));
         }
         self.may_create_in(caller, to.namespace())?;
-        if !self.namespace_exists(to) {
-            let namespace = to.namespace();
-            return Err(Error::denied(format!("you may not create repos in `{namespace}`")));
-        }
-        let id = repo.id();
         self.catalogue
             .append(self, Some(by), Batch::new(), |state| {
-                let record = state.by_id(&id).ok_or(Error::RepoNotFound)?;
-                let only_case = record.name.folded() == to.folded();
-                if !only_case {
-                    self.check_free(state, record.kind, to)?;
-                }
+                let record = self
+                    .confirm(caller, state.by_id(&id), Access::Admin)?
+                    .record;
+                self.may_create_in(&self.again(caller)?, to.namespace())?;
                 if record.name == *to {
                     return Ok(Vec::new());
                 }
-                Ok(vec![CatalogueChange::RepoMoved { id, to: to.clone() }])
+                // A repo may take its own name in other letters.
+                if record.name.folded() != to.folded() {
+                    check_free(state, record.kind, to)?;
+                }
+                let to = to.clone();
+                Ok(vec![CatalogueChange::RepoMoved { id, to }])
             })
             .await
     }
@@ -120,22 +134,48 @@ impl Hub {
     /// Deletes a repo. Its log stays, so that a person can bring it back.
     pub async fn delete_repo(&self, caller: &Caller, repo: &Repo) -> Result<()> {
         let by = caller.user()?.user;
-        self.repo_by_id(caller, repo.id(), Access::Admin)?;
         let id = repo.id();
+        self.repo_by_id(caller, id, Access::Admin)?;
         self.catalogue
             .append(self, Some(by), Batch::new(), |state| {
-                state.by_id(&id).ok_or(Error::RepoNotFound)?;
+                self.confirm(caller, state.by_id(&id), Access::Admin)?;
                 Ok(vec![CatalogueChange::RepoDeleted { id }])
             })
-            .await
+            .await?;
+        self.forget_tally(&id);
+        self.forget_facts(&id).await
     }
 
     /// Records of the repos that `keep` lets through, as the catalogue knows them now.
-    pub fn records(
-        &self,
-        mut keep: impl FnMut(&crate::state::catalogue::RepoRecord) -> bool,
-    ) -> Vec<Arc<crate::state::catalogue::RepoRecord>> {
-        self.catalogue
-            .read(|state| state.repos().filter(|record| keep(record)).map(Arc::clone).collect())
+    pub fn records(&self, mut keep: impl FnMut(&RepoRecord) -> bool) -> Vec<Arc<RepoRecord>> {
+        self.catalogue.read(|state| {
+            let kept = state.repos().filter(|record| keep(record));
+            kept.map(Arc::clone).collect()
+        })
+    }
+}
+
+/// What runs a new space; nothing for other kinds, whatever was said.
+fn checked_sdk(new: &NewRepo) -> Result<Option<String>> {
+    match (new.kind, new.sdk.as_deref()) {
+        (RepoKind::Space, None) => Err(Error::invalid("a space needs an `sdk`")),
+        (RepoKind::Space, Some(sdk)) if !SDKS.contains(&sdk) => {
+            let known = SDKS.join(", ");
+            Err(Error::invalid(format!(
+                "`{sdk}` is none of the SDKs {known}"
+            )))
+        }
+        (RepoKind::Space, sdk) => Ok(sdk.map(ToOwned::to_owned)),
+        _ => Ok(None),
+    }
+}
+
+/// Former names are free: they lead to a repo until another takes them.
+fn check_free(state: &CatalogueState, kind: RepoKind, name: &RepoName) -> Result<()> {
+    match state.by_own_name(kind, name) {
+        None => Ok(()),
+        Some(_) => Err(Error::Exists {
+            what: format!("the {kind} `{name}`"),
+        }),
     }
 }

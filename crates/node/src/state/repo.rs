@@ -1,7 +1,7 @@
 //! A repo's state: its refs and pull requests, folded from its log.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ballast_format::hash::{ObjectHash, PackHash};
 use ballast_format::id::{OperationId, RepoId, UserId};
@@ -10,16 +10,21 @@ use ballast_format::name::RefName;
 use ballast_format::pack::PackDirectory;
 use ballast_store::index::Batch;
 use ballast_store::keyspace::{CopyName, LogId};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::ledger::{Ledger, State};
+use super::ledger::{Damage, Ledger, State};
 use super::rows;
 use crate::access::Repo;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 
-/// Repos whose state is kept in memory.
-const KEPT_REPOS: usize = 4096;
+/// Repos whose state is likely to be kept in memory, and what all of them may take.
+const KEPT_REPOS: usize = 16 * 1024;
+const KEPT_BYTES: u64 = 24 << 20;
+/// What a ledger takes beside its state, and what is around each ref and each text.
+const LEDGER_BYTES: usize = 800;
+const ROW_BYTES: usize = 100;
 
 /// A pull request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,10 +65,12 @@ pub struct RepoState {
     pub refs: BTreeMap<RefName, ObjectHash>,
     /// The pull requests.
     pub pulls: BTreeMap<u32, Pull>,
-    /// When a ref last moved, in unix milliseconds.
+    /// When a ref last moved, in unix milliseconds; 0 before the first commit.
     pub changed_ms: u64,
     /// How many entries its log has.
     pub entries: u64,
+    /// Memory that all of it takes, about.
+    bytes: usize,
 }
 
 impl RepoState {
@@ -74,21 +81,37 @@ impl RepoState {
 
     /// The number that the next pull request gets.
     pub fn next_pull(&self) -> u32 {
-        self.pulls.last_key_value().map_or(1, |(number, _)| number + 1)
+        self.pulls
+            .last_key_value()
+            .map_or(1, |(number, _)| number + 1)
+    }
+
+    /// Memory that it takes, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes
     }
 
     fn apply_change(&mut self, change: &RepoChange, time_ms: u64) {
         match change {
             RepoChange::RefSet { name, new, .. } => {
-                self.refs.insert(name.clone(), *new);
+                if self.refs.insert(name.clone(), *new).is_none() {
+                    self.bytes += ROW_BYTES + name.as_str().len();
+                }
                 self.changed_ms = time_ms;
             }
             RepoChange::RefDeleted { name, .. } => {
-                self.refs.remove(name);
+                if self.refs.remove(name).is_some() {
+                    self.bytes -= ROW_BYTES + name.as_str().len();
+                }
                 self.changed_ms = time_ms;
             }
             RepoChange::PackAdded { .. } => {}
-            RepoChange::PullRequestOpened { number, title, description, author } => {
+            RepoChange::PullRequestOpened {
+                number,
+                title,
+                description,
+                author,
+            } => {
                 let pull = Pull {
                     number: *number,
                     title: title.clone(),
@@ -98,6 +121,7 @@ impl RepoState {
                     created_ms: time_ms,
                     comments: Vec::new(),
                 };
+                self.bytes += 2 * ROW_BYTES + title.len() + description.len();
                 self.pulls.insert(*number, pull);
             }
             RepoChange::PullRequestStatus { number, status } => {
@@ -105,10 +129,21 @@ impl RepoState {
                     pull.status = *status;
                 }
             }
-            RepoChange::Comment { number, id, author, text } => {
+            RepoChange::Comment {
+                number,
+                id,
+                author,
+                text,
+            } => {
                 if let Some(pull) = self.pulls.get_mut(number) {
-                    let text = text.clone();
-                    pull.comments.push(Comment { id: *id, author: *author, text, time_ms });
+                    let comment = Comment {
+                        id: *id,
+                        author: *author,
+                        text: text.clone(),
+                        time_ms,
+                    };
+                    pull.comments.push(comment);
+                    self.bytes += ROW_BYTES + text.len();
                 }
             }
         }
@@ -139,20 +174,92 @@ impl State for Shared {
     }
 }
 
+/// A repo's log with its state.
+type RepoLedger = Ledger<Shared>;
+
 /// The repos whose state is in memory.
+///
+/// A repo has one ledger as long as anybody holds it, whatever the cache does: an append through
+/// one would not be seen by readers of another.
 pub(crate) struct RepoStates {
-    kept: Cache<RepoId, Arc<Ledger<Shared>>>,
+    kept: Cache<RepoId, Kept, Weigh>,
+    living: Mutex<Living>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    ledger: Arc<RepoLedger>,
+    bytes: usize,
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<RepoId, Kept> for Weigh {
+    fn weight(&self, _: &RepoId, kept: &Kept) -> u64 {
+        (LEDGER_BYTES + kept.bytes) as u64
+    }
+}
+
+#[derive(Default)]
+struct Living {
+    ledgers: HashMap<RepoId, Weak<RepoLedger>>,
+    /// At this many those that nobody holds are forgotten.
+    sweep_at: usize,
+}
+
+impl Living {
+    fn get_or_make(&mut self, hub: &Hub, id: RepoId) -> Arc<RepoLedger> {
+        if let Some(ledger) = self.ledgers.get(&id).and_then(Weak::upgrade) {
+            return ledger;
+        }
+        if self.ledgers.len() >= self.sweep_at {
+            self.ledgers.retain(|_, ledger| ledger.strong_count() > 0);
+            self.sweep_at = 1024.max(2 * self.ledgers.len());
+        }
+        let ledger = Arc::new(Ledger::new(hub.store(), LogId::Repo(id)));
+        self.ledgers.insert(id, Arc::downgrade(&ledger));
+        ledger
+    }
 }
 
 impl RepoStates {
     pub(crate) fn new() -> Self {
-        Self { kept: Cache::new(KEPT_REPOS) }
+        Self {
+            kept: Cache::with_weighter(KEPT_REPOS, KEPT_BYTES, Weigh),
+            living: Mutex::default(),
+        }
     }
 
-    fn ledger(&self, hub: &Hub, id: RepoId) -> Arc<Ledger<Shared>> {
-        let new = || Ok::<_, Error>(Arc::new(Ledger::new(hub.store(), LogId::Repo(id))));
-        let found = self.kept.get_or_insert_with(&id, new);
-        found.unwrap_or_else(|_| Arc::new(Ledger::new(hub.store(), LogId::Repo(id))))
+    fn ledger(&self, hub: &Hub, id: RepoId) -> Arc<RepoLedger> {
+        if let Some(kept) = self.kept.get(&id) {
+            return kept.ledger;
+        }
+        let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
+        let ledger = living.get_or_make(hub, id);
+        drop(living);
+        self.keep(id, &ledger, 0);
+        ledger
+    }
+
+    /// Puts a ledger into the cache anew where it has become much larger or smaller.
+    fn weigh(&self, id: RepoId, ledger: &Arc<RepoLedger>, state: &RepoState) {
+        let bytes = state.memory_bytes();
+        let known = self.kept.peek(&id).map_or(0, |kept| kept.bytes);
+        if known.abs_diff(bytes) > LEDGER_BYTES {
+            self.keep(id, ledger, bytes);
+        }
+    }
+
+    /// Lets go of a repo, as the cache may at any moment.
+    #[cfg(test)]
+    pub(super) fn forget(&self, id: RepoId) {
+        self.kept.remove(&id);
+    }
+
+    fn keep(&self, id: RepoId, ledger: &Arc<RepoLedger>, bytes: usize) {
+        let ledger = Arc::clone(ledger);
+        self.kept.insert(id, Kept { ledger, bytes });
     }
 }
 
@@ -166,15 +273,41 @@ pub struct NewPack {
 }
 
 impl Hub {
-    /// A repo's state, as fresh as the settings want it.
+    /// A repo's state, as fresh as the settings want it. A repo that was left without its first
+    /// commit gets it now.
     pub async fn repo_state(&self, repo: &Repo) -> Result<Arc<RepoState>> {
-        self.state_of(repo.id()).await
+        let state = self.state_of(repo.id()).await?;
+        if state.changed_ms == 0 {
+            return self.complete(repo.clone()).await;
+        }
+        Ok(state)
     }
 
     pub(crate) async fn state_of(&self, id: RepoId) -> Result<Arc<RepoState>> {
         let ledger = self.repos.ledger(self, id);
         ledger.refresh(self).await?;
-        Ok(ledger.read(|state| Arc::clone(&state.0)))
+        Ok(self.look_at(id, &ledger))
+    }
+
+    /// A repo's state as it is at this moment, whatever others write.
+    pub(crate) async fn newest_state(&self, id: RepoId) -> Result<Arc<RepoState>> {
+        let ledger = self.repos.ledger(self, id);
+        ledger.renew(self).await?;
+        Ok(self.look_at(id, &ledger))
+    }
+
+    /// Reads a repo's log into an empty index, even if packs are damaged.
+    pub(crate) async fn restore_state(&self, id: RepoId) -> Result<()> {
+        let ledger = self.repos.ledger(self, id);
+        ledger.look(self, Damage::IsReported).await?;
+        self.look_at(id, &ledger);
+        Ok(())
+    }
+
+    fn look_at(&self, id: RepoId, ledger: &Arc<RepoLedger>) -> Arc<RepoState> {
+        let state = ledger.read(|state| Arc::clone(&state.0));
+        self.repos.weigh(id, ledger, &state);
+        state
     }
 
     /// Appends to a repo's log what the rule says about its newest state; the state afterwards.
@@ -190,29 +323,29 @@ impl Hub {
         let id = repo.id();
         let mut batch = Batch::new();
         for pack in packs {
-            batch.extend(rows::of_pack(self, id, &pack.copy, &pack.directory).await?);
+            let (copy, directory) = (&pack.copy, &pack.directory);
+            batch.extend(rows::of_pack(self, id, copy, directory, Damage::Stops).await?);
         }
         let ledger = self.repos.ledger(self, id);
         ledger
             .append(self, author, batch, |state| {
-                if self.catalogue.read(|catalogue| catalogue.by_id(&id)).is_none() {
+                if self
+                    .catalogue
+                    .read(|catalogue| catalogue.by_id(&id))
+                    .is_none()
+                {
                     return Err(Error::RepoNotFound);
                 }
                 let changes = rule(&state.0)?;
                 if changes.is_empty() {
                     return Ok(changes);
                 }
-                let added = |pack: &NewPack| RepoChange::PackAdded { pack: pack.directory.hash };
+                let added = |pack: &NewPack| RepoChange::PackAdded {
+                    pack: pack.directory.hash,
+                };
                 Ok(packs.iter().map(added).chain(changes).collect())
             })
             .await?;
-        Ok(ledger.read(|state| Arc::clone(&state.0)))
-    }
-}
-
-impl Hub {
-    /// What follows from a new commit on `main`: the facts by which the repo is found.
-    pub(crate) async fn main_moved(self: &Arc<Self>, repo: &Repo) {
-        tracing::debug!(repo = %repo.name(), "main moved");
+        Ok(self.look_at(id, &ledger))
     }
 }
