@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use ballast_format::id::{RepoId, TokenId, UserId};
-use ballast_format::log::{AccessStatus, Gating, Role, ScopeEntity, TokenRole, Visibility};
+use ballast_format::log::{
+    AccessStatus, Gating, Role, ScopeEntity, TokenRole, TokenScope, Visibility,
+};
 use ballast_format::name::{Namespace, RepoKind, RepoName};
 
 use crate::error::{Error, Result};
@@ -109,6 +111,14 @@ impl Repo {
 }
 
 impl Hub {
+    /// Brings what decisions rest on up to what the settings ask for: who there is, and which
+    /// repos. Where others write to the same store, ask for it before each request; what is
+    /// decided below rests on memory alone.
+    pub async fn freshen(&self) -> Result<()> {
+        tokio::try_join!(self.accounts.refresh(self), self.catalogue.refresh(self))?;
+        Ok(())
+    }
+
     /// Who has this token. Unknown, expired and revoked ones cost and answer the same.
     pub fn authenticate(&self, secret: &str) -> Result<Caller> {
         let hash = self.token_hash(secret);
@@ -167,23 +177,75 @@ impl Hub {
     pub fn find_legacy(&self, caller: &Caller, kind: RepoKind, name: &str) -> Option<RepoName> {
         self.admit(caller).ok()?;
         let found = self.catalogue.read(|state| state.by_last_part(kind, name));
-        let mut readable = found.into_iter().filter(|record| self.allowed(caller, record).is_some());
+        let mut readable = found
+            .into_iter()
+            .filter(|record| self.allowed(caller, record).is_some());
         let first = readable.next()?;
         readable.next().is_none().then(|| first.name.clone())
     }
 
-    fn check(&self, caller: &Caller, record: Option<Arc<RepoRecord>>, want: Access) -> Result<Repo> {
-        let Some(record) = record else { return Err(Error::RepoNotFound) };
+    fn check(
+        &self,
+        caller: &Caller,
+        record: Option<Arc<RepoRecord>>,
+        want: Access,
+    ) -> Result<Repo> {
+        let Some(record) = record else {
+            return Err(Error::RepoNotFound);
+        };
         match self.allowed(caller, &record) {
             None => Err(Error::RepoNotFound),
             Some(allowed) if allowed >= want => Ok(Repo { record }),
             Some(_) if matches!(caller, Caller::Anonymous) => Err(Error::LoginNeeded),
             Some(_) => {
-                let what = if want == Access::Write { "write to" } else { "administer" };
+                let what = if want == Access::Write {
+                    "write to"
+                } else {
+                    "administer"
+                };
                 let (kind, name) = (record.kind, &record.name);
-                Err(Error::denied(format!("your token may not {what} the {kind} `{name}`")))
+                Err(Error::denied(format!(
+                    "your token may not {what} the {kind} `{name}`"
+                )))
             }
         }
+    }
+
+    /// Decides at the moment of a change what was decided when the request came: a right that was
+    /// taken away meanwhile is gone (R18). For the rules of appends.
+    pub(crate) fn confirm(
+        &self,
+        caller: &Caller,
+        record: Option<Arc<RepoRecord>>,
+        want: Access,
+    ) -> Result<Repo> {
+        self.check(&self.again(caller)?, record, want)
+    }
+
+    /// [`Hub::confirm`] for a repo of which only the id is known.
+    pub(crate) fn confirm_by_id(&self, caller: &Caller, id: RepoId, want: Access) -> Result<Repo> {
+        let record = self.catalogue.read(|state| state.by_id(&id));
+        self.confirm(caller, record, want)
+    }
+
+    /// The caller as they are now.
+    pub(crate) fn again(&self, caller: &Caller) -> Result<Caller> {
+        match caller {
+            Caller::Anonymous => Ok(Caller::Anonymous),
+            Caller::User(user) => self.caller_of(user.user, user.token),
+        }
+    }
+
+    /// May the caller leave something of their own at a repo that they can see, such as a like, a
+    /// request or a comment? A token that may only read may not (R18).
+    pub fn may_take_part(&self, caller: &Caller, repo: &Repo) -> Result<()> {
+        if cap(&caller.user()?.role, &repo.record) >= Some(Access::Write) {
+            return Ok(());
+        }
+        let (kind, name) = (repo.kind(), repo.name());
+        Err(Error::denied(format!(
+            "your token may only read the {kind} `{name}`"
+        )))
     }
 
     /// The most that the caller may do with a repo; nothing: they may not know of it.
@@ -204,18 +266,29 @@ impl Hub {
         if record.disabled && !caller.is_admin() {
             return Err(Error::Disabled);
         }
-        if record.gating == Gating::None || self.allowed(caller, record) >= Some(Access::Write) {
+        if record.gating == Gating::None || self.is_let_in(caller, record) {
             return Ok(());
         }
-        let status = caller
-            .user_id()
-            .and_then(|user| self.catalogue.read(|state| state.access_status(&record.id, &user)));
-        // Members of the owner may read what their organisation gates for others.
-        let member = self.accounts.read(|state| granted(state, caller, record.name.namespace()));
-        if status == Some(AccessStatus::Accepted) || member.is_some() {
-            return Ok(());
+        Err(Error::Gated {
+            repo: record.name.to_string(),
+        })
+    }
+
+    /// Whether somebody was let into a gated repo: they belong to its owner, or were accepted. A
+    /// token that is good for other repos only lets nobody in, whoever holds it.
+    fn is_let_in(&self, caller: &Caller, record: &RepoRecord) -> bool {
+        let Caller::User(user) = caller else {
+            return false;
+        };
+        if cap(&user.role, record).is_none() {
+            return false;
         }
-        Err(Error::Gated { repo: record.name.to_string() })
+        let owner = record.name.namespace();
+        let belongs = self.accounts.read(|state| granted(state, caller, owner));
+        let status = self
+            .catalogue
+            .read(|state| state.access_status(&record.id, &user.user));
+        belongs.is_some() || status == Some(AccessStatus::Accepted)
     }
 
     /// May the caller read the files of this repo? What dedup may build on.
@@ -229,29 +302,34 @@ impl Hub {
         self.allowed(caller, record).is_some()
     }
 
-    /// May the caller create repos in this namespace? Unknown ones answer as those of others.
+    /// May the caller have new repos in this namespace? Those of others and those that do not exist
+    /// give the same answer.
     pub fn may_create_in(&self, caller: &Caller, namespace: &Namespace) -> Result<()> {
         let user = caller.user()?;
-        let granted = self.accounts.read(|state| granted(state, caller, namespace));
+        let granted = self.accounts.read(|state| {
+            state.owner(namespace)?;
+            granted(state, caller, namespace)
+        });
         let token = match &user.role {
             TokenRole::Read => Some(Access::Read),
             TokenRole::Write => Some(Access::Admin),
-            TokenRole::FineGrained { scopes } => scopes
-                .iter()
-                .filter(|scope| matches!(&scope.entity, ScopeEntity::Namespace(name) if name.folded() == namespace.folded()))
-                .map(|scope| Access::from(scope.role))
-                .max(),
+            TokenRole::FineGrained { scopes } => {
+                best(scopes, |entity| is_namespace(entity, namespace))
+            }
         };
         if granted.min(token) >= Some(Access::Write) {
             return Ok(());
         }
-        Err(Error::denied(format!("you may not create repos in `{namespace}`")))
+        let reason = format!("you may not create repos in `{namespace}`");
+        Err(Error::denied(reason))
     }
 }
 
 /// What being who they are gives somebody in a namespace.
 fn granted(state: &AccountsState, caller: &Caller, namespace: &Namespace) -> Option<Access> {
-    let Caller::User(user) = caller else { return None };
+    let Caller::User(user) = caller else {
+        return None;
+    };
     if user.admin {
         return Some(Access::Admin);
     }
@@ -266,17 +344,24 @@ fn cap(role: &TokenRole, record: &RepoRecord) -> Option<Access> {
     match role {
         TokenRole::Read => Some(Access::Read),
         TokenRole::Write => Some(Access::Admin),
-        TokenRole::FineGrained { scopes } => scopes
-            .iter()
-            .filter(|scope| match &scope.entity {
-                ScopeEntity::Namespace(name) => {
-                    name.folded() == record.name.namespace().folded()
-                }
-                ScopeEntity::Repo { kind, name } => {
-                    *kind == record.kind && name.folded() == record.name.folded()
-                }
-            })
-            .map(|scope| Access::from(scope.role))
-            .max(),
+        TokenRole::FineGrained { scopes } => best(scopes, |entity| match entity {
+            ScopeEntity::Namespace(_) => is_namespace(entity, record.name.namespace()),
+            ScopeEntity::Repo { kind, name } => {
+                *kind == record.kind && name.folded() == record.name.folded()
+            }
+        }),
     }
 }
+
+/// The most that those scopes give whose entity fits.
+fn best(scopes: &[TokenScope], fits: impl Fn(&ScopeEntity) -> bool) -> Option<Access> {
+    let fitting = scopes.iter().filter(|scope| fits(&scope.entity));
+    fitting.map(|scope| Access::from(scope.role)).max()
+}
+
+fn is_namespace(entity: &ScopeEntity, namespace: &Namespace) -> bool {
+    matches!(entity, ScopeEntity::Namespace(name) if name.folded() == namespace.folded())
+}
+
+#[cfg(test)]
+mod tests;

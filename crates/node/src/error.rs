@@ -133,12 +133,16 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// Input that makes no sense.
     pub fn invalid(reason: impl Into<String>) -> Self {
-        Self::Invalid { reason: reason.into() }
+        Self::Invalid {
+            reason: reason.into(),
+        }
     }
 
     /// Something that the caller may not do.
     pub fn denied(reason: impl Into<String>) -> Self {
-        Self::Denied { reason: reason.into() }
+        Self::Denied {
+            reason: reason.into(),
+        }
     }
 
     /// Something stored that is not what it must be.
@@ -148,7 +152,14 @@ impl Error {
 
     /// A fault of our own.
     pub fn internal(reason: impl Into<String>) -> Self {
-        Self::Internal { reason: reason.into() }
+        Self::Internal {
+            reason: reason.into(),
+        }
+    }
+
+    /// Whether something stored is not what it must be, and trying again changes nothing.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.kind() == ErrorKind::Corrupt
     }
 
     /// What the caller should do.
@@ -191,6 +202,9 @@ impl From<ballast_store::Error> for Error {
 impl From<ballast_format::Error> for Error {
     fn from(error: ballast_format::Error) -> Self {
         let too_large = matches!(error, ballast_format::Error::TooLarge { .. });
-        Self::Format { reason: error.to_string(), too_large }
+        Self::Format {
+            reason: error.to_string(),
+            too_large,
+        }
     }
 }

@@ -43,6 +43,11 @@ impl Rig {
     /// A hub on this store, which is empty.
     pub(crate) async fn over(objects: Arc<dyn ObjectStore>, env: Arc<SimEnv>) -> Self {
         let hub = open(&objects, &env, Opened::Clean).await;
+        Self::of(objects, env, hub).await
+    }
+
+    /// A hub that was just made on this store.
+    pub(crate) async fn of(objects: Arc<dyn ObjectStore>, env: Arc<SimEnv>, hub: Arc<Hub>) -> Self {
         let first = hub
             .bootstrap()
             .await
@@ -262,16 +267,27 @@ impl Rig {
 }
 
 async fn open(objects: &Arc<dyn ObjectStore>, env: &Arc<SimEnv>, opened: Opened) -> Arc<Hub> {
-    let store = Store::new(Arc::clone(objects), Arc::clone(env) as _);
     let index = IndexHandle::over(Memory::new()).expect("an index");
     let freshness = Freshness::Within(Duration::ZERO);
+    let hub = open_with(objects, env, index, opened, freshness).await;
+    hub.expect("a hub")
+}
+
+/// A hub on this store and this index.
+pub(crate) async fn open_with(
+    objects: &Arc<dyn ObjectStore>,
+    env: &Arc<SimEnv>,
+    index: IndexHandle,
+    opened: Opened,
+    freshness: Freshness,
+) -> Result<Arc<Hub>> {
+    let store = Store::new(Arc::clone(objects), Arc::clone(env) as _);
     let settings = HubSettings {
         freshness,
         pool_threads: 2,
         ..HubSettings::default()
     };
-    let hub = Hub::open(store, index, &opened, Arc::clone(env) as _, settings).await;
-    hub.expect("a hub")
+    Hub::open(store, index, &opened, Arc::clone(env) as _, settings).await
 }
 
 pub(crate) fn path(text: &str) -> FilePath {

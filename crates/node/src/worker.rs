@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ballast_store::env::Env;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,10 +65,40 @@ impl Runner {
         self.stop.clone()
     }
 
-    /// Asks all tasks to end and waits until they have.
-    pub async fn stop(&self) {
+    /// Asks all tasks to end and waits until they have, or so long; whether they have.
+    pub async fn stop(&self, env: &dyn Env, patience: Duration) -> bool {
         self.stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        tokio::select! {
+            biased;
+            () = self.tasks.wait() => true,
+            () = env.sleep(patience) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_testkit::clock::SimEnv;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn stopping_waits_for_tasks_that_end_when_asked() {
+        let (runner, env) = (Runner::new(), SimEnv::new(1));
+        let (stopping, (sent, mut received)) = (runner.stopping(), tokio::sync::mpsc::channel(1));
+        runner.spawn("polite", async move {
+            stopping.cancelled().await;
+            sent.send(()).await.expect("somebody listens");
+        });
+        assert!(runner.stop(env.as_ref(), Duration::from_secs(1)).await);
+        assert!(received.recv().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn stopping_gives_up_on_tasks_that_never_end() {
+        let (runner, env) = (Runner::new(), SimEnv::hasty(1));
+        runner.spawn("stubborn", std::future::pending());
+        assert!(!runner.stop(env.as_ref(), Duration::from_secs(1)).await);
     }
 }

@@ -3,16 +3,34 @@
 use std::sync::Arc;
 
 use ballast_format::id::OrgId;
-use ballast_format::log::{AccountChange, Role, Visibility};
+use ballast_format::log::{AccountChange, Role, TokenRole, Visibility};
 use ballast_format::name::Namespace;
 use ballast_store::env::random_bytes;
 use ballast_store::index::Batch;
 
-use super::{check_admin, check_new_name, check_text};
+use super::{check_admin, check_new_name, check_text, confirm_admin, confirm_user};
 use crate::access::Caller;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::state::accounts::{Org, User};
+use crate::state::accounts::{AccountsState, Org, User};
+
+/// Members of one organisation.
+const MAX_MEMBERS: usize = 10_000;
+
+/// Whether the caller may say who belongs to an organisation, by this state.
+fn may_administer(state: &AccountsState, caller: &Caller, org: &Org) -> Result<()> {
+    let user = confirm_user(state, caller)?;
+    // A token for some repos or one that only reads changes nobody's rights.
+    let may_all = caller.user()?.role == TokenRole::Write;
+    let is_org_admin = state.role(&org.id, &user.id) == Some(Role::Admin);
+    if may_all && (user.admin || is_org_admin) {
+        return Ok(());
+    }
+    let name = &org.name;
+    Err(Error::denied(format!(
+        "only administrators of `{name}` may do this"
+    )))
+}
 
 impl Hub {
     /// Creates an organisation; only administrators may. The creator belongs to it.
@@ -28,16 +46,25 @@ impl Hub {
         let user = caller.user()?.user;
         let id = OrgId::from_bytes(random_bytes(self.env().as_ref()));
         let name = Namespace::parse(name)?;
-        let fullname = if fullname.is_empty() { name.as_str() } else { fullname };
+        let fullname = if fullname.is_empty() {
+            name.as_str()
+        } else {
+            fullname
+        };
         let created = AccountChange::OrgCreated {
             id,
             name: name.clone(),
             fullname: fullname.to_owned(),
             default_visibility,
         };
-        let member = AccountChange::MemberSet { org: id, user, role: Some(Role::Admin) };
+        let member = AccountChange::MemberSet {
+            org: id,
+            user,
+            role: Some(Role::Admin),
+        };
         self.accounts
             .append(self, Some(user), Batch::new(), |state| {
+                confirm_admin(state, caller)?;
                 check_new_name(state, &name)?;
                 Ok(vec![created.clone(), member.clone()])
             })
@@ -55,23 +82,30 @@ impl Hub {
         user: &str,
         role: Option<Role>,
     ) -> Result<()> {
-        let by = caller.user()?;
         let org = self.org_of_name(org)?;
-        let may = caller.is_admin()
-            || (org.members.get(&by.user) == Some(&Role::Admin)
-                && by.role == ballast_format::log::TokenRole::Write);
-        if !may {
-            let reason = format!("only administrators of `{}` may do this", org.name);
-            return Err(Error::denied(reason));
-        }
-        let user = self.user_of_name(user)?;
-        let change = AccountChange::MemberSet { org: org.id, user: user.id, role };
         self.accounts
-            .append(self, Some(by.user), Batch::new(), |state| {
-                if role.is_none() && state.role(&org.id, &user.id).is_none() {
+            .read(|state| may_administer(state, caller, &org))?;
+        let user = self.user_of_name(user)?;
+        let change = AccountChange::MemberSet {
+            org: org.id,
+            user: user.id,
+            role,
+        };
+        self.accounts
+            .append(self, caller.user_id(), Batch::new(), |state| {
+                may_administer(state, caller, &org)?;
+                let now = state.role(&org.id, &user.id);
+                if role.is_none() && now.is_none() {
                     let (user, org) = (&user.name, &org.name);
                     let what = format!("the member `{user}` of `{org}`");
                     return Err(Error::NotFound { what });
+                }
+                if role.is_some() && now.is_none() && state.member_count(&org.id) >= MAX_MEMBERS {
+                    let reason = format!("`{}` has {MAX_MEMBERS} members", org.name);
+                    return Err(Error::invalid(reason));
+                }
+                if role == now {
+                    return Ok(Vec::new());
                 }
                 Ok(vec![change.clone()])
             })
@@ -80,9 +114,13 @@ impl Hub {
 
     /// The organisation of this name.
     pub fn org_of_name(&self, name: &str) -> Result<Arc<Org>> {
-        let missing = || Error::NotFound { what: format!("the organisation `{name}`") };
+        let missing = || Error::NotFound {
+            what: format!("the organisation `{name}`"),
+        };
         let parsed = Namespace::parse(name).map_err(|_| missing())?;
-        self.accounts.read(|state| state.org_by_name(&parsed)).ok_or_else(missing)
+        self.accounts
+            .read(|state| state.org_by_name(&parsed))
+            .ok_or_else(missing)
     }
 
     /// An organisation's members by name, with their role.

@@ -8,11 +8,11 @@ use ballast_format::log::{AccountChange, TokenRole};
 use ballast_store::env::{Env, random_bytes};
 use ballast_store::index::Batch;
 
-use super::{check_admin, check_text};
+use super::{check_admin, check_text, confirm_admin, confirm_user};
 use crate::access::Caller;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::state::accounts::{Token, User};
+use crate::state::accounts::{AccountsState, Token, User};
 
 /// What a secret begins with; leak scanners and clients look for it.
 const PREFIX: &str = "hf_";
@@ -23,6 +23,8 @@ const CHECK_LETTERS: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// Tokens that one user may have.
 const MAX_TOKENS: usize = 1000;
+/// Repos and namespaces that one token may name.
+const MAX_SCOPES: usize = 100;
 
 /// A token's secret, before it is shown.
 pub(super) struct Secret(String);
@@ -103,13 +105,22 @@ impl Hub {
         token: &NewToken<'_>,
     ) -> Result<(TokenId, String)> {
         check_text("a token's name", token.name)?;
+        if let TokenRole::FineGrained { scopes } = &token.role
+            && !(1..=MAX_SCOPES).contains(&scopes.len())
+        {
+            let reason = format!("a token has 1 to {MAX_SCOPES} scopes");
+            return Err(Error::invalid(reason));
+        }
         let by = caller.user()?;
         let own = by.name.eq_ignore_ascii_case(user) && by.role == TokenRole::Write;
         if !own {
             check_admin(caller)?;
         }
         let user = self.user_of_name(user)?;
-        if token.expires_ms.is_some_and(|end| end <= self.env().now_ms()) {
+        if token
+            .expires_ms
+            .is_some_and(|end| end <= self.env().now_ms())
+        {
             return Err(Error::invalid("the token would have ended already"));
         }
         let secret = Secret::draw(self.env().as_ref());
@@ -119,6 +130,11 @@ impl Hub {
         };
         self.accounts
             .append(self, Some(by.user), Batch::new(), |state| {
+                if own {
+                    confirm_user(state, caller)?;
+                } else {
+                    confirm_admin(state, caller)?;
+                }
                 if state.tokens().filter(|token| token.user == user.id).count() >= MAX_TOKENS {
                     let reason = format!("`{}` has {MAX_TOKENS} tokens; revoke some", user.name);
                     return Err(Error::invalid(reason));
@@ -132,32 +148,60 @@ impl Hub {
     /// Tokens of a user, or of all; users see their own, administrators everybody's.
     pub fn list_tokens(&self, caller: &Caller, user: Option<&str>) -> Result<Vec<TokenView>> {
         let by = caller.user()?;
-        if !user.is_some_and(|user| by.name.eq_ignore_ascii_case(user)) {
+        // Scopes name repos: a token for some of them does not show the others.
+        let may_all = !matches!(by.role, TokenRole::FineGrained { .. });
+        let own = may_all && user.is_some_and(|user| by.name.eq_ignore_ascii_case(user));
+        if !own {
             check_admin(caller)?;
         }
-        let only = user.map(|user| self.user_of_name(user)).transpose()?.map(|user| user.id);
+        let only = user
+            .map(|user| self.user_of_name(user))
+            .transpose()?
+            .map(|user| user.id);
         let mut found: Vec<TokenView> = self.accounts.read(|state| {
             let of = |token: &&Arc<Token>| only.is_none_or(|id| token.user == id);
             let view = |token: &Arc<Token>| {
-                Some(TokenView { token: Arc::clone(token), user: state.user(&token.user)? })
+                Some(TokenView {
+                    token: Arc::clone(token),
+                    user: state.user(&token.user)?,
+                })
             };
             state.tokens().filter(of).filter_map(view).collect()
         });
-        found.sort_by_key(|view| (view.user.name.folded(), view.token.created_ms, view.token.id));
+        found.sort_by_key(|view| {
+            (
+                view.user.name.folded(),
+                view.token.created_ms,
+                view.token.id,
+            )
+        });
         Ok(found)
     }
 
-    /// Ends a token at once; users may end their own, administrators everybody's.
+    /// Ends a token at once. Every token may end itself; those that may write end all of their
+    /// user's, administrators everybody's.
     pub async fn revoke_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
         let by = caller.user()?;
-        let missing = || Error::NotFound { what: format!("the token `{id}`") };
-        let token = self.accounts.read(|state| state.token(&id)).ok_or_else(missing)?;
-        if token.user != by.user && !caller.is_admin() {
-            return Err(missing());
-        }
+        let missing = || Error::NotFound {
+            what: format!("the token `{id}`"),
+        };
+        let may = |state: &AccountsState| {
+            let token = state.token(&id).ok_or_else(missing)?;
+            let own = token.user == by.user;
+            if caller.is_admin() || id == by.token || (own && by.role == TokenRole::Write) {
+                return Ok(());
+            }
+            Err(if own {
+                Error::denied("your token may not revoke others")
+            } else {
+                missing()
+            })
+        };
+        self.accounts.read(may)?;
         self.accounts
             .append(self, Some(by.user), Batch::new(), |state| {
-                state.token(&id).ok_or_else(missing)?;
+                may(state)?;
+                confirm_user(state, caller)?;
                 Ok(vec![AccountChange::TokenRevoked { id }])
             })
             .await
@@ -166,6 +210,8 @@ impl Hub {
     /// The token by which the caller came.
     pub fn token_of(&self, caller: &Caller) -> Result<Arc<Token>> {
         let by = caller.user()?;
-        self.accounts.read(|state| state.token(&by.token)).ok_or(Error::BadToken)
+        self.accounts
+            .read(|state| state.token(&by.token))
+            .ok_or(Error::BadToken)
     }
 }

@@ -9,7 +9,7 @@ use ballast_store::env::random_bytes;
 use ballast_store::index::Batch;
 
 use super::tokens::{NewToken, Secret};
-use super::{check_admin, check_new_name, check_text};
+use super::{check_admin, check_new_name, check_text, confirm_admin};
 use crate::access::Caller;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -41,7 +41,11 @@ impl NewUser<'_> {
     fn change(&self, id: UserId) -> Result<AccountChange> {
         check_text("a full name", self.fullname)?;
         check_text("an address", self.email.unwrap_or_default())?;
-        let fullname = if self.fullname.is_empty() { self.name } else { self.fullname };
+        let fullname = if self.fullname.is_empty() {
+            self.name
+        } else {
+            self.fullname
+        };
         Ok(AccountChange::UserCreated {
             id,
             name: Namespace::parse(self.name)?,
@@ -61,6 +65,7 @@ impl Hub {
         let name = Namespace::parse(user.name)?;
         self.accounts
             .append(self, caller.user_id(), Batch::new(), |state| {
+                confirm_admin(state, caller)?;
                 check_new_name(state, &name)?;
                 Ok(vec![change.clone()])
             })
@@ -82,7 +87,9 @@ impl Hub {
         self.accounts
             .append(self, None, Batch::new(), |state| {
                 if state.has_users() {
-                    return Err(Error::Exists { what: "a user".to_owned() });
+                    return Err(Error::Exists {
+                        what: "a user".to_owned(),
+                    });
                 }
                 Ok(changes.clone())
             })
@@ -93,8 +100,9 @@ impl Hub {
     /// Every user; only administrators may see them all.
     pub fn list_users(&self, caller: &Caller) -> Result<Vec<Arc<User>>> {
         check_admin(caller)?;
-        let mut users: Vec<_> =
-            self.accounts.read(|state| state.users().map(Arc::clone).collect());
+        let mut users: Vec<_> = self
+            .accounts
+            .read(|state| state.users().map(Arc::clone).collect());
         users.sort_by_key(|user: &Arc<User>| user.name.folded());
         Ok(users)
     }
@@ -114,15 +122,26 @@ impl Hub {
             disabled: Some(disabled),
         };
         self.accounts
-            .append(self, caller.user_id(), Batch::new(), |_| Ok(vec![change.clone()]))
+            .append(self, caller.user_id(), Batch::new(), |state| {
+                confirm_admin(state, caller)?;
+                let now = state.user(&user.id).map(|user| user.disabled);
+                if now == Some(disabled) {
+                    return Ok(Vec::new());
+                }
+                Ok(vec![change.clone()])
+            })
             .await
     }
 
     /// The user of this name.
     pub fn user_of_name(&self, name: &str) -> Result<Arc<User>> {
-        let missing = || Error::NotFound { what: format!("the user `{name}`") };
+        let missing = || Error::NotFound {
+            what: format!("the user `{name}`"),
+        };
         let parsed = Namespace::parse(name).map_err(|_| missing())?;
-        self.accounts.read(|state| state.user_by_name(&parsed)).ok_or_else(missing)
+        self.accounts
+            .read(|state| state.user_by_name(&parsed))
+            .ok_or_else(missing)
     }
 
     /// The user of this id.
@@ -133,6 +152,8 @@ impl Hub {
     /// What somebody belongs to.
     pub fn memberships(&self, id: UserId) -> Vec<MembershipView> {
         let orgs = self.accounts.read(|state| state.orgs_of(&id));
-        orgs.into_iter().map(|(org, role)| MembershipView { org, role }).collect()
+        orgs.into_iter()
+            .map(|(org, role)| MembershipView { org, role })
+            .collect()
     }
 }

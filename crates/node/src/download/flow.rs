@@ -63,6 +63,12 @@ impl Flow {
         }
     }
 
+    /// What nobody holds.
+    #[cfg(test)]
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.budget.available_permits() as u64 * UNIT_BYTES
+    }
+
     /// Takes what so many bytes in memory cost; waits until there is enough.
     pub(crate) async fn share(&self, env: &SharedEnv, bytes: u64) -> Result<Share> {
         let units = bytes.min(BUDGET_BYTES / 4).div_ceil(UNIT_BYTES);
@@ -125,10 +131,6 @@ mod tests {
 
     use super::*;
 
-    fn free(flow: &Flow) -> u64 {
-        flow.budget.available_permits() as u64 * UNIT_BYTES
-    }
-
     #[tokio::test]
     async fn what_is_read_costs_until_the_last_slice_of_it_is_gone() {
         let (flow, env) = (Flow::new(), SimEnv::new(1) as SharedEnv);
@@ -137,10 +139,10 @@ mod tests {
         drop(share);
         let slice = bytes.slice(5..6);
         drop(bytes);
-        assert_eq!(free(&flow), BUDGET_BYTES - 100 * 1024);
+        assert_eq!(flow.free_bytes(), BUDGET_BYTES - 100 * 1024);
         assert_eq!(slice[0], 7);
         drop(slice);
-        assert_eq!(free(&flow), BUDGET_BYTES);
+        assert_eq!(flow.free_bytes(), BUDGET_BYTES);
     }
 
     #[tokio::test]

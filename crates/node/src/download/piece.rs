@@ -230,15 +230,15 @@ impl Hub {
     pub(crate) fn note_damage(&self, copy: &CopyName, error: Error) -> Error {
         use ballast_store::Error as Store;
 
-        match error {
-            Error::Corrupt { .. }
-            | Error::Store(Store::NotFound { .. } | Store::Corrupt { .. }) => {
-                let what = error.to_string();
-                self.distrust(copy, &what);
-                Error::corrupt(what)
+        let what = match error {
+            Error::Corrupt { what } => what,
+            Error::Store(error @ (Store::NotFound { .. } | Store::Corrupt { .. })) => {
+                error.to_string()
             }
-            other => other,
-        }
+            other => return other,
+        };
+        self.distrust(copy, &what);
+        Error::corrupt(what)
     }
 }
 

@@ -270,3 +270,6 @@ fn measure(footer: &XorbFooter, term: &mut Term) {
     term.length =
         footer.uncompressed_start(term.chunks.end) - footer.uncompressed_start(term.chunks.start);
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use ballast_format::object::ObjectKind;
 
 use crate::access::Repo;
 use crate::error::{Error, Result};
-use crate::hub::Hub;
+use crate::hub::{Freshness, Hub};
 use crate::state::repo::RepoState;
 
 /// The most segments of a path that are tried as one revision.
@@ -25,7 +25,21 @@ impl Hub {
     /// The commit that a branch, a tag, a full ref or a commit of this repo names.
     pub async fn resolve(&self, repo: &Repo, revision: &str) -> Result<Resolved> {
         let state = self.repo_state(repo).await?;
-        if let Some(found) = by_ref(&state, revision) {
+        let found = self.resolve_in(repo, &state, revision).await;
+        match found {
+            // That something is not there is never answered from what may be old.
+            Err(Error::RevisionNotFound { .. })
+                if self.settings().freshness != Freshness::Exclusive =>
+            {
+                let state = self.newest_state(repo.id()).await?;
+                self.resolve_in(repo, &state, revision).await
+            }
+            other => other,
+        }
+    }
+
+    async fn resolve_in(&self, repo: &Repo, state: &RepoState, revision: &str) -> Result<Resolved> {
+        if let Some(found) = by_ref(state, revision) {
             return Ok(found);
         }
         let unknown = || Error::RevisionNotFound {

@@ -221,18 +221,4 @@ fn index(length: u64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cut_keeps_what_is_wanted_and_nothing_empty() {
-        let pieces = || vec![Bytes::from("abc"), Bytes::from("defg"), Bytes::from("h")];
-        let text = |wanted| cut(pieces(), &wanted).concat();
-        assert_eq!(text(0..8), b"abcdefgh");
-        assert_eq!(text(1..2), b"b");
-        assert_eq!(text(2..5), b"cde");
-        assert_eq!(text(7..8), b"h");
-        assert_eq!(cut(pieces(), &(3..7)), ["defg"]);
-        assert!(cut(pieces(), &(4..4)).is_empty());
-    }
-}
+mod tests;

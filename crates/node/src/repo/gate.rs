@@ -11,8 +11,11 @@ use crate::hub::Hub;
 use crate::state::accounts::User;
 use crate::state::catalogue::AccessRequest;
 
-/// The most that somebody may fill in when they ask.
-const MAX_FIELDS_BYTES: usize = 16 * 1024;
+/// The most that somebody may fill in when they ask: it is kept in memory.
+const MAX_FIELDS_BYTES: usize = 4 * 1024;
+/// Requests of one person that nobody has answered.
+const MAX_OPEN_REQUESTS: usize = 1000;
+const MAX_REASON_BYTES: usize = 1000;
 
 /// A request, and who made it.
 #[derive(Clone, Debug)]
@@ -31,24 +34,35 @@ impl Hub {
         repo: &Repo,
         fields: &str,
     ) -> Result<AccessStatus> {
+        self.may_take_part(caller, repo)?;
         let (user, id) = (caller.user()?.user, repo.id());
-        if fields.len() > MAX_FIELDS_BYTES {
-            return Err(Error::invalid("the request's fields are too long"));
-        }
+        check_fields(fields)?;
         self.catalogue
             .append(self, Some(user), Batch::new(), |state| {
-                let record = state.by_id(&id).ok_or(Error::RepoNotFound)?;
-                if record.gating == Gating::None {
-                    return Err(not_gated(repo));
+                let record = self.confirm(caller, state.by_id(&id), Access::Read)?.record;
+                let is_automatic = match record.gating {
+                    Gating::None => return Err(not_gated(repo)),
+                    Gating::Automatic => true,
+                    Gating::Manual => false,
+                };
+                let now = state.access_status(&id, &user);
+                let mut changes = Vec::new();
+                if now.is_none() {
+                    if state.open_requests_of(&user) >= MAX_OPEN_REQUESTS {
+                        let reason = format!("you wait for {MAX_OPEN_REQUESTS} answers already");
+                        return Err(Error::invalid(reason));
+                    }
+                    let fields = fields.to_owned();
+                    changes.push(CatalogueChange::AccessRequested { id, user, fields });
                 }
-                if state.access_status(&id, &user).is_some() {
-                    return Ok(Vec::new());
-                }
-                let fields = fields.to_owned();
-                let mut changes = vec![CatalogueChange::AccessRequested { id, user, fields }];
-                if record.gating == Gating::Automatic {
-                    let (status, reason) = (AccessStatus::Accepted, None);
-                    changes.push(CatalogueChange::AccessDecided { id, user, status, reason });
+                // Who waits since the days when a person decided is let in when they ask again.
+                if is_automatic && now.is_none_or(|now| now == AccessStatus::Pending) {
+                    changes.push(CatalogueChange::AccessDecided {
+                        id,
+                        user,
+                        status: AccessStatus::Accepted,
+                        reason: None,
+                    });
                 }
                 Ok(changes)
             })
@@ -89,19 +103,29 @@ impl Hub {
         granting: bool,
     ) -> Result<()> {
         self.repo_by_id(caller, repo.id(), Access::Write)?;
+        if reason.is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
+            let reason = format!("a reason has at most {MAX_REASON_BYTES} bytes");
+            return Err(Error::invalid(reason));
+        }
         let (asker, id) = (self.user_of_name(user)?, repo.id());
         self.catalogue
             .append(self, caller.user_id(), Batch::new(), |state| {
-                let record = state.by_id(&id).ok_or(Error::RepoNotFound)?;
+                let record = self
+                    .confirm(caller, state.by_id(&id), Access::Write)?
+                    .record;
                 if record.gating == Gating::None {
                     return Err(not_gated(repo));
                 }
                 match state.access_status(&id, &asker.id) {
                     None if !granting => {
-                        return Err(Error::NotFound { what: format!("a request of `{user}`") });
+                        return Err(Error::NotFound {
+                            what: format!("a request of `{user}`"),
+                        });
                     }
                     Some(now) if now == status => {
-                        return Err(Error::Exists { what: format!("that decision for `{user}`") });
+                        return Err(Error::Exists {
+                            what: format!("that decision for `{user}`"),
+                        });
                     }
                     _ => {}
                 }
@@ -118,4 +142,15 @@ impl Hub {
 
 fn not_gated(repo: &Repo) -> Error {
     Error::invalid(format!("`{}` is not gated", repo.name()))
+}
+
+/// What somebody fills in is a JSON object.
+fn check_fields(fields: &str) -> Result<()> {
+    if fields.len() > MAX_FIELDS_BYTES {
+        let reason = format!("a request has at most {MAX_FIELDS_BYTES} bytes of fields");
+        return Err(Error::invalid(reason));
+    }
+    let parsed = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(fields);
+    parsed.map_err(|_| Error::invalid("the fields of a request are a JSON object"))?;
+    Ok(())
 }

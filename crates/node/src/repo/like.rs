@@ -10,13 +10,16 @@ use crate::access::{Access, Caller, Repo};
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::state::accounts::User;
+use crate::state::catalogue::Like;
 
 impl Hub {
-    /// Likes a repo, or takes it back. Saying it twice is fine.
+    /// Likes a repo, or takes it back. Saying it twice changes nothing.
     pub async fn set_like(&self, caller: &Caller, repo: &Repo, like: bool) -> Result<()> {
+        self.may_take_part(caller, repo)?;
         let (user, id) = (caller.user()?.user, repo.id());
         self.catalogue
             .append(self, Some(user), Batch::new(), |state| {
+                self.confirm(caller, state.by_id(&id), Access::Read)?;
                 if state.is_liked(&id, &user) == like {
                     return Ok(Vec::new());
                 }
@@ -37,7 +40,10 @@ impl Hub {
     /// Who likes a repo, by name.
     pub fn likers(&self, repo: &Repo) -> Vec<Arc<User>> {
         let ids = self.catalogue.read(|state| state.likers(&repo.id()));
-        let mut users: Vec<_> = ids.into_iter().filter_map(|id| self.user_of_id(id)).collect();
+        let mut users: Vec<_> = ids
+            .into_iter()
+            .filter_map(|id| self.user_of_id(id))
+            .collect();
         users.sort_by_key(|user| user.name.folded());
         users
     }
@@ -45,8 +51,11 @@ impl Hub {
     /// What somebody likes, latest first, of what the caller may see; with when they said so.
     pub fn likes_of(&self, caller: &Caller, user: UserId) -> Vec<(Repo, u64)> {
         let likes = self.catalogue.read(|state| state.likes_of(&user));
-        let visible = |like: &crate::state::catalogue::Like| {
-            Some((self.repo_by_id(caller, like.repo, Access::Read).ok()?, like.time_ms))
+        let visible = |like: &Like| {
+            Some((
+                self.repo_by_id(caller, like.repo, Access::Read).ok()?,
+                like.time_ms,
+            ))
         };
         likes.iter().filter_map(visible).collect()
     }

@@ -15,6 +15,8 @@ use crate::state::repo::{Comment, Pull, RepoState};
 
 const MAX_TITLE_BYTES: usize = 500;
 const MAX_TEXT_BYTES: usize = 64 * 1024;
+/// What all refs, pull requests and comments of a repo may take: they are in memory together.
+const MAX_STATE_BYTES: usize = 32 << 20;
 
 /// A pull request to open.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +38,14 @@ impl NewPull<'_> {
     ) -> Result<(u32, Vec<RepoChange>)> {
         let author = caller.user()?.user;
         if repo.record.discussions_disabled {
-            return Err(Error::denied("discussions are turned off for this repo"));
+            return Err(closed());
         }
         if self.title.is_empty() || self.title.len() > MAX_TITLE_BYTES {
             let reason = format!("a title has 1 to {MAX_TITLE_BYTES} bytes");
             return Err(Error::invalid(reason));
         }
         check_text(self.description)?;
+        check_room(state)?;
         let number = state.next_pull();
         let opened = RepoChange::PullRequestOpened {
             number,
@@ -50,7 +53,11 @@ impl NewPull<'_> {
             description: self.description.to_owned(),
             author,
         };
-        let set = RepoChange::RefSet { name: RefName::pull(number), old: None, new: at };
+        let set = RepoChange::RefSet {
+            name: RefName::pull(number),
+            old: None,
+            new: at,
+        };
         Ok((number, vec![opened, set]))
     }
 }
@@ -58,7 +65,18 @@ impl NewPull<'_> {
 fn check_text(text: &str) -> Result<()> {
     if text.len() > MAX_TEXT_BYTES {
         let (what, size) = ("the text".to_owned(), text.len() as u64);
-        return Err(Error::TooLarge { what, size, limit: MAX_TEXT_BYTES as u64 });
+        return Err(Error::TooLarge {
+            what,
+            size,
+            limit: MAX_TEXT_BYTES as u64,
+        });
+    }
+    Ok(())
+}
+
+fn check_room(state: &RepoState) -> Result<()> {
+    if state.memory_bytes() > MAX_STATE_BYTES {
+        return Err(Error::invalid("the discussions of this repo are full"));
     }
     Ok(())
 }
@@ -66,10 +84,14 @@ fn check_text(text: &str) -> Result<()> {
 impl Hub {
     /// Opens a pull request at the tip of `main`.
     pub async fn open_pull(&self, caller: &Caller, repo: &Repo, new: NewPull<'_>) -> Result<Pull> {
+        self.may_take_part(caller, repo)?;
         let mut number = 0;
         let state = self
             .append_repo(repo, caller.user_id(), &[], |state| {
-                let revision = || Error::RevisionNotFound { revision: "main".to_owned() };
+                self.confirm_by_id(caller, repo.id(), Access::Read)?;
+                let revision = || Error::RevisionNotFound {
+                    revision: "main".to_owned(),
+                };
                 let tip = state.main().ok_or_else(revision)?;
                 let (next, changes) = new.changes(caller, repo, state, tip)?;
                 number = next;
@@ -89,7 +111,11 @@ impl Hub {
     /// One pull request, with the state that it is part of.
     pub async fn pull(&self, repo: &Repo, number: u32) -> Result<(Pull, Arc<RepoState>)> {
         let state = self.repo_state(repo).await?;
-        let pull = state.pulls.get(&number).cloned().ok_or_else(|| missing(number))?;
+        let pull = state
+            .pulls
+            .get(&number)
+            .cloned()
+            .ok_or_else(|| missing(number))?;
         Ok((pull, state))
     }
 
@@ -102,11 +128,19 @@ impl Hub {
         status: PullRequestStatus,
     ) -> Result<()> {
         let by = caller.user()?.user;
-        let writer = self.repo_by_id(caller, repo.id(), Access::Write).is_ok();
+        self.may_take_part(caller, repo)?;
+        if status == PullRequestStatus::Merged {
+            return Err(Error::invalid("a pull request is merged by merging it"));
+        }
         self.append_repo(repo, Some(by), &[], |state| {
+            self.confirm_by_id(caller, repo.id(), Access::Read)?;
+            let writer = self.confirm_by_id(caller, repo.id(), Access::Write).is_ok();
             let pull = state.pulls.get(&number).ok_or_else(|| missing(number))?;
             if pull.author != by && !writer {
                 return Err(Error::denied("this pull request is somebody else's"));
+            }
+            if pull.status == PullRequestStatus::Merged {
+                return Err(Error::invalid("this pull request is merged"));
             }
             if pull.status == status {
                 return Ok(Vec::new());
@@ -126,19 +160,38 @@ impl Hub {
         text: &str,
     ) -> Result<Comment> {
         let author = caller.user()?.user;
+        self.may_take_part(caller, repo)?;
         check_text(text)?;
+        if repo.record.discussions_disabled {
+            return Err(closed());
+        }
         let id = OperationId::from_bytes(random_bytes(self.env().as_ref()));
         let state = self
             .append_repo(repo, Some(author), &[], |state| {
+                self.confirm_by_id(caller, repo.id(), Access::Read)?;
+                check_room(state)?;
                 state.pulls.get(&number).ok_or_else(|| missing(number))?;
-                Ok(vec![RepoChange::Comment { number, id, author, text: text.to_owned() }])
+                Ok(vec![RepoChange::Comment {
+                    number,
+                    id,
+                    author,
+                    text: text.to_owned(),
+                }])
             })
             .await?;
-        let said = state.pulls.get(&number).and_then(|pull| pull.comments.last()).cloned();
-        said.ok_or_else(|| Error::internal("the comment is not there"))
+        let comments = state.pulls.get(&number).map(|pull| &pull.comments);
+        let said = comments.and_then(|all| all.iter().rfind(|said| said.id == id));
+        said.cloned()
+            .ok_or_else(|| Error::internal("the comment is not there"))
     }
 }
 
+fn closed() -> Error {
+    Error::denied("discussions are turned off for this repo")
+}
+
 fn missing(number: u32) -> Error {
-    Error::NotFound { what: format!("the discussion {number}") }
+    Error::NotFound {
+        what: format!("the discussion {number}"),
+    }
 }

@@ -48,7 +48,10 @@ impl Hub {
             } else {
                 &mut refs.conversions
             };
-            list.push(RefView { name: name.clone(), commit: *commit });
+            list.push(RefView {
+                name: name.clone(),
+                commit: *commit,
+            });
         }
         refs.pulls.sort_by_key(|view| view.name.pull_number());
         Ok(refs)
@@ -64,20 +67,33 @@ impl Hub {
         overwrite: bool,
     ) -> Result<()> {
         self.repo_by_id(caller, repo.id(), Access::Write)?;
+        check_name(name)?;
         self.append_repo(repo, caller.user_id(), &[], |state| {
+            self.confirm_by_id(caller, repo.id(), Access::Write)?;
             let old = state.refs.get(name).copied();
             if old.is_some() && !overwrite {
-                return Err(Error::Exists { what: format!("`{}`", name.short()) });
+                return Err(Error::Exists {
+                    what: format!("`{}`", name.short()),
+                });
             }
             if old.is_none() && state.refs.len() >= MAX_REFS {
-                return Err(Error::invalid(format!("a repo has at most {MAX_REFS} refs")));
+                return Err(Error::invalid(format!(
+                    "a repo has at most {MAX_REFS} refs"
+                )));
             }
             if old == Some(commit) {
                 return Ok(Vec::new());
             }
-            Ok(vec![RepoChange::RefSet { name: name.clone(), old, new: commit }])
+            Ok(vec![RepoChange::RefSet {
+                name: name.clone(),
+                old,
+                new: commit,
+            }])
         })
         .await?;
+        if *name == RefName::main() {
+            self.strong()?.main_moved(repo).await;
+        }
         Ok(())
     }
 
@@ -87,12 +103,27 @@ impl Hub {
         if *name == RefName::main() {
             return Err(Error::denied("the branch `main` can't be deleted"));
         }
+        check_name(name)?;
         self.append_repo(repo, caller.user_id(), &[], |state| {
-            let revision = || Error::RevisionNotFound { revision: name.short().to_owned() };
+            self.confirm_by_id(caller, repo.id(), Access::Write)?;
+            let revision = || Error::RevisionNotFound {
+                revision: name.short().to_owned(),
+            };
             let old = state.refs.get(name).copied().ok_or_else(revision)?;
-            Ok(vec![RepoChange::RefDeleted { name: name.clone(), old }])
+            Ok(vec![RepoChange::RefDeleted {
+                name: name.clone(),
+                old,
+            }])
         })
         .await?;
         Ok(())
     }
+}
+
+/// Refs of pull requests belong to these.
+fn check_name(name: &RefName) -> Result<()> {
+    if name.is_branch() || name.is_tag() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("`{name}` is no branch and no tag")))
 }

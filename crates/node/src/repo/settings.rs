@@ -35,12 +35,18 @@ impl Hub {
     ) -> Result<()> {
         self.repo_by_id(caller, repo.id(), Access::Admin)?;
         if settings.disabled.is_some() && !caller.is_admin() {
-            return Err(Error::denied("only an administrator of the hub may close a repo"));
+            return Err(Error::denied(
+                "only an administrator of the hub may close a repo",
+            ));
         }
         let long = settings.description.as_ref().map_or(0, String::len);
         if long > MAX_DESCRIPTION_BYTES {
             let (what, size) = ("the description".to_owned(), long as u64);
-            return Err(Error::TooLarge { what, size, limit: MAX_DESCRIPTION_BYTES as u64 });
+            return Err(Error::TooLarge {
+                what,
+                size,
+                limit: MAX_DESCRIPTION_BYTES as u64,
+            });
         }
         if *settings == Settings::default() {
             return Ok(());
@@ -56,7 +62,7 @@ impl Hub {
         };
         self.catalogue
             .append(self, caller.user_id(), Batch::new(), |state| {
-                state.by_id(&id).ok_or(Error::RepoNotFound)?;
+                self.confirm(caller, state.by_id(&id), Access::Admin)?;
                 Ok(vec![change.clone()])
             })
             .await

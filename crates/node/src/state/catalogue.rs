@@ -1,6 +1,6 @@
 //! The catalogue: which repos there are, under which names, and who may see and likes them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use ballast_format::id::{RepoId, UserId};
@@ -68,6 +68,10 @@ pub struct CatalogueState {
     repos: BTreeMap<RepoId, Arc<RepoRecord>>,
     /// Every name that leads to a repo: its own and former ones, folded.
     names: HashMap<(RepoKind, String), RepoId>,
+    /// The names that repos have given up, folded; some may lead to others by now.
+    former: HashMap<RepoId, Vec<String>>,
+    /// Repos by the last part of their name, folded.
+    by_last_part: HashMap<(RepoKind, String), BTreeSet<RepoId>>,
     likers: HashMap<RepoId, HashSet<UserId>>,
     likes: HashMap<UserId, Vec<Like>>,
     requests: HashMap<RepoId, BTreeMap<UserId, AccessRequest>>,
@@ -91,15 +95,20 @@ impl CatalogueState {
 
     /// The repo that has this name now.
     pub fn by_own_name(&self, kind: RepoKind, name: &RepoName) -> Option<Arc<RepoRecord>> {
-        self.by_name(kind, name).filter(|record| record.name.folded() == name.folded())
+        self.by_name(kind, name)
+            .filter(|record| record.name.folded() == name.folded())
     }
 
     /// The repos whose name ends so, in whatever namespace.
     pub fn by_last_part(&self, kind: RepoKind, name: &str) -> Vec<Arc<RepoRecord>> {
-        let matches = |record: &&Arc<RepoRecord>| {
-            record.kind == kind && record.name.name().eq_ignore_ascii_case(name)
-        };
-        self.repos().filter(matches).map(Arc::clone).collect()
+        let ids = self.by_last_part.get(&(kind, name.to_ascii_lowercase()));
+        let record = |id| self.by_id(id);
+        ids.into_iter().flatten().filter_map(record).collect()
+    }
+
+    /// How many repos there are.
+    pub fn repo_count(&self) -> usize {
+        self.repos.len()
     }
 
     /// How many people like a repo.
@@ -109,12 +118,17 @@ impl CatalogueState {
 
     /// Who likes a repo, in no order.
     pub fn likers(&self, id: &RepoId) -> Vec<UserId> {
-        self.likers.get(id).map(|users| users.iter().copied().collect()).unwrap_or_default()
+        self.likers
+            .get(id)
+            .map(|users| users.iter().copied().collect())
+            .unwrap_or_default()
     }
 
     /// Whether somebody likes a repo.
     pub fn is_liked(&self, id: &RepoId, user: &UserId) -> bool {
-        self.likers.get(id).is_some_and(|users| users.contains(user))
+        self.likers
+            .get(id)
+            .is_some_and(|users| users.contains(user))
     }
 
     /// What somebody likes, latest first.
@@ -128,9 +142,21 @@ impl CatalogueState {
         Some(self.requests.get(id)?.get(user)?.status)
     }
 
+    /// How many repos somebody has asked for, without an answer so far.
+    pub fn open_requests_of(&self, user: &UserId) -> usize {
+        let is_open = |requests: &&BTreeMap<UserId, AccessRequest>| {
+            let request = requests.get(user);
+            request.is_some_and(|request| request.status == AccessStatus::Pending)
+        };
+        self.requests.values().filter(is_open).count()
+    }
+
     /// The requests for a repo.
     pub fn requests(&self, id: &RepoId) -> Vec<AccessRequest> {
-        self.requests.get(id).map(|all| all.values().cloned().collect()).unwrap_or_default()
+        self.requests
+            .get(id)
+            .map(|all| all.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     fn change(&mut self, id: &RepoId, time_ms: u64, change: impl FnOnce(&mut RepoRecord)) {
@@ -142,9 +168,58 @@ impl CatalogueState {
         }
     }
 
+    fn create(&mut self, record: RepoRecord) {
+        self.lead(&record);
+        self.repos.insert(record.id, Arc::new(record));
+    }
+
+    /// Makes a repo's name lead to it, whatever it led to before.
+    fn lead(&mut self, record: &RepoRecord) {
+        let (kind, name) = (record.kind, &record.name);
+        self.names.insert((kind, name.folded()), record.id);
+        let last = (kind, name.name().to_ascii_lowercase());
+        self.by_last_part.entry(last).or_default().insert(record.id);
+    }
+
+    fn leave_last_part(&mut self, record: &RepoRecord) {
+        let last = (record.kind, record.name.name().to_ascii_lowercase());
+        if let Some(repos) = self.by_last_part.get_mut(&last) {
+            repos.remove(&record.id);
+            if repos.is_empty() {
+                self.by_last_part.remove(&last);
+            }
+        }
+    }
+
+    /// A former name goes on leading to the repo, until another takes it.
+    fn rename(&mut self, id: &RepoId, to: &RepoName, time_ms: u64) {
+        let Some(record) = self.by_id(id) else {
+            return;
+        };
+        self.leave_last_part(&record);
+        let former = record.name.folded();
+        if former != to.folded() {
+            self.former.entry(*id).or_default().push(former);
+        }
+        self.change(id, time_ms, |record| record.name = to.clone());
+        if let Some(renamed) = self.by_id(id) {
+            self.lead(&renamed);
+        }
+    }
+
     fn delete(&mut self, id: &RepoId) {
-        self.repos.remove(id);
-        self.names.retain(|_, leads_to| leads_to != id);
+        let Some(record) = self.repos.remove(id) else {
+            return;
+        };
+        self.leave_last_part(&record);
+        let mut names = self.former.remove(id).unwrap_or_default();
+        names.push(record.name.folded());
+        for name in names {
+            let key = (record.kind, name);
+            if self.names.get(&key) == Some(id) {
+                self.names.remove(&key);
+            }
+        }
         self.requests.remove(id);
         for user in self.likers.remove(id).unwrap_or_default() {
             if let Some(likes) = self.likes.get_mut(&user) {
@@ -153,14 +228,16 @@ impl CatalogueState {
         }
     }
 
-    fn create(&mut self, record: RepoRecord) {
-        self.names.insert((record.kind, record.name.folded()), record.id);
-        self.repos.insert(record.id, Arc::new(record));
-    }
-
     fn apply_change(&mut self, change: &CatalogueChange, time_ms: u64) {
         match change {
-            CatalogueChange::RepoCreated { id, kind, name, visibility, creator, sdk } => {
+            CatalogueChange::RepoCreated {
+                id,
+                kind,
+                name,
+                visibility,
+                creator,
+                sdk,
+            } => {
                 self.create(RepoRecord {
                     id: *id,
                     kind: *kind,
@@ -176,12 +253,7 @@ impl CatalogueState {
                     discussions_disabled: false,
                 });
             }
-            CatalogueChange::RepoMoved { id, to } => {
-                if let Some(record) = self.repos.get(id) {
-                    self.names.insert((record.kind, to.folded()), *id);
-                }
-                self.change(id, time_ms, |record| record.name = to.clone());
-            }
+            CatalogueChange::RepoMoved { id, to } => self.rename(id, to, time_ms),
             CatalogueChange::RepoDeleted { id } => self.delete(id),
             CatalogueChange::RepoSettings {
                 id,
@@ -199,23 +271,44 @@ impl CatalogueState {
                 record.disabled = disabled.unwrap_or(record.disabled);
             }),
             CatalogueChange::Liked { id, user } => {
-                if self.repos.contains_key(id) && self.likers.entry(*id).or_default().insert(*user) {
-                    self.likes.entry(*user).or_default().push(Like { repo: *id, time_ms });
+                if self.repos.contains_key(id) && self.likers.entry(*id).or_default().insert(*user)
+                {
+                    self.likes
+                        .entry(*user)
+                        .or_default()
+                        .push(Like { repo: *id, time_ms });
                 }
             }
             CatalogueChange::Unliked { id, user } => {
-                if self.likers.get_mut(id).is_some_and(|users| users.remove(user))
+                if self
+                    .likers
+                    .get_mut(id)
+                    .is_some_and(|users| users.remove(user))
                     && let Some(likes) = self.likes.get_mut(user)
                 {
                     likes.retain(|like| like.repo != *id);
                 }
             }
+            CatalogueChange::AccessRequested { id, .. }
+            | CatalogueChange::AccessDecided { id, .. }
+                if !self.repos.contains_key(id) => {}
             CatalogueChange::AccessRequested { id, user, fields } => {
                 let (status, fields) = (AccessStatus::Pending, fields.clone());
-                let request = AccessRequest { user: *user, status, time_ms, fields, reason: None };
+                let request = AccessRequest {
+                    user: *user,
+                    status,
+                    time_ms,
+                    fields,
+                    reason: None,
+                };
                 self.requests.entry(*id).or_default().insert(*user, request);
             }
-            CatalogueChange::AccessDecided { id, user, status, reason } => {
+            CatalogueChange::AccessDecided {
+                id,
+                user,
+                status,
+                reason,
+            } => {
                 let requests = self.requests.entry(*id).or_default();
                 let fields = requests.get(user).map(|request| request.fields.clone());
                 let request = AccessRequest {

@@ -1,12 +1,11 @@
 //! A log and the state that is folded from it.
 //!
-//! Appending is a loop: read what others wrote, ask the caller's rule what to change, try to
-//! append, and begin again if somebody was first. In one process a mutex for each log keeps
-//! writers from losing to each other; between processes the log itself decides (Invariant 3).
+//! Appending is a loop: ask the caller's rule what to change, try to append, and where somebody was
+//! first read what they wrote and ask again. In one process a mutex for each log keeps writers from
+//! losing to each other; between processes the log itself decides (Invariant 3). Readers never
+//! wait for writers: entries are folded in by their numbers, whoever reads them first.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use ballast_format::hash::{EntryHash, PackHash};
 use ballast_format::id::{OperationId, UserId};
@@ -15,17 +14,21 @@ use ballast_store::env::random_bytes;
 use ballast_store::index::{Batch, Table, schema};
 use ballast_store::keyspace::LogId;
 use ballast_store::objects::Store;
-use ballast_store::reflog::{Append, Log, Tail};
+use ballast_store::reflog::{Append, Log, Stored, Tail};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::Mutex;
 
+use super::sight::Sight;
 use crate::error::{Error, Result};
 use crate::hub::{Freshness, Hub};
 use crate::state::rows;
 
 /// Times that an append may lose to others before the caller is told to come again.
 pub(crate) const MAX_ROUNDS: usize = 20;
-/// Index rows that are read at once.
+/// Index rows that are read or put at once.
 const ROWS: usize = 1000;
+/// Packs whose directories are read at the same time.
+const PACKS_AT_ONCE: usize = 8;
 
 /// What a log is folded into.
 pub(crate) trait State: Default + Send + Sync + 'static {
@@ -42,9 +45,29 @@ pub(crate) trait State: Default + Send + Sync + 'static {
     }
 }
 
+/// What becomes of a log whose packs can't all be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// The log is not read on: it may be that a pack is only not visible yet.
+    Stops,
+    /// A person is told, and what the pack held is missing. So that one damaged pack does not
+    /// take a whole repo away.
+    IsReported,
+}
+
 struct Folded<S> {
     state: S,
     tail: Tail,
+}
+
+impl<S: State> Folded<S> {
+    /// Takes in an entry of this tail, unless it is in already.
+    fn take(&mut self, entry: &Entry<S::Change>, tail: Tail) {
+        if tail.number == self.tail.number + 1 {
+            self.state.apply(entry);
+            self.tail = tail;
+        }
+    }
 }
 
 /// A log with its state in memory.
@@ -52,10 +75,26 @@ pub(crate) struct Ledger<S> {
     id: LogId,
     log: Log,
     folded: RwLock<Folded<S>>,
+    /// Who appends holds it.
     writing: Mutex<()>,
-    /// The log may be ahead of the state whatever the settings say about others.
-    doubtful: AtomicBool,
-    looked_ms: AtomicU64,
+    /// Who reads what others wrote holds it.
+    reading: Mutex<()>,
+    sight: Sight,
+}
+
+/// While it lives, an entry may be in the log that is not folded in. Left behind by whatever stops
+/// an append, a dropped future too, so that the log is read again before the next answer.
+struct Doubt<'a> {
+    sight: &'a Sight,
+    is_settled: bool,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.sight.doubt();
+        }
+    }
 }
 
 impl<S: State> Ledger<S> {
@@ -63,111 +102,145 @@ impl<S: State> Ledger<S> {
         Self {
             id,
             log: Log::new(store.clone(), id),
-            folded: RwLock::new(Folded { state: S::default(), tail: Tail::EMPTY }),
+            folded: RwLock::new(Folded {
+                state: S::default(),
+                tail: Tail::EMPTY,
+            }),
             writing: Mutex::new(()),
-            doubtful: AtomicBool::new(true),
-            looked_ms: AtomicU64::new(0),
+            reading: Mutex::new(()),
+            sight: Sight::new(),
         }
+    }
+
+    fn folded(&self) -> RwLockReadGuard<'_, Folded<S>> {
+        self.folded.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at the state as it is known now.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&S) -> T) -> T {
-        look(&self.folded.read().unwrap_or_else(PoisonError::into_inner).state)
+        look(&self.folded().state)
     }
 
     fn tail(&self) -> Tail {
-        self.folded.read().unwrap_or_else(PoisonError::into_inner).tail
+        self.folded().tail
     }
 
     /// Reads what others wrote, if what is known may be older than the settings allow.
     pub(crate) async fn refresh(&self, hub: &Hub) -> Result<()> {
-        let stale = match hub.settings().freshness {
-            Freshness::Exclusive => false,
-            Freshness::Within(age) => {
-                let looked = Duration::from_millis(self.looked_ms.load(Ordering::Relaxed));
-                hub.env().monotonic().saturating_sub(looked) >= age
-            }
-        };
-        if stale || self.doubtful.load(Ordering::Relaxed) {
-            let _writing = self.writing.lock().await;
-            self.catch_up_locked(hub).await?;
+        let now = hub.env().monotonic();
+        if self.sight.is_stale(hub.settings().freshness, now) {
+            self.look(hub, Damage::Stops).await?;
         }
         Ok(())
     }
 
-    /// Reads everything that was written.
-    pub(crate) async fn catch_up(&self, hub: &Hub) -> Result<()> {
-        let _writing = self.writing.lock().await;
-        self.doubtful.store(true, Ordering::Relaxed);
-        self.catch_up_locked(hub).await
+    /// Reads what others wrote, if others write, however lately somebody looked.
+    pub(crate) async fn renew(&self, hub: &Hub) -> Result<()> {
+        if hub.settings().freshness != Freshness::Exclusive || self.sight.is_doubtful() {
+            self.look(hub, Damage::Stops).await?;
+        }
+        Ok(())
     }
 
-    async fn catch_up_locked(&self, hub: &Hub) -> Result<()> {
-        let now = hub.env().monotonic();
+    /// Reads everything that was written until now.
+    pub(crate) async fn look(&self, hub: &Hub, damage: Damage) -> Result<()> {
+        let asked = self.sight.began();
+        let _reading = self.reading.lock().await;
+        if self.sight.has_looked_since(asked) && !self.sight.is_doubtful() {
+            return Ok(());
+        }
+        let look = self.sight.begin(hub.env().monotonic());
         if self.tail() == Tail::EMPTY {
             self.load(hub).await?;
         }
         loop {
             let page = self.log.read_after::<S::Change>(&self.tail()).await?;
-            let Some(last) = page.last().map(|stored| stored.tail) else { break };
-            let mut batch = Batch::new();
-            for stored in &page {
-                for pack in S::packs(&stored.entry.changes) {
-                    batch.extend(rows::of_stored_pack(hub, &self.id, pack).await?);
-                }
-                let key = schema::log_key(&self.id, stored.tail.number);
-                batch.put(Table::Log, key, stored.bytes.to_vec());
-                // Rows before the log position that they reflect, and no batch without end.
-                if batch.len() > ROWS {
-                    hub.index().apply(std::mem::take(&mut batch)).await?;
-                }
+            if page.is_empty() {
+                break;
             }
-            hub.index().apply(batch).await?;
-            self.fold(page.iter().map(|stored| &stored.entry), last);
+            self.index_page(hub, &page, damage).await?;
+            self.fold(page.iter().map(|stored| (&stored.entry, stored.tail)));
         }
-        self.doubtful.store(false, Ordering::Relaxed);
-        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        self.looked_ms.store(millis, Ordering::Relaxed);
+        self.sight.end(&look);
         Ok(())
     }
 
-    /// Folds the entries that the index kept.
+    /// Puts into the index what entries bring, and then the entries: rows before the log position
+    /// that they reflect.
+    async fn index_page(
+        &self,
+        hub: &Hub,
+        page: &[Stored<S::Change>],
+        damage: Damage,
+    ) -> Result<()> {
+        let packs: Vec<PackHash> = page
+            .iter()
+            .flat_map(|stored| S::packs(&stored.entry.changes))
+            .collect();
+        let mut read = futures_util::stream::iter(packs)
+            .map(|pack| rows::of_stored_pack(hub, self.id, pack, damage))
+            .buffered(PACKS_AT_ONCE);
+        let mut batch = Batch::new();
+        while let Some(rows) = read.try_next().await? {
+            batch.extend(rows);
+            if batch.len() > ROWS {
+                hub.index().apply(std::mem::take(&mut batch)).await?;
+            }
+        }
+        hub.index().apply(std::mem::take(&mut batch)).await?;
+        for stored in page {
+            let key = schema::log_key(&self.id, stored.tail.number);
+            batch.put(Table::Log, key, stored.bytes.to_vec());
+        }
+        Ok(hub.index().apply(batch).await?)
+    }
+
+    /// Folds the entries that the index kept, as far as they make sense: what does not is read
+    /// from the store.
     async fn load(&self, hub: &Hub) -> Result<()> {
+        let prefix = schema::log_prefix(&self.id);
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let prefix = schema::log_prefix(&self.id);
-            let rows = hub.index().scan(Table::Log, &prefix, after.as_deref(), ROWS).await?;
-            let Some((key, _)) = rows.last() else { return Ok(()) };
-            after = Some(key.clone());
+            let rows = hub
+                .index()
+                .scan(Table::Log, &prefix, after.as_deref(), ROWS)
+                .await?;
+            let Some((last, _)) = rows.last() else {
+                return Ok(());
+            };
+            let last = last.clone();
             let mut tail = self.tail();
             let mut entries = Vec::with_capacity(rows.len());
             for (key, bytes) in &rows {
-                let entry = Entry::<S::Change>::decode(bytes);
-                let entry = entry.map_err(|error| Error::corrupt(format!("index: {error}")))?;
-                if schema::log_number(key)? != tail.number + 1 || entry.previous != tail.hash {
-                    // A hole: what follows is read from the store.
-                    self.fold(entries.iter(), tail);
-                    return Ok(());
-                }
-                let number = tail.number + 1;
-                tail = Tail { number, hash: EntryHash::of(bytes), epoch: entry.epoch };
-                entries.push(entry);
+                let Some(entry) = follower::<S::Change>(&tail, key, bytes) else {
+                    break;
+                };
+                tail = Tail {
+                    number: tail.number + 1,
+                    hash: EntryHash::of(bytes),
+                    epoch: entry.epoch,
+                };
+                entries.push((entry, tail));
             }
-            self.fold(entries.iter(), tail);
+            self.fold(entries.iter().map(|(entry, tail)| (entry, *tail)));
+            if entries.len() < rows.len() {
+                tracing::warn!(log = ?self.id, after = tail.number, "the index has a hole");
+                return Ok(());
+            }
+            after = Some(last);
         }
     }
 
-    fn fold<'a>(&self, entries: impl Iterator<Item = &'a Entry<S::Change>>, tail: Tail) {
+    fn fold<'a>(&self, entries: impl Iterator<Item = (&'a Entry<S::Change>, Tail)>) {
         let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
-        for entry in entries {
-            folded.state.apply(entry);
+        for (entry, tail) in entries {
+            folded.take(entry, tail);
         }
-        folded.tail = tail;
     }
 
     /// Appends what the rule says, as one entry, and puts its rows into the index. A rule that says
     /// nothing changes nothing; it is asked again, with newer state, whenever somebody else was
-    /// first.
+    /// first, and before it is believed when it refuses.
     pub(crate) async fn append(
         &self,
         hub: &Hub,
@@ -176,32 +249,76 @@ impl<S: State> Ledger<S> {
         mut rule: impl FnMut(&S) -> Result<Vec<S::Change>>,
     ) -> Result<()> {
         let _writing = self.writing.lock().await;
-        for _ in 0..MAX_ROUNDS {
-            if self.doubtful.load(Ordering::Relaxed) {
-                self.catch_up_locked(hub).await?;
+        let mut is_newest = hub.settings().freshness == Freshness::Exclusive;
+        let mut lost = 0;
+        while lost < MAX_ROUNDS {
+            if self.sight.is_doubtful() {
+                self.look(hub, Damage::Stops).await?;
+                is_newest = true;
             }
-            let changes = self.read(&mut rule)?;
+            let (asked, tail) = {
+                let folded = self.folded();
+                (rule(&folded.state), folded.tail)
+            };
+            let says_nothing = asked.as_ref().is_ok_and(Vec::is_empty);
+            if !is_newest && (says_nothing || asked.is_err()) {
+                // What others wrote since may make it say something else; a change that it wants
+                // is safe, as it would lose.
+                self.look(hub, Damage::Stops).await?;
+                is_newest = true;
+                continue;
+            }
+            let changes = asked?;
             if changes.is_empty() {
                 return Ok(());
             }
-            let tail = self.tail();
-            let entry = new_entry(hub, &tail, author, changes).await?;
-            // Until the entry is folded in, whatever stops us leaves the state behind the log.
-            self.doubtful.store(true, Ordering::Relaxed);
-            if let Append::Won(won) = self.log.append(&tail, &entry).await? {
-                rows.put(Table::Log, schema::log_key(&self.id, won.number), entry.encode()?);
-                hub.index().apply(rows).await?;
-                self.fold(std::iter::once(&entry), won);
-                self.doubtful.store(false, Ordering::Relaxed);
+            if self
+                .try_once(hub, author, changes, &tail, &mut rows)
+                .await?
+            {
                 return Ok(());
             }
+            lost += 1;
         }
-        Err(Error::Busy { reason: "too many others are changing the same thing".to_owned() })
+        let reason = "too many others are changing the same thing".to_owned();
+        Err(Error::Busy { reason })
+    }
+
+    /// One try to append behind this tail; whether it was ours.
+    async fn try_once(
+        &self,
+        hub: &Hub,
+        author: Option<UserId>,
+        changes: Vec<S::Change>,
+        tail: &Tail,
+        rows: &mut Batch,
+    ) -> Result<bool> {
+        let entry = new_entry(hub, tail, author, changes).await?;
+        let mut doubt = Doubt {
+            sight: &self.sight,
+            is_settled: false,
+        };
+        let Append::Won(won) = self.log.append(tail, &entry).await? else {
+            return Ok(false);
+        };
+        let key = schema::log_key(&self.id, won.number);
+        rows.put(Table::Log, key, entry.encode()?);
+        hub.index().apply(std::mem::take(rows)).await?;
+        self.fold(std::iter::once((&entry, won)));
+        doubt.is_settled = true;
+        Ok(true)
     }
 }
 
+/// The entry of an index row, if it is the one behind this tail.
+fn follower<C: Change>(tail: &Tail, key: &[u8], bytes: &[u8]) -> Option<Entry<C>> {
+    let number = schema::log_number(key).ok()?;
+    let entry = Entry::<C>::decode(bytes).ok()?;
+    (number == tail.number + 1 && entry.previous == tail.hash).then_some(entry)
+}
+
 /// An entry to follow this tail, with the newest gc epoch (section 4.2, step 1).
-pub(crate) async fn new_entry<C: Change>(
+async fn new_entry<C: Change>(
     hub: &Hub,
     tail: &Tail,
     author: Option<UserId>,

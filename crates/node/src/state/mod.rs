@@ -9,3 +9,6 @@ pub(crate) mod ledger;
 pub(crate) mod rebuild;
 pub mod repo;
 pub(crate) mod rows;
+mod sight;
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ use ballast_store::index::{Batch, Table};
 use ballast_store::keyspace::{CopyKind, Key, Prefix};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
+use super::catalogue::CatalogueState;
+use super::ledger::Damage;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::upload::rows;
@@ -22,34 +24,43 @@ const AT_ONCE: usize = 32;
 const ROWS: usize = 1000;
 
 impl Hub {
-    /// Fills an empty index. What can't be read is named in the log and left out, so that one
-    /// damaged object does not keep the hub from serving the others.
+    /// Fills an empty index. What is damaged is named in the log and left out, so that it does not
+    /// keep the hub from serving everything else.
     pub(crate) async fn rebuild(&self) -> Result<()> {
         let shards = self.rebuild_shards().await?;
+        tracing::info!(shards, "read what was uploaded");
         let pins = self.rebuild_pins().await?;
-        tracing::info!(shards, pins, "read what was uploaded");
-        self.accounts.catch_up(self).await?;
-        self.catalogue.catch_up(self).await?;
-        let repos: Vec<RepoId> =
-            self.catalogue.read(|state| state.repos().map(|record| record.id).collect());
-        tracing::info!(repos = repos.len(), "read the catalogue and the accounts");
+        tracing::info!(pins, "read the pins");
+        self.accounts.look(self, Damage::Stops).await?;
+        self.catalogue.look(self, Damage::Stops).await?;
+        let repos = self.catalogue.read(CatalogueState::repo_count);
+        tracing::info!(repos, "read the accounts and the catalogue");
+        let damaged = self.rebuild_repos().await?;
+        tracing::info!(repos, damaged, "read the logs of all repos");
+        self.index().mark_whole();
+        Ok(())
+    }
+
+    /// Reads every repo's log; how many could not be read.
+    async fn rebuild_repos(&self) -> Result<usize> {
+        let repos: Vec<RepoId> = self
+            .catalogue
+            .read(|state| state.repos().map(|record| record.id).collect());
         let mut damaged = 0;
-        let mut states = futures_util::stream::iter(repos)
-            .map(|id| async move { (id, self.state_of(id).await) })
+        let mut read = futures_util::stream::iter(repos)
+            .map(|id| async move { (id, self.restore_state(id).await) })
             .buffer_unordered(AT_ONCE);
-        while let Some((repo, state)) = states.next().await {
-            match state {
-                Ok(_) => {}
-                Err(error @ Error::Corrupt { .. }) => {
+        while let Some((repo, done)) = read.next().await {
+            match done {
+                Ok(()) => {}
+                Err(error) if error.is_corrupt() => {
                     damaged += 1;
-                    tracing::error!(%repo, %error, "a repo's log or pack is damaged");
+                    tracing::error!(%repo, %error, "a repo's log is damaged");
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.index().mark_whole();
-        tracing::info!(damaged, "the index is whole");
-        Ok(())
+        Ok(damaged)
     }
 
     async fn rebuild_shards(&self) -> Result<usize> {
@@ -57,9 +68,11 @@ impl Hub {
         let mut batches = listed
             .map_err(Error::from)
             .map_ok(|listed| async move {
-                let Key::Copy(copy) = listed.key else { return Ok(Batch::new()) };
+                let Key::Copy(copy) = listed.key else {
+                    return Ok(Batch::new());
+                };
                 match rows::of_stored_shard(self, &copy).await {
-                    Err(error @ Error::Corrupt { .. }) => {
+                    Err(error) if error.is_corrupt() => {
                         tracing::error!(%error, "a shard object is damaged");
                         Ok(Batch::new())
                     }

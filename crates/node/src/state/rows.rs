@@ -1,5 +1,6 @@
 //! Index rows for what a repo's log names: the objects of packs, and the large files they link.
 
+use ballast_format::ErrorKind;
 use ballast_format::hash::PackHash;
 use ballast_format::id::RepoId;
 use ballast_format::limits::MAX_PACK_DIRECTORY_BYTES;
@@ -8,6 +9,7 @@ use ballast_store::index::schema::{self, FileRow, ObjectRow};
 use ballast_store::index::{Batch, Table};
 use ballast_store::keyspace::{CopyKind, CopyName, Key, LogId};
 
+use super::ledger::Damage;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::upload::rows as upload_rows;
@@ -16,17 +18,41 @@ use crate::upload::rows as upload_rows;
 const LIKELY_TAIL: u64 = 64 * 1024;
 
 /// The rows of a pack that a repo's log names.
-pub(crate) async fn of_stored_pack(hub: &Hub, log: &LogId, pack: PackHash) -> Result<Batch> {
-    let LogId::Repo(repo) = log else { return Ok(Batch::new()) };
+pub(crate) async fn of_stored_pack(
+    hub: &Hub,
+    log: LogId,
+    pack: PackHash,
+    damage: Damage,
+) -> Result<Batch> {
+    let LogId::Repo(repo) = log else {
+        return Ok(Batch::new());
+    };
+    let found = match find_pack(hub, repo, pack).await {
+        Ok((copy, directory)) => of_pack(hub, repo, &copy, &directory, damage).await,
+        Err(error) => Err(error),
+    };
+    match found {
+        Err(error) if error.is_corrupt() && damage == Damage::IsReported => {
+            tracing::error!(%repo, %pack, %error, "a pack is damaged: what it holds is missing");
+            Ok(Batch::new())
+        }
+        other => other,
+    }
+}
+
+/// A copy of a pack that can be read, with what is in it.
+async fn find_pack(hub: &Hub, repo: RepoId, pack: PackHash) -> Result<(CopyName, PackDirectory)> {
     let copies = hub.store().copies(CopyKind::Pack, *pack.as_bytes()).await?;
     let mut fault = Error::corrupt(format!("pack `{pack}` of repo `{repo}` is missing"));
     for listed in copies {
-        let Key::Copy(copy) = listed.key else { continue };
+        let Key::Copy(copy) = listed.key else {
+            continue;
+        };
         match read_directory(hub, &copy).await {
-            Ok(directory) if directory.hash == pack => {
-                return of_pack(hub, *repo, &copy, &directory).await;
-            }
-            Ok(_) => fault = Error::corrupt(format!("`{copy:?}` holds another pack")),
+            Ok(directory) if directory.hash == pack => return Ok((copy, directory)),
+            Ok(_) => fault = Error::corrupt(format!("`{}` holds another pack", listed.key)),
+            // It was listed, and is gone.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => fault = error,
         }
     }
@@ -42,7 +68,9 @@ pub(crate) async fn read_directory(hub: &Hub, copy: &CopyName) -> Result<PackDir
     let footer = footer.ok_or_else(|| Error::corrupt(format!("`{key}` is cut short")))?;
     let length = PackDirectory::tail_length(&tail[footer..]).map_err(damaged)?;
     if length > MAX_PACK_DIRECTORY_BYTES + FOOTER_BYTES || length as u64 > total {
-        return Err(Error::corrupt(format!("`{key}` has a directory that is too long")));
+        return Err(Error::corrupt(format!(
+            "`{key}` has a directory that is too long"
+        )));
     }
     if length > tail.len() {
         tail = hub.store().get_tail(&key, length as u64).await?.0;
@@ -56,6 +84,7 @@ pub(crate) async fn of_pack(
     repo: RepoId,
     copy: &CopyName,
     directory: &PackDirectory,
+    damage: Damage,
 ) -> Result<Batch> {
     let mut batch = Batch::new();
     for object in &directory.objects {
@@ -66,16 +95,30 @@ pub(crate) async fn of_pack(
             kind: object.kind,
             pointer: object.pointer,
         };
-        batch.put(Table::Object, schema::object_key(&repo, &object.id), row.encode());
+        let key = schema::object_key(&repo, &object.id);
+        batch.put(Table::Object, key, row.encode());
     }
     for link in &directory.links {
-        let row = FileRow { file: link.file, size: link.size };
-        batch.put(Table::File, schema::file_key(&repo, &link.sha256), row.encode());
+        let row = FileRow {
+            file: link.file,
+            size: link.size,
+        };
+        let key = schema::file_key(&repo, &link.sha256);
+        batch.put(Table::File, key, row.encode());
         let by_file = schema::file_repo_key(&link.file, &repo);
         batch.put(Table::FileRepo, by_file, link.sha256.as_bytes().to_vec());
         let by_sha256 = schema::sha256_repo_key(&link.sha256, &repo);
         batch.put(Table::FileRepo, by_sha256, link.file.as_bytes().to_vec());
-        batch.extend(upload_rows::of_link(hub, repo, link).await?);
+        match upload_rows::of_link(hub, repo, link).await {
+            Ok(rows) => {
+                batch.extend(rows);
+            }
+            Err(error) if error.is_corrupt() && damage == Damage::IsReported => {
+                let file = &link.file;
+                tracing::error!(%repo, %file, %error, "what a file is made of is damaged");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(batch)
 }

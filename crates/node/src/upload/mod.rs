@@ -15,6 +15,8 @@ pub(crate) mod rows;
 mod scope;
 mod shard;
 mod storing;
+#[cfg(test)]
+pub(crate) mod tests;
 mod xorb;
 
 pub use parts::SweepParts;

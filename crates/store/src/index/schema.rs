@@ -186,6 +186,15 @@ pub fn folded_tally_key(day: u32, nonce: u64) -> Vec<u8> {
     join(&[&[0], &day.to_be_bytes(), &nonce.to_be_bytes()])
 }
 
+/// Table `Tally`: the repo in a key.
+pub fn tally_repo(key: &[u8]) -> Result<RepoId> {
+    let mut fields = Fields::of("tally key", key);
+    let repo = RepoId::from_bytes(fields.array::<16>()?);
+    fields.u32()?;
+    fields.end()?;
+    Ok(repo)
+}
+
 /// A value that is one number.
 pub fn number_row(number: u64) -> Vec<u8> {
     number.to_be_bytes().to_vec()

@@ -77,6 +77,8 @@ pub struct Draft {
     pub(super) spool: Spool,
     /// Large files that operations name: the caller may.
     pub(super) links: HashMap<Sha256, FileLink>,
+    /// Whether the hub itself makes it, so that nobody's rights are asked for.
+    pub(super) is_ours: bool,
 }
 
 impl Hub {
@@ -110,18 +112,7 @@ impl Hub {
             // Naming a file by its hash would tell whether the repo has it (R17).
             self.may_read_files(caller, &repo)?;
         }
-        let target = (!header.create_pull).then(|| base.clone());
-        Ok(Draft {
-            hub: Arc::clone(self),
-            caller: caller.clone(),
-            spool: Spool::new(repo.id()),
-            repo,
-            header,
-            target,
-            base,
-            operations: Vec::new(),
-            links: HashMap::new(),
-        })
+        Ok(Draft::new(self, caller, repo, header, base))
     }
 }
 
@@ -146,6 +137,46 @@ pub(super) fn is_first(state: &RepoState, name: &RefName) -> bool {
 }
 
 impl Draft {
+    pub(super) fn new(
+        hub: &Arc<Hub>,
+        caller: &Caller,
+        repo: Repo,
+        header: CommitHeader,
+        base: RefName,
+    ) -> Self {
+        Self {
+            hub: Arc::clone(hub),
+            caller: caller.clone(),
+            spool: Spool::new(repo.id()),
+            repo,
+            target: (!header.create_pull).then(|| base.clone()),
+            header,
+            base,
+            operations: Vec::new(),
+            links: HashMap::new(),
+            is_ours: false,
+        }
+    }
+
+    /// Whether the caller may still do this at the moment when it becomes visible (R18).
+    pub(super) fn confirm(&self, state: &RepoState) -> Result<()> {
+        if self.is_ours {
+            return Ok(());
+        }
+        let pull = self
+            .base
+            .pull_number()
+            .and_then(|number| state.pulls.get(&number));
+        let is_own = pull.is_some_and(|pull| Some(pull.author) == self.caller.user_id());
+        let want = if self.target.is_none() || is_own {
+            Access::Read
+        } else {
+            Access::Write
+        };
+        self.hub.confirm_by_id(&self.caller, self.repo.id(), want)?;
+        Ok(())
+    }
+
     /// Puts a regular file at a path.
     pub async fn add_file(&mut self, path: FilePath, content: Bytes) -> Result<()> {
         self.check_room()?;

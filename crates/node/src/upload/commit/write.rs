@@ -49,7 +49,7 @@ impl Draft {
 
     async fn try_until_it_fits(&mut self) -> Result<Committed> {
         for _ in 0..MAX_ROUNDS {
-            let state = self.hub.repo_state(&self.repo).await?;
+            let state = self.hub.newest_state(self.repo.id()).await?;
             let tip = state.refs.get(&self.base).copied();
             if tip.is_none() && !is_first(&state, &self.base) {
                 // It was there when the commit began.
@@ -257,6 +257,7 @@ impl Draft {
         let author = self.caller.user_id();
         self.hub
             .append_repo(&self.repo, author, &packs, |state| {
+                self.confirm(state)?;
                 let Some(name) = self.target.clone() else {
                     let (title, description) = (&*self.header.summary, &*self.header.description);
                     let new = NewPull { title, description };

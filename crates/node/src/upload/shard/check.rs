@@ -34,12 +34,13 @@ impl Hub {
         repo: &Repo,
         shard: &UploadShard,
     ) -> Result<()> {
-        let claims = stream::iter(shard.xorbs()).map(|claim| async move {
-            let found = self.usable(caller, repo, claim.hash).await?;
-            Ok::<_, Error>((claim, found))
-        });
-        let mut found = Box::pin(claims.buffered(LOOKED_UP_AT_ONCE));
-        while let Some((claim, found)) = found.try_next().await? {
+        let hashes: Vec<XorbHash> = shard.xorbs().map(|claim| claim.hash).collect();
+        let found = stream::iter(hashes).map(|hash| self.usable(caller, repo, hash));
+        let mut found = Box::pin(found.buffered(LOOKED_UP_AT_ONCE));
+        for claim in shard.xorbs() {
+            let Some(found) = found.try_next().await? else {
+                break;
+            };
             let footer = &found.footer;
             // A client describes what it sent itself, whole.
             if !found.reach.holds(&(0..footer.chunk_count())) {

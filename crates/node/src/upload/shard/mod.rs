@@ -52,11 +52,11 @@ impl Hub {
         let files = files_of(&shard)?;
         let (done, total) = (AtomicU64::new(0), files.len() as u64);
         progress(0, total);
-        let manifests: Vec<Option<Manifest>> = stream::iter(files)
-            .map(|file| {
-                let done = &done;
+        let manifests: Vec<Option<Manifest>> = stream::iter(0..files.len())
+            .map(|at| {
+                let (done, files) = (&done, &files);
                 async move {
-                    let manifest = self.take_file(caller, repo, &file).await?;
+                    let manifest = self.take_file(caller, repo, &files[at]).await?;
                     progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
                     Ok::<_, Error>(manifest)
                 }

@@ -1,0 +1,8 @@
+//! Uploads, as clients make them and as liars do.
+
+pub(crate) mod client;
+mod faults;
+mod plain;
+mod scopes;
+mod shards;
+mod xorbs;
