@@ -44,10 +44,17 @@ fn a_second_version_sends_little_and_a_copy_sends_nothing() -> Result<()> {
     fs::write(&file, &content)?;
     upload(&server, &client, "admin/first", &file)?;
     let first = stored(&server)?;
-    ensure!(first > size as u64 && first < size as u64 + 8 * MIB as u64, "stored {first}");
+    ensure!(
+        first > size as u64 && first < size as u64 + 8 * MIB as u64,
+        "stored {first}"
+    );
 
     upload(&server, &client, "admin/copy", &file)?;
-    ensure!(stored(&server)? == first, "an identical file sent {}", stored(&server)? - first);
+    ensure!(
+        stored(&server)? == first,
+        "an identical file sent {}",
+        stored(&server)? - first
+    );
 
     // One per cent changed in the middle.
     let mut second = fs::OpenOptions::new().write(true).open(&file)?;
@@ -56,20 +63,29 @@ fn a_second_version_sends_little_and_a_copy_sends_nothing() -> Result<()> {
     drop(second);
     upload(&server, &client, "admin/second", &file)?;
     let changed = stored(&server)? - first;
-    ensure!(changed * 100 <= size as u64 * 8, "one per cent changed sent {changed} bytes");
+    ensure!(
+        changed * 100 <= size as u64 * 8,
+        "one per cent changed sent {changed} bytes"
+    );
 
     // One MiB inserted at the front of the first version.
     fs::write(&file, [noise(23, MIB).as_slice(), &content].concat())?;
     upload(&server, &client, "admin/third", &file)?;
     let inserted = stored(&server)? - first - changed;
-    ensure!(inserted * 100 <= size as u64 * 8, "a MiB at the front sent {inserted} bytes");
+    ensure!(
+        inserted * 100 <= size as u64 * 8,
+        "a MiB at the front sent {inserted} bytes"
+    );
     println!("sent again: copy 0, changed {changed}, inserted {inserted} of {size} bytes");
     Ok(())
 }
 
 #[test]
 fn a_crash_at_any_moment_leaves_whole_commits_and_a_retry_works() -> Result<()> {
-    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_124);
+    let seed = std::env::var("SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20_261_124);
     println!("SEED={seed}");
     let mut server = Server::start()?;
     let client = Python::with("hub-2.4")?;
@@ -82,10 +98,18 @@ fn a_crash_at_any_moment_leaves_whole_commits_and_a_retry_works() -> Result<()> 
         let home = tempfile::tempdir()?;
         let arguments = |path: &Path| {
             let name = format!("{round}.bin");
-            ["upload".into(), "admin/crash".into(), path.to_string_lossy().into_owned(), name]
+            [
+                "upload".into(),
+                "admin/crash".into(),
+                path.to_string_lossy().into_owned(),
+                name,
+            ]
         };
         let mut command = client.command("hf", &server, &server.token, home.path());
-        command.args(arguments(&file)).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(arguments(&file))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut running = command.spawn()?;
         // When to crash is drawn, not waited for: any moment will do.
         let moment = u64::from_le_bytes(moment.try_into()?) % 1600;
@@ -96,14 +120,24 @@ fn a_crash_at_any_moment_leaves_whole_commits_and_a_retry_works() -> Result<()> 
         server.restart()?;
         let path = format!("/admin/crash/resolve/main/{round}.bin");
         let found = server.request("GET", &path, &server.token, &[], &[])?;
-        ensure!(!acknowledged || found.status == 200, "round {round}: an acknowledged commit is gone");
+        ensure!(
+            !acknowledged || found.status == 200,
+            "round {round}: an acknowledged commit is gone"
+        );
         if found.status == 200 {
-            ensure!(found.body == noise(100 + round as u64, 6 * MIB), "round {round}: other bytes");
+            ensure!(
+                found.body == noise(100 + round as u64, 6 * MIB),
+                "round {round}: other bytes"
+            );
         }
         let mut retry = client.command("hf", &server, &server.token, home.path());
-        finish(retry.args(arguments(&file))).with_context(|| format!("round {round}: the retry"))?;
+        finish(retry.args(arguments(&file)))
+            .with_context(|| format!("round {round}: the retry"))?;
         let found = server.request("GET", &path, &server.token, &[], &[])?;
-        ensure!(found.body == noise(100 + round as u64, 6 * MIB), "round {round}: after the retry");
+        ensure!(
+            found.body == noise(100 + round as u64, 6 * MIB),
+            "round {round}: after the retry"
+        );
     }
     let verified = server.admin(&["verify"])?;
     ensure!(verified["summary"]["damaged"] == json!(0), "{verified}");

@@ -22,7 +22,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -58,7 +61,10 @@ impl Server {
             child: None,
             endpoint: String::new(),
             token: String::new(),
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            arguments: arguments
+                .iter()
+                .map(|&argument| argument.to_owned())
+                .collect(),
             expected: Vec::new(),
         };
         server.launch("127.0.0.1:0")?;
@@ -95,17 +101,28 @@ impl Server {
 
     /// Asks it to stop, and waits until it has: it must exit with 0.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        let killed = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status()?;
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        let killed = Command::new("kill")
+            .arg("-TERM")
+            .arg(child.id().to_string())
+            .status()?;
         ensure!(killed.success(), "could not signal the server");
         let status = child.wait()?;
-        ensure!(status.success(), "the server exited with {status}\n{}", self.log());
+        ensure!(
+            status.success(),
+            "the server exited with {status}\n{}",
+            self.log()
+        );
         Ok(())
     }
 
     /// Ends it as a crash would.
     pub fn kill(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
         child.kill()?;
         child.wait()?;
         Ok(())
@@ -134,7 +151,10 @@ impl Server {
     }
 
     fn launch(&mut self, address: &str) -> Result<()> {
-        let log = File::options().create(true).append(true).open(self.log_path())?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
         let mut child = Command::new(BINARY)
             .arg("serve")
             .args(["--listen", address, "--data"])
@@ -174,7 +194,10 @@ impl Server {
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "`ballast {arguments:?}` failed: {error}{text}");
+        ensure!(
+            output.status.success(),
+            "`ballast {arguments:?}` failed: {error}{text}"
+        );
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
@@ -218,11 +241,18 @@ impl Server {
         let text = |value: &ureq::http::HeaderValue| {
             String::from_utf8_lossy(value.as_bytes()).into_owned()
         };
-        let headers =
-            response.headers().iter().map(|(k, v)| (k.as_str().to_owned(), text(v))).collect();
+        let headers = response
+            .headers()
+            .iter()
+            .map(|(k, v)| (k.as_str().to_owned(), text(v)))
+            .collect();
         let mut body = Vec::new();
         response.into_body().into_reader().read_to_end(&mut body)?;
-        Ok(Answer { status, headers, body })
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
     }
 
     /// `GET` that must succeed, as JSON.
@@ -246,14 +276,20 @@ impl Drop for Server {
             is_alarm && !self.expected.iter().any(|text| line.contains(text))
         };
         let alarms: Vec<&str> = log.lines().filter(alarming).collect();
-        assert!(alarms.is_empty(), "the server logged what no test announced: {alarms:#?}");
+        assert!(
+            alarms.is_empty(),
+            "the server logged what no test announced: {alarms:#?}"
+        );
     }
 }
 
 /// The program with these arguments and no hub in its environment.
 pub fn ballast(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    command.args(arguments).env_remove("HF_TOKEN").env_remove("HF_ENDPOINT");
+    command
+        .args(arguments)
+        .env_remove("HF_TOKEN")
+        .env_remove("HF_ENDPOINT");
     command
 }
 
@@ -264,7 +300,11 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
-            if path.is_dir() { folders.push(path) } else { found.push(path) }
+            if path.is_dir() {
+                folders.push(path)
+            } else {
+                found.push(path)
+            }
         }
     }
     found.sort();

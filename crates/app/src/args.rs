@@ -11,15 +11,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// and pull models, with chunk-level deduplication.
 #[derive(Debug, Parser)]
 #[command(name = "ballast", version, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the hub
     Serve(ServeArgs),
     /// Read the configuration as `serve` would, and say what is wrong with it
@@ -45,54 +45,59 @@ pub enum Command {
 
 /// Settings that `serve` and `check-config` take on the command line.
 #[derive(Clone, Debug, Default, Args)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// The configuration file (TOML); every key is in deploy/config.example.toml
     #[arg(long, env = "BALLAST_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The folder that holds everything [default: ./ballast-data]
     #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// The address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// `ballast serve`.
 #[derive(Debug, Args)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     /// Where the settings come from
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub(crate) config: ConfigArgs,
 }
 
 /// `ballast check-config`.
 #[derive(Debug, Args)]
-pub struct CheckConfigArgs {
+pub(crate) struct CheckConfigArgs {
     /// Where the settings come from
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub(crate) config: ConfigArgs,
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// How a command reaches the hub it administers.
 #[derive(Clone, Debug, Args)]
-pub struct RemoteArgs {
+pub(crate) struct RemoteArgs {
     /// The hub's address
-    #[arg(long, env = "HF_ENDPOINT", default_value = "http://127.0.0.1:8080", value_name = "URL")]
-    pub endpoint: String,
+    #[arg(
+        long,
+        env = "HF_ENDPOINT",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
+    pub(crate) endpoint: String,
     /// An access token; prefer the environment, which other users of the machine can't list
     #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `ballast user …`.
 #[derive(Debug, Subcommand)]
-pub enum UserCommand {
+pub(crate) enum UserCommand {
     /// Create a user; give them a token with `ballast token create`
     Create {
         /// The user's name, which is also their namespace
@@ -131,7 +136,7 @@ pub enum UserCommand {
 
 /// Who may see a repo.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum VisibilityArg {
+pub(crate) enum VisibilityArg {
     /// Everybody who may use the hub
     Public,
     /// Its owner, or the members of its organisation
@@ -140,7 +145,7 @@ pub enum VisibilityArg {
 
 impl VisibilityArg {
     /// The word on the wire.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Public => "public",
             Self::Private => "private",
@@ -150,7 +155,7 @@ impl VisibilityArg {
 
 /// What a member may do in an organisation.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum RoleArg {
+pub(crate) enum RoleArg {
     /// Read private repos
     Read,
     /// Read and write repos
@@ -161,7 +166,7 @@ pub enum RoleArg {
 
 impl RoleArg {
     /// The word on the wire.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Write => "write",
@@ -172,7 +177,7 @@ impl RoleArg {
 
 /// `ballast org …`.
 #[derive(Debug, Subcommand)]
-pub enum OrgCommand {
+pub(crate) enum OrgCommand {
     /// Create an organisation; you become its administrator
     Create {
         /// The organisation's name, which is also its namespace
@@ -214,7 +219,7 @@ pub enum OrgCommand {
 
 /// `ballast token …`.
 #[derive(Debug, Subcommand)]
-pub enum TokenCommand {
+pub(crate) enum TokenCommand {
     /// Create a token; it is shown once
     Create {
         /// Whose token
@@ -260,7 +265,7 @@ pub enum TokenCommand {
 
 /// `ballast repo …`. A repo is `ns/name` for a model, `datasets/ns/name` or `spaces/ns/name`.
 #[derive(Debug, Subcommand)]
-pub enum RepoCommand {
+pub(crate) enum RepoCommand {
     /// List the repos that you may see
     List {
         /// Only this kind
@@ -326,10 +331,10 @@ pub enum RepoCommand {
 
 /// `ballast verify`.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// The repo (`ns/name`, `datasets/ns/name`); the whole hub if none is given
-    pub repo: Option<String>,
+    pub(crate) repo: Option<String>,
     /// The hub
     #[command(flatten)]
-    pub remote: RemoteArgs,
+    pub(crate) remote: RemoteArgs,
 }

@@ -19,47 +19,47 @@ const PREFIX: &str = "BALLAST_";
 /// Every setting of the program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// The folder that holds everything.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// The address to listen on.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// The address that clients use, where it is not the one they connect to.
-    pub public_url: String,
+    pub(crate) public_url: String,
     /// Believe `X-Forwarded-Proto` and `X-Forwarded-Host`; only behind a proxy that sets them.
-    pub trust_forwarded: bool,
+    pub(crate) trust_forwarded: bool,
     /// Who gets in.
-    pub access: AccessConfig,
+    pub(crate) access: AccessConfig,
     /// What the program may use.
-    pub limits: LimitsConfig,
+    pub(crate) limits: LimitsConfig,
     /// What it writes to its log.
-    pub log: LogConfig,
+    pub(crate) log: LogConfig,
 }
 
 /// Who gets in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct AccessConfig {
+pub(crate) struct AccessConfig {
     /// May public repos be read without a token?
-    pub anonymous_reading: bool,
+    pub(crate) anonymous_reading: bool,
 }
 
 /// What the program may use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LimitsConfig {
+pub(crate) struct LimitsConfig {
     /// Memory for cached manifests, footers and trees.
-    pub cache: ByteSize,
+    pub(crate) cache: ByteSize,
     /// Uploads that may be in flight at once; the next one waits.
-    pub uploads: usize,
+    pub(crate) uploads: usize,
     /// Threads for hashing, chunking and compression; 0 is one for each core.
-    pub threads: usize,
+    pub(crate) threads: usize,
 }
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -69,12 +69,12 @@ pub enum LogFormat {
 /// What the program writes to its log, which is standard error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
+pub(crate) struct LogConfig {
     /// `error`, `warn`, `info`, `debug` or `trace`, for single modules too:
     /// `info,ballast_node=debug`.
-    pub level: String,
+    pub(crate) level: String,
     /// How lines look.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
 }
 
 impl Default for Config {
@@ -93,30 +93,41 @@ impl Default for Config {
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        Self { anonymous_reading: true }
+        Self {
+            anonymous_reading: true,
+        }
     }
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { cache: ByteSize::mib(64), uploads: 64, threads: 0 }
+        Self {
+            cache: ByteSize::mib(64),
+            uploads: 64,
+            threads: 0,
+        }
     }
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
     }
 }
 
 impl Config {
     /// Reads the file, the environment and the flags, each over the one before.
-    pub fn load(args: &ConfigArgs) -> Result<Self> {
+    pub(crate) fn load(args: &ConfigArgs) -> Result<Self> {
         let file = match &args.config {
             None => Table::new(),
             Some(path) => std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read the configuration file `{}`", path.display()))
-                .and_then(|text| parse(&text).with_context(|| format!("in `{}`", path.display())))?,
+                .and_then(|text| {
+                    parse(&text).with_context(|| format!("in `{}`", path.display()))
+                })?,
         };
         Self::layer(file, std::env::vars(), args)
     }
@@ -161,7 +172,7 @@ impl Config {
     }
 
     /// The settings as a TOML file would give them.
-    pub fn to_toml(&self) -> Result<String> {
+    pub(crate) fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
     }
 }
@@ -178,14 +189,20 @@ fn set(table: &mut Table, variable: &str, key: &str, text: &str) -> Result<()> {
     let known = Value::try_from(Config::default())?;
     let key = key.to_lowercase();
     let known = known.as_table().context("settings are a table")?;
-    let sections = known.iter().filter_map(|(name, value)| Some((name, value.as_table()?)));
+    let sections = known
+        .iter()
+        .filter_map(|(name, value)| Some((name, value.as_table()?)));
     for (section, keys) in sections {
-        let Some(inner) = key.strip_prefix(section.as_str()).and_then(|k| k.strip_prefix('_'))
+        let Some(inner) = key
+            .strip_prefix(section.as_str())
+            .and_then(|k| k.strip_prefix('_'))
         else {
             continue;
         };
         if let Some(default) = keys.get(inner) {
-            let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+            let entry = table
+                .entry(section.clone())
+                .or_insert_with(|| Value::Table(Table::new()));
             let entry = entry.as_table_mut().context("a section is a table")?;
             entry.insert(inner.to_owned(), like(default, variable, text)?);
             return Ok(());

@@ -235,11 +235,6 @@ impl Failure {
         self
     }
 
-    /// The status that will be sent.
-    pub(crate) fn status(&self) -> StatusCode {
-        self.0.status
-    }
-
     /// The sentence that will be sent.
     pub(crate) fn message(&self) -> &str {
         &self.0.message

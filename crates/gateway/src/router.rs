@@ -107,16 +107,22 @@ async fn dispatch(mut call: Call, dialect: &mut Dialect) -> Answer {
     match segments.as_slice() {
         ["health"] => {
             *dialect = Dialect::Operate;
-            operate::health(&call)
+            return operate::health(&call);
         }
         ["metrics"] => {
             *dialect = Dialect::Operate;
-            operate::metrics(&call)
+            return operate::metrics(&call);
         }
         ["v1", "telemetry"] => {
             *dialect = Dialect::Xet;
-            xet::telemetry::answer(call).await
+            return xet::telemetry::answer(call).await;
         }
+        _ => {}
+    }
+    // Where others write to the same store, what decisions rest on may have changed.
+    let fresh = call.gateway.hub.freshen().await;
+    fresh.map_err(|error| Failure::of(error, &call.caller))?;
+    match segments.as_slice() {
         ["xet", "v1" | "v2", ..] => {
             *dialect = Dialect::Xet;
             Box::pin(xet::route(call, &segments[1..])).await

@@ -28,9 +28,14 @@ impl RepoArg {
             _ => ("model", text),
         };
         if name.split('/').count() != 2 {
-            bail!("`{text}` is not a repo\nhint: `ns/name`, `datasets/ns/name` or `spaces/ns/name`");
+            bail!(
+                "`{text}` is not a repo\nhint: `ns/name`, `datasets/ns/name` or `spaces/ns/name`"
+            );
         }
-        Ok(Self { kind, name: name.to_owned() })
+        Ok(Self {
+            kind,
+            name: name.to_owned(),
+        })
     }
 
     fn split(&self) -> (&str, &str) {
@@ -45,7 +50,11 @@ impl RepoArg {
 /// `ballast repo …`.
 pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode> {
     match command {
-        RepoCommand::List { kind, author, remote } => {
+        RepoCommand::List {
+            kind,
+            author,
+            remote,
+        } => {
             let kinds: Vec<String> = match kind {
                 Some(kind) => vec![kind],
                 None => ["model", "dataset", "space"].map(str::to_owned).to_vec(),
@@ -59,10 +68,23 @@ pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode
                     repos.push(repo);
                 }
             }
-            let columns = ["kind", "id", "private", "gated", "downloads", "likes", "lastModified"];
+            let columns = [
+                "kind",
+                "id",
+                "private",
+                "gated",
+                "downloads",
+                "likes",
+                "lastModified",
+            ];
             list(output, remote.json, repos, &columns)
         }
-        RepoCommand::Create { repo, visibility, sdk, remote } => {
+        RepoCommand::Create {
+            repo,
+            visibility,
+            sdk,
+            remote,
+        } => {
             let repo = RepoArg::parse(&repo)?;
             let (namespace, name) = repo.split();
             let mut body = json!({"type": repo.kind, "organization": namespace, "name": name});
@@ -73,7 +95,10 @@ pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode
                 body["sdk"] = json!(sdk);
             }
             let answer = Client::new(&remote).call("POST", "/api/repos/create", Some(&body))?;
-            let url = answer["url"].as_str().context("no `url` in the answer")?.to_owned();
+            let url = answer["url"]
+                .as_str()
+                .context("no `url` in the answer")?
+                .to_owned();
             done(output, remote.json, &answer, &format!("created {url}"))
         }
         RepoCommand::Delete { repo, remote } => {
@@ -81,7 +106,12 @@ pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode
             let (namespace, name) = repo.split();
             let body = json!({"type": repo.kind, "organization": namespace, "name": name});
             let answer = Client::new(&remote).call("DELETE", "/api/repos/delete", Some(&body))?;
-            done(output, remote.json, &answer, &format!("deleted the {} `{}`", repo.kind, repo.name))
+            done(
+                output,
+                remote.json,
+                &answer,
+                &format!("deleted the {} `{}`", repo.kind, repo.name),
+            )
         }
         RepoCommand::Move { from, to, remote } => {
             let (from, to) = (RepoArg::parse(&from)?, RepoArg::parse(&to)?);
@@ -90,16 +120,31 @@ pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode
             }
             let body = json!({"fromRepo": from.name, "toRepo": to.name, "type": from.kind});
             let answer = Client::new(&remote).call("POST", "/api/repos/move", Some(&body))?;
-            done(output, remote.json, &answer, &format!("moved `{}` to `{}`", from.name, to.name))
+            done(
+                output,
+                remote.json,
+                &answer,
+                &format!("moved `{}` to `{}`", from.name, to.name),
+            )
         }
-        RepoCommand::Settings { repo, visibility, gated, description, remote } => {
+        RepoCommand::Settings {
+            repo,
+            visibility,
+            gated,
+            description,
+            remote,
+        } => {
             let repo = RepoArg::parse(&repo)?;
             let mut body = Map::new();
             if let Some(visibility) = visibility {
                 body.insert("visibility".to_owned(), json!(visibility.as_str()));
             }
             if let Some(gated) = gated {
-                let value = if gated == "none" { json!(false) } else { json!(gated) };
+                let value = if gated == "none" {
+                    json!(false)
+                } else {
+                    json!(gated)
+                };
                 body.insert("gated".to_owned(), value);
             }
             if let Some(description) = description {
@@ -110,7 +155,12 @@ pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode
             }
             let path = format!("{}/settings", repo.path());
             let answer = Client::new(&remote).call("PUT", &path, Some(&Value::Object(body)))?;
-            done(output, remote.json, &answer, &format!("changed the {} `{}`", repo.kind, repo.name))
+            done(
+                output,
+                remote.json,
+                &answer,
+                &format!("changed the {} `{}`", repo.kind, repo.name),
+            )
         }
     }
 }

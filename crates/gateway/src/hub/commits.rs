@@ -30,7 +30,7 @@ pub(super) fn date(unix_ms: i64) -> String {
 }
 
 /// The same, of a time as the hub keeps it.
-pub(super) fn date_of(unix_ms: u64) -> String {
+pub(crate) fn date_of(unix_ms: u64) -> String {
     date(i64::try_from(unix_ms).unwrap_or(i64::MAX))
 }
 

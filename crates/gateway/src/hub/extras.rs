@@ -5,6 +5,8 @@ use std::sync::Arc;
 use ballast_format::hash::Sha256;
 use ballast_format::name::{FilePath, RepoKind, RepoName};
 use ballast_node::access::Access;
+use ballast_node::discovery::card::review;
+use ballast_node::discovery::yaml::Fault;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -22,9 +24,11 @@ const INDEX_BYTES: u64 = 10 << 20;
 const MOST_SHARDS: usize = 500;
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Card {
     #[serde(default)]
     content: String,
+    repo_type: Option<String>,
 }
 
 /// `POST /api/validate-yaml`: is a card's front matter YAML?
@@ -33,13 +37,15 @@ pub(super) async fn validate_yaml(mut call: Call) -> Answer {
         return Err(Failure::method("POST"));
     }
     let card: Card = call.json(BODY_BYTES).await?;
-    match ballast_node::discovery::check_card(&card.content) {
-        Ok(()) => reply::json(&json!({"errors": [], "warnings": []})),
-        Err(message) => {
-            let body = json!({"errors": [{"message": message}], "warnings": []});
-            reply::json_as(StatusCode::BAD_REQUEST, "application/json", &body)
-        }
-    }
+    let kind = card.repo_type.as_deref().and_then(RepoKind::from_singular);
+    let review = review(&card.content, kind.unwrap_or(RepoKind::Model));
+    let list = |faults: &[Fault]| -> Vec<Value> {
+        let view = |fault: &Fault| json!({"message": fault.message, "line": fault.line});
+        faults.iter().map(view).collect()
+    };
+    let body = json!({"errors": list(&review.errors), "warnings": list(&review.warnings)});
+    let status = if review.errors.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    reply::json_as(status, "application/json", &body)
 }
 
 /// `GET /api/{kinds}-tags-by-type`: what there is to filter by.
@@ -70,12 +76,17 @@ pub(super) fn telemetry(_: &Call) -> Answer {
 
 /// `GET …/runtime` of a space: it is stored here, not run.
 pub(super) fn runtime(_: &Context<'_>, _: &Call) -> Answer {
-    reply::json(&json!({
+    reply::json(&stopped())
+}
+
+/// How a space that does not run is told of.
+pub(super) fn stopped() -> Value {
+    json!({
         "stage": "NO_APP_FILE",
         "hardware": {"current": null, "requested": null},
         "storage": null,
         "gcTimeout": null,
-    }))
+    })
 }
 
 /// `GET …/lfs-files`.

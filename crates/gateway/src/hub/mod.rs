@@ -6,7 +6,7 @@
 mod accounts;
 mod branches;
 mod commit;
-mod commits;
+pub(crate) mod commits;
 mod gating;
 mod info;
 mod items;

@@ -135,6 +135,15 @@ pub(super) fn of_api<'s>(
     Ok((found(gateway, call, kind, &prefix, segments)?, &segments[2..]))
 }
 
+/// The repo of `/v2/{namespace}/{name}/…`, whose clients follow no redirect.
+pub(super) fn of_manifest(
+    gateway: &Arc<Gateway>,
+    call: &Call,
+    name: [&str; 2],
+) -> Result<Repo, Failure> {
+    Ok(open(gateway, call, RepoKind::Model, &name)?.0)
+}
+
 /// The repo of `/{prefix}…`, and the segments behind its name; nothing if this is no address of a
 /// repo.
 pub(super) fn of_web<'s>(

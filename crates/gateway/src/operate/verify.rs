@@ -1,1 +1,110 @@
-//! V
+//! `POST /api/ballast/v1/verify`: reads and hashes everything again, and tells as it goes.
+//!
+//! The answer is NDJSON: `progress` and `finding` objects, then one `summary` or `error`.
+
+use std::sync::Arc;
+
+use ballast_format::name::{RepoKind, RepoName};
+use ballast_node::access::{Access, Repo};
+use ballast_node::verify::{Finding, Report, Summary};
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::error::{Answer, Failure};
+
+const BODY_BYTES: u64 = 1_000_000;
+/// Reports that wait for a slow reader; then the check waits.
+const QUEUE: usize = 64;
+
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    name: Option<String>,
+}
+
+/// The whole hub for its administrators; one repo for those of the repo.
+pub(super) async fn answer(mut call: Call) -> Answer {
+    let asked: Asked = call.json(BODY_BYTES).await?;
+    let of = |error| Failure::of(error, &call.caller);
+    call.caller.user().map_err(of)?;
+    let scope: Option<Repo> = match &asked.name {
+        None if call.caller.is_admin() => None,
+        None => {
+            let message = "only an administrator of the hub may check all of it";
+            return Err(Failure::new(StatusCode::FORBIDDEN, message));
+        }
+        Some(name) => {
+            let kind = asked.kind.as_deref().unwrap_or("model");
+            let kind = RepoKind::from_singular(kind)
+                .ok_or_else(|| Failure::invalid(format!("`{kind}` is no kind of repo")))?;
+            let name = RepoName::parse(name).map_err(|error| of(error.into()))?;
+            let repo = call.gateway.hub.repo(&call.caller, kind, &name, Access::Admin);
+            Some(repo.map_err(of)?)
+        }
+    };
+    let (reports, heard) = mpsc::channel::<Report>(QUEUE);
+    let (lines, told) = mpsc::channel::<Value>(QUEUE);
+    let hub = Arc::clone(&call.gateway.hub);
+    call.gateway.hub.runner().spawn("verify", async move {
+        let work = hub.verify(scope.as_ref(), reports);
+        let (checked, ()) = tokio::join!(work, pass_on(heard, &lines));
+        let last = match checked {
+            Ok(summary) => summary_view("summary", &summary),
+            Err(error) => {
+                tracing::warn!(%error, "a check did not come to its end");
+                json!({"type": "error", "message": "the check could not go on; see the log"})
+            }
+        };
+        let _ = lines.send(last).await;
+    });
+    let body = stream::unfold(told, |mut told| async move {
+        let line = told.recv().await?;
+        Some((Ok(Bytes::from(format!("{line}\n"))), told))
+    });
+    let mut response = Response::new(Body::stream(Box::pin(body)));
+    let kind = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+async fn pass_on(mut heard: mpsc::Receiver<Report>, lines: &mpsc::Sender<Value>) {
+    while let Some(report) = heard.recv().await {
+        let line = match report {
+            Report::Progress(summary) => summary_view("progress", &summary),
+            Report::Finding(finding) => finding_view(&finding),
+        };
+        if lines.send(line).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn summary_view(kind: &str, summary: &Summary) -> Value {
+    json!({
+        "type": kind,
+        "repos": summary.repos,
+        "objects": summary.objects,
+        "bytes": summary.bytes,
+        "damaged": summary.damaged,
+        "filesAffected": summary.files_affected,
+    })
+}
+
+fn finding_view(finding: &Finding) -> Value {
+    json!({
+        "type": "finding",
+        "repo": finding.repo,
+        "revision": finding.revision,
+        "path": finding.path,
+        "object": finding.object,
+        "problem": finding.problem,
+    })
+}
