@@ -81,7 +81,7 @@ fn the_command_line_client_uploads_lists_and_downloads() -> Result<()> {
     };
     ensure!(hf(&["auth", "whoami"])?.contains("admin"));
     hf(&["upload", "admin/by-hand", "."])?;
-    ensure!(hf(&["models", "ls", "--author", "admin"])?.contains("admin/by-hand"));
+    ensure!(hf(&["models", "ls", "--author", "admin", "--no-truncate"])?.contains("admin/by-hand"));
     ensure!(hf(&["models", "info", "admin/by-hand"])?.contains("by-hand"));
     let target = server.scratch("target")?;
     let target = target.to_string_lossy();

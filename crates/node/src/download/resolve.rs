@@ -82,6 +82,8 @@ impl Hub {
 
 /// A ref by its full or short name; a branch wins over a tag.
 fn by_ref(state: &RepoState, revision: &str) -> Option<Resolved> {
+    // Git's name for what a clone shows first.
+    let revision = if revision == "HEAD" { "main" } else { revision };
     let full = [
         RefName::parse(revision),
         RefName::branch(revision),
