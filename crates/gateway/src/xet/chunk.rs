@@ -10,12 +10,22 @@ use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::reply;
 
+/// What one run of a client says of itself; a longer text is not looked at.
+const X_XET_SESSION_ID: &str = "x-xet-session-id";
+const SESSION_BYTES: usize = 128;
+
 /// `GET /v1/chunks/default/{hash}`: a shard with keyed hashes, or 404, which is the usual case.
 pub(super) async fn query(mut call: Call, chunk: &str) -> Answer {
-    token::open(&mut call, Need::Query)?;
+    let repo = token::open(&mut call, Need::Query)?;
     let chunk: ChunkHash = hash(chunk)?;
-    let answer = call.gateway.hub.dedup_answer(&call.caller, chunk).await;
-    match answer.map_err(|error| Failure::of(error, &call.caller))? {
+    let (hub, caller) = (&call.gateway.hub, &call.caller);
+    let of = |error| Failure::of(error, caller);
+    let mut answer = hub.dedup_answer(caller, chunk).await.map_err(of)?;
+    let session = call.header(X_XET_SESSION_ID).filter(|id| id.len() <= SESSION_BYTES);
+    if let (None, Some(session)) = (&answer, session) {
+        answer = hub.dedup_guess(caller, &repo, chunk, session).await.map_err(of)?;
+    }
+    match answer {
         Some(shard) => Ok(reply::octets(Bytes::from(shard))),
         None => Err(Failure::new(StatusCode::NOT_FOUND, "chunk not found")),
     }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_format::hash::ChunkHash;
-use ballast_format::id::UserId;
+use ballast_format::id::{RepoId, UserId};
 use ballast_store::env::SharedEnv;
 use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
@@ -59,6 +59,7 @@ pub(crate) struct Uploads {
     slots: Semaphore,
     shards: Semaphore,
     turns: Cache<UserId, Arc<Mutex<()>>>,
+    guessed: Cache<[u8; 32], ()>,
     packing: Packing,
     pub(crate) commits: commit::Commits,
 }
@@ -69,6 +70,7 @@ impl Uploads {
             slots: Semaphore::new(settings.upload_slots),
             shards: Semaphore::new(SHARDS_AT_ONCE),
             turns: Cache::new(KEPT_TURNS),
+            guessed: Cache::new(KEPT_TURNS),
             packing: Packing::new(),
             commits: commit::Commits::new(),
         }
@@ -90,6 +92,18 @@ impl Uploads {
     /// A place for one more shard to be checked.
     async fn shard_slot(&self) -> Result<SemaphorePermit<'_>> {
         self.shards.acquire().await.map_err(|_| closing())
+    }
+
+    /// Whether this client session has not yet been told what may be in its files.
+    fn is_first_guess(&self, user: UserId, repo: RepoId, session: &str) -> bool {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(user.as_bytes());
+        hasher.update(repo.as_bytes());
+        hasher.update(session.as_bytes());
+        let key = *hasher.finalize().as_bytes();
+        let is_first = self.guessed.get(&key).is_none();
+        self.guessed.insert(key, ());
+        is_first
     }
 
     /// What lets one user's shards be checked one after another, so that a person with many large

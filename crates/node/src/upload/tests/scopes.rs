@@ -372,3 +372,25 @@ async fn an_index_made_anew_gives_the_same_answers() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn who_sends_a_new_beginning_is_told_once_what_the_repo_has() -> Result<()> {
+    let scene = Scene::new().await;
+    let Scene { rig, alice, bob, own, private, .. } = &scene;
+    let unknown = ChunkHash::of(b"a beginning that nobody has");
+    assert!(!crate::upload::is_sample(&unknown), "another text is needed");
+    let guess = async |caller, repo, session| {
+        rig.hub.dedup_guess(caller, repo, unknown, session).await
+    };
+    let answer = guess(alice, private, "one").await?.expect("the repo's file");
+    let count = scene.xorb().footer.chunk_count();
+    let all = [(scene.xorb().hash(), (0..count).collect())];
+    assert_eq!(shown(answer, &[&scene.content]), all);
+    assert!(guess(alice, private, "one").await?.is_none());
+    assert!(guess(alice, private, "two").await?.is_some());
+    // Nothing of it reaches who may not read the repo, and an empty repo tells nothing.
+    assert!(guess(bob, own, "three").await?.is_none());
+    let leaked = guess(bob, private, "four").await?.map(|answer| shown(answer, &[&scene.content]));
+    assert_eq!(leaked.unwrap_or_default(), []);
+    Ok(())
+}
