@@ -28,9 +28,7 @@ fn content(kind: &str) -> Vec<u8> {
 #[divan::bench(args = KINDS)]
 fn boundaries(bencher: Bencher, kind: &str) {
     let content = content(kind);
-    bencher
-        .counter(BytesCount::new(LENGTH))
-        .bench_local(|| split(&content).count());
+    bencher.counter(BytesCount::new(LENGTH)).bench_local(|| split(&content).count());
 }
 
 /// As content arrives from a socket.
@@ -103,16 +101,12 @@ fn boundaries_and_hashes(bencher: Bencher) {
 /// A file of 64 GiB.
 #[divan::bench]
 fn file_hash_of_a_million_chunks(bencher: Bencher) {
-    let chunks: Vec<_> = (0..1_u32 << 20)
-        .map(|i| ChunkHash::of(&i.to_le_bytes()))
-        .collect();
-    bencher
-        .counter(ItemsCount::new(chunks.len()))
-        .bench_local(|| {
-            let mut file = FileHasher::new();
-            for chunk in &chunks {
-                file.push(chunk, 65_536);
-            }
-            file.finish()
-        });
+    let chunks: Vec<_> = (0..1_u32 << 20).map(|i| ChunkHash::of(&i.to_le_bytes())).collect();
+    bencher.counter(ItemsCount::new(chunks.len())).bench_local(|| {
+        let mut file = FileHasher::new();
+        for chunk in &chunks {
+            file.push(chunk, 65_536);
+        }
+        file.finish()
+    });
 }

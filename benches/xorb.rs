@@ -36,9 +36,7 @@ fn content(kind: &str) -> Vec<u8> {
 }
 
 fn chunks(content: &[u8]) -> Vec<(&[u8], ChunkHash)> {
-    split(content)
-        .map(|chunk| (chunk, ChunkHash::of(chunk)))
-        .collect()
+    split(content).map(|chunk| (chunk, ChunkHash::of(chunk))).collect()
 }
 
 fn write(chunks: &[(&[u8], ChunkHash)]) -> (bytes::Bytes, XorbFooter) {
@@ -93,9 +91,7 @@ fn read(bencher: Bencher, kind: &str, verify: bool) {
             divan::black_box(chunk);
             Ok(())
         };
-        decoder
-            .decode_chunks(&body, &footer, all, verify, sink)
-            .expect("our own xorb");
+        decoder.decode_chunks(&body, &footer, all, verify, sink).expect("our own xorb");
     });
 }
 
@@ -103,9 +99,7 @@ fn read(bencher: Bencher, kind: &str, verify: bool) {
 fn write_from_hashed_chunks(bencher: Bencher, kind: &str) {
     let content = content(kind);
     let chunks = chunks(&content);
-    bencher
-        .counter(BytesCount::new(LENGTH))
-        .bench_local(|| write(&chunks));
+    bencher.counter(BytesCount::new(LENGTH)).bench_local(|| write(&chunks));
 }
 
 /// What hashing alone would cost.
@@ -141,9 +135,7 @@ fn plain_lz4_frames(bencher: Bencher, kind: &str) {
             if *compression == Compression::None {
                 plain.extend_from_slice(payload);
             } else {
-                FrameDecoder::new(*payload)
-                    .read_to_end(&mut plain)
-                    .expect("our own frame");
+                FrameDecoder::new(*payload).read_to_end(&mut plain).expect("our own frame");
             }
             divan::black_box(&plain);
         }

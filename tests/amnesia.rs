@@ -34,10 +34,7 @@ fn losing_the_index_between_any_two_steps_changes_no_answer() -> Result<()> {
     let client = Python::with("hub-2.4")?;
     let home = server.scratch("home")?;
     let folder = server.scratch("folder")?;
-    fs::write(
-        folder.join("README.md"),
-        "---\nlicense: mit\nlanguage: fr\n---\n# Forgetful\n",
-    )?;
+    fs::write(folder.join("README.md"), "---\nlicense: mit\nlanguage: fr\n---\n# Forgetful\n")?;
     fs::write(folder.join("a.safetensors"), noise(11, 2_000_000))?;
     fs::write(folder.join("b.bin"), noise(12, 1_500_000))?;
     let a = folder.join("a.safetensors").to_string_lossy().into_owned();
@@ -54,29 +51,14 @@ fn losing_the_index_between_any_two_steps_changes_no_answer() -> Result<()> {
         &["repos", "delete-files", "admin/forgetful", "b.bin"],
     ];
     for step in steps {
-        finish(
-            client
-                .command("hf", &server, &server.token, &home)
-                .args(*step),
-        )?;
+        finish(client.command("hf", &server, &server.token, &home).args(*step))?;
         let before = view(&server, "admin/forgetful")?;
         server.lose_index()?;
-        ensure!(
-            view(&server, "admin/forgetful")? == before,
-            "after {step:?}"
-        );
+        ensure!(view(&server, "admin/forgetful")? == before, "after {step:?}");
     }
-    let whole = server.request(
-        "GET",
-        "/admin/forgetful/resolve/v1/b.bin",
-        &server.token,
-        &[],
-        &[],
-    )?;
-    ensure!(
-        whole.body == noise(12, 1_500_000),
-        "the tagged file came back different"
-    );
+    let whole =
+        server.request("GET", "/admin/forgetful/resolve/v1/b.bin", &server.token, &[], &[])?;
+    ensure!(whole.body == noise(12, 1_500_000), "the tagged file came back different");
     let verified = server.admin(&["verify"])?;
     ensure!(verified["summary"]["damaged"] == json!(0), "{verified}");
     Ok(())

@@ -26,13 +26,8 @@ where
     F: Future<Output = Result<()>>,
 {
     let memory = Store::new(Arc::new(InMemory::new()), RealEnv::shared());
-    let small_parts = Writing {
-        part_bytes: 256 * 1024,
-        parts_in_flight: 2,
-    };
-    case(memory.with_writing(small_parts))
-        .await
-        .context("on memory")?;
+    let small_parts = Writing { part_bytes: 256 * 1024, parts_in_flight: 2 };
+    case(memory.with_writing(small_parts)).await.context("on memory")?;
 
     let folder = tempfile::tempdir()?;
     let (disk, lock) = LocalStore::open(folder.path())?;
@@ -51,10 +46,7 @@ async fn promises_are_kept() -> Result<()> {
     on_each(async |store| {
         let promises = probe(&store).await?;
         ensure!(promises.all_kept(), "{promises}");
-        ensure!(
-            store.list(&Prefix::All).count().await == 0,
-            "the probe left something"
-        );
+        ensure!(store.list(&Prefix::All).count().await == 0, "the probe left something");
         Ok(())
     })
     .await
@@ -65,16 +57,12 @@ async fn one_of_many_wins_a_name_and_its_bytes_are_there() -> Result<()> {
     on_each(async |store| {
         for round in 1..=20 {
             let key = Key::Gc(round);
-            let bodies: Vec<Bytes> = (0..16)
-                .map(|racer| Bytes::from(format!("{round} {racer}")))
-                .collect();
-            let puts = bodies
-                .iter()
-                .map(|body| store.put_absent(&key, body.clone()));
+            let bodies: Vec<Bytes> =
+                (0..16).map(|racer| Bytes::from(format!("{round} {racer}"))).collect();
+            let puts = bodies.iter().map(|body| store.put_absent(&key, body.clone()));
             let answers = future::try_join_all(puts).await?;
-            let winners: Vec<usize> = (0..16)
-                .filter(|racer| answers[*racer] == Put::Stored)
-                .collect();
+            let winners: Vec<usize> =
+                (0..16).filter(|racer| answers[*racer] == Put::Stored).collect();
             ensure!(winners.len() == 1, "round {round}: {winners:?}");
             let found = store.get(&key, 100).await?;
             ensure!(found.as_ref() == Some(&bodies[winners[0]]), "round {round}");
@@ -98,16 +86,10 @@ async fn appenders_at_once_make_one_chain() -> Result<()> {
             let page = log.read_after::<CatalogueChange>(&tail).await?;
             let Some(last) = page.last() else { break };
             tail = last.tail;
-            found.extend(
-                page.iter()
-                    .map(|stored| (stored.tail.number, stored.entry.operation)),
-            );
+            found.extend(page.iter().map(|stored| (stored.tail.number, stored.entry.operation)));
         }
         ensure!(found == won, "{} found, {} won", found.len(), won.len());
-        ensure!(
-            found.iter().map(|(number, _)| *number).eq(1..=60),
-            "there is a gap"
-        );
+        ensure!(found.iter().map(|(number, _)| *number).eq(1..=60), "there is a gap");
         Ok(())
     })
     .await
@@ -145,36 +127,21 @@ async fn ranges_and_tails_are_exact() -> Result<()> {
         let content = Bytes::from(splitmix(1, 100_000));
         let key = copy(&store, 1);
         store.put_new(&key, content.clone()).await?;
-        for (start, end) in [
-            (0, 0),
-            (0, 1),
-            (99_999, 100_000),
-            (31_337, 77_777),
-            (0, 100_000),
-        ] {
+        for (start, end) in [(0, 0), (0, 1), (99_999, 100_000), (31_337, 77_777), (0, 100_000)] {
             let found = store.get_range(&key, start as u64..end as u64).await?;
             ensure!(found == content.slice(start..end), "{start}..{end}");
         }
         for (start, end) in [(99_999, 100_001), (100_000, 100_001), (500_000, 500_001)] {
             let answer = store.get_range(&key, start..end).await;
-            ensure!(
-                matches!(answer, Err(Error::Corrupt { .. })),
-                "{start}..{end}: {answer:?}"
-            );
+            ensure!(matches!(answer, Err(Error::Corrupt { .. })), "{start}..{end}: {answer:?}");
         }
         let (tail, total) = store.get_tail(&key, 1000).await?;
         ensure!(tail == content.slice(99_000..) && total == 100_000);
         let (tail, total) = store.get_tail(&key, 200_000).await?;
         ensure!(tail == content && total == 100_000);
         let absent = copy(&store, 1);
-        ensure!(matches!(
-            store.get_range(&absent, 0..1).await,
-            Err(Error::NotFound { .. })
-        ));
-        ensure!(matches!(
-            store.get_tail(&absent, 1).await,
-            Err(Error::NotFound { .. })
-        ));
+        ensure!(matches!(store.get_range(&absent, 0..1).await, Err(Error::NotFound { .. })));
+        ensure!(matches!(store.get_tail(&absent, 1).await, Err(Error::NotFound { .. })));
         ensure!(store.get(&absent, 1).await?.is_none());
         Ok(())
     })
@@ -184,33 +151,21 @@ async fn ranges_and_tails_are_exact() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listings_show_what_is_below_a_prefix_and_nothing_else() -> Result<()> {
     on_each(async |store| {
-        ensure!(
-            store.list(&Prefix::Copies(CopyKind::Xorb)).count().await == 0,
-            "empty store"
-        );
+        ensure!(store.list(&Prefix::Copies(CopyKind::Xorb)).count().await == 0, "empty store");
         let mut keys = Vec::new();
         for hash in 0..40 {
             for _ in 0..2 {
                 keys.push(copy(&store, hash));
             }
         }
-        let puts = keys
-            .iter()
-            .map(|key| store.put_new(key, Bytes::from_static(b"abc")));
+        let puts = keys.iter().map(|key| store.put_new(key, Bytes::from_static(b"abc")));
         future::try_join_all(puts).await?;
         let owner = ballast_format::id::UserId::from_bytes([1; 16]);
         let xorb = ballast_format::hash::XorbHash::from_bytes([3; 32]);
         pin::pin(&store, owner, xorb, store.env().now_ms()).await?;
 
-        let listed: Vec<_> = store
-            .list(&Prefix::Copies(CopyKind::Xorb))
-            .try_collect()
-            .await?;
-        ensure!(
-            listed
-                .iter()
-                .all(|listed| listed.size == 3 && listed.modified_ms > 0)
-        );
+        let listed: Vec<_> = store.list(&Prefix::Copies(CopyKind::Xorb)).try_collect().await?;
+        ensure!(listed.iter().all(|listed| listed.size == 3 && listed.modified_ms > 0));
         let mut found: Vec<Key> = listed.iter().map(|listed| listed.key).collect();
         found.sort();
         keys.sort();
@@ -226,10 +181,7 @@ async fn listings_show_what_is_below_a_prefix_and_nothing_else() -> Result<()> {
         ensure!(pin::pins(&store).try_collect::<Vec<_>>().await?.len() == 1);
 
         store.sweep(&keys[0]).await?;
-        store
-            .sweep(&keys[0])
-            .await
-            .context("what is gone is gone")?;
+        store.sweep(&keys[0]).await.context("what is gone is gone")?;
         ensure!(store.list(&Prefix::All).count().await == 80);
         Ok(())
     })
@@ -270,9 +222,7 @@ async fn a_large_object_streams_in_and_out() -> Result<()> {
     const PIECE: usize = 100_003;
     const PIECES: usize = 700;
     on_each(async |store| {
-        let pieces: Vec<Bytes> = (0..7)
-            .map(|seed| Bytes::from(splitmix(seed, PIECE)))
-            .collect();
+        let pieces: Vec<Bytes> = (0..7).map(|seed| Bytes::from(splitmix(seed, PIECE))).collect();
         let key = copy(&store, 1);
         let mut writer = store.writer(&key)?;
         for i in 0..PIECES {

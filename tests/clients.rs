@@ -19,9 +19,7 @@ fn the_whole_flow_with_xet_turned_off() -> Result<()> {
     let home = server.scratch("home")?;
     let mut python = Python::with("hub-2.4")?.command("python", &server, &server.token, &home);
     python.env("HF_HUB_DISABLE_XET", "1");
-    python
-        .arg(support::root().join("tests/clients/hub_flow.py"))
-        .arg("admin");
+    python.arg(support::root().join("tests/clients/hub_flow.py")).arg("admin");
     support::client::finish(&mut python)?;
     Ok(())
 }
@@ -36,14 +34,9 @@ fn a_round_trip_with_each_python_client_with_and_without_xet() -> Result<()> {
             let mut python = client.command("python", &server, &server.token, home.path());
             let repo = format!("admin/{set}-{disable_xet}");
             python.env("HF_HUB_DISABLE_XET", disable_xet);
-            python
-                .arg(support::root().join("tests/clients/round_trip.py"))
-                .arg(repo);
+            python.arg(support::root().join("tests/clients/round_trip.py")).arg(repo);
             let printed = support::client::finish(&mut python)?;
-            ensure!(
-                printed.contains(set.trim_start_matches("hub-")),
-                "{printed}"
-            );
+            ensure!(printed.contains(set.trim_start_matches("hub-")), "{printed}");
         }
     }
     Ok(())
@@ -67,14 +60,8 @@ fn the_command_line_client_uploads_lists_and_downloads() -> Result<()> {
     let server = Server::start()?;
     let client = Python::with("hub-2.4")?;
     let (home, folder) = (server.scratch("home")?, server.scratch("folder")?);
-    std::fs::write(
-        folder.join("README.md"),
-        "---\nlicense: mit\n---\n# By hand\n",
-    )?;
-    std::fs::write(
-        folder.join("model.safetensors"),
-        support::noise(4, 5_000_000),
-    )?;
+    std::fs::write(folder.join("README.md"), "---\nlicense: mit\n---\n# By hand\n")?;
+    std::fs::write(folder.join("model.safetensors"), support::noise(4, 5_000_000))?;
     let hf = |arguments: &[&str]| {
         let mut command = client.command("hf", &server, &server.token, &home);
         support::client::finish(command.args(arguments).current_dir(&folder))
@@ -87,10 +74,7 @@ fn the_command_line_client_uploads_lists_and_downloads() -> Result<()> {
     let target = target.to_string_lossy();
     hf(&["download", "admin/by-hand", "--local-dir", &target])?;
     let got = std::fs::read(format!("{target}/model.safetensors"))?;
-    ensure!(
-        got == support::noise(4, 5_000_000),
-        "the file came back different"
-    );
+    ensure!(got == support::noise(4, 5_000_000), "the file came back different");
     hf(&["repos", "tag", "create", "admin/by-hand", "v1"])?;
     hf(&["repos", "branch", "create", "admin/by-hand", "next"])?;
     hf(&["repos", "settings", "admin/by-hand", "--private"])?;

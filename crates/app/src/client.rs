@@ -119,10 +119,7 @@ impl Client {
 
 fn read_json(body: &mut Body) -> Result<Value> {
     let mut text = String::new();
-    body.as_reader()
-        .take(ANSWER_LIMIT)
-        .read_to_string(&mut text)
-        .context("reading the answer")?;
+    body.as_reader().take(ANSWER_LIMIT).read_to_string(&mut text).context("reading the answer")?;
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }

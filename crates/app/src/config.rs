@@ -93,28 +93,19 @@ impl Default for Config {
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        Self {
-            anonymous_reading: true,
-        }
+        Self { anonymous_reading: true }
     }
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self {
-            cache: ByteSize::mib(64),
-            uploads: 64,
-            threads: 0,
-        }
+        Self { cache: ByteSize::mib(64), uploads: 64, threads: 0 }
     }
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
+        Self { level: "info".to_owned(), format: LogFormat::Text }
     }
 }
 
@@ -189,20 +180,14 @@ fn set(table: &mut Table, variable: &str, key: &str, text: &str) -> Result<()> {
     let known = Value::try_from(Config::default())?;
     let key = key.to_lowercase();
     let known = known.as_table().context("settings are a table")?;
-    let sections = known
-        .iter()
-        .filter_map(|(name, value)| Some((name, value.as_table()?)));
+    let sections = known.iter().filter_map(|(name, value)| Some((name, value.as_table()?)));
     for (section, keys) in sections {
-        let Some(inner) = key
-            .strip_prefix(section.as_str())
-            .and_then(|k| k.strip_prefix('_'))
+        let Some(inner) = key.strip_prefix(section.as_str()).and_then(|k| k.strip_prefix('_'))
         else {
             continue;
         };
         if let Some(default) = keys.get(inner) {
-            let entry = table
-                .entry(section.clone())
-                .or_insert_with(|| Value::Table(Table::new()));
+            let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
             let entry = entry.as_table_mut().context("a section is a table")?;
             entry.insert(inner.to_owned(), like(default, variable, text)?);
             return Ok(());

@@ -14,10 +14,7 @@ pub(crate) struct Output {
 impl Output {
     /// The process's own streams.
     pub(crate) fn standard() -> Self {
-        Self {
-            out: Box::new(io::stdout()),
-            err: Box::new(io::stderr()),
-        }
+        Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()) }
     }
 
     /// One line of the answer.

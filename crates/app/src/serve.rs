@@ -24,10 +24,7 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 
 /// Reads and writes of the store at once: enough to keep a disk busy, few enough to bound memory.
-const STORE_LIMITS: Limits = Limits {
-    reads: 64,
-    writes: 32,
-};
+const STORE_LIMITS: Limits = Limits { reads: 64, writes: 32 };
 
 /// Runs the hub until it is told to stop.
 pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<()> {
@@ -45,15 +42,10 @@ async fn serve(config: &Config, output: &mut Output) -> Result<()> {
     let shutdown = Shutdown::listen()?;
     let env = RealEnv::shared();
     let (store, lock) = open_store(&config.data, &env)?;
-    let promises = probe(&store)
-        .await
-        .context("trying what the store can do")?;
+    let promises = probe(&store).await.context("trying what the store can do")?;
     if !promises.all_kept() {
         let broken = promises.broken().join(", ");
-        bail!(
-            "the store at `{}` breaks a promise: {broken}",
-            config.data.display()
-        );
+        bail!("the store at `{}` breaks a promise: {broken}", config.data.display());
     }
     // Bound before anything slow, so that an address in use is told at once.
     let listener = TcpListener::bind(config.listen)
@@ -97,7 +89,6 @@ async fn open_hub(config: &Config, store: Store, env: SharedEnv) -> Result<Arc<H
         cache_bytes: config.limits.cache.as_u64(),
         upload_slots: config.limits.uploads,
         pool_threads: threads,
-        ..defaults
     };
     let hub = Hub::open(store, index, &opened, env, settings).await;
     hub.with_context(|| format!("opening the hub in `{}`", config.data.display()))
@@ -118,28 +109,19 @@ async fn announce(
     config: &Config,
     listener: &TcpListener,
 ) -> Result<()> {
-    let address = listener
-        .local_addr()
-        .context("reading the address that was bound")?;
+    let address = listener.local_addr().context("reading the address that was bound")?;
     let endpoint = match config.public_url.as_str() {
         "" => format!("http://{address}"),
         url => url.to_owned(),
     };
-    let first = hub
-        .bootstrap()
-        .await
-        .context("making the first administrator")?;
+    let first = hub.bootstrap().await.context("making the first administrator")?;
     if let Some(FirstAdmin { name, token }) = first {
-        output.line(format!(
-            "created the administrator `{name}`; this token is not shown again"
-        ))?;
+        output
+            .line(format!("created the administrator `{name}`; this token is not shown again"))?;
         output.line(format!("export HF_ENDPOINT={endpoint}"))?;
         output.line(format!("export HF_TOKEN={token}"))?;
     } else {
         output.line(format!("export HF_ENDPOINT={endpoint}"))?;
     }
-    output.line(format!(
-        "ready on http://{address}, data in {}",
-        config.data.display()
-    ))
+    output.line(format!("ready on http://{address}, data in {}", config.data.display()))
 }

@@ -14,17 +14,14 @@ impl Shutdown {
     pub(crate) fn listen() -> Result<Self> {
         let interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-        Ok(Self {
-            interrupt,
-            terminate,
-        })
+        Ok(Self { interrupt, terminate })
     }
 
     /// Resolves when the process is asked to stop.
     pub(crate) async fn requested(mut self) {
         tokio::select! {
-            _ = self.interrupt.recv() => tracing::info!("interrupted; finishing what is in flight"),
-            _ = self.terminate.recv() => tracing::info!("told to stop; finishing what is in flight"),
+            _ = self.interrupt.recv() => tracing::info!("interrupted; finishing what is begun"),
+            _ = self.terminate.recv() => tracing::info!("told to stop; finishing what is begun"),
         }
     }
 }

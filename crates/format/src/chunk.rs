@@ -156,47 +156,19 @@ mod tests {
     #[test]
     fn chunks_of_random_bytes_are_those_of_clients() {
         let content = splitmix(42, 500_000);
-        let chunks: Vec<_> = split(&content)
-            .map(|chunk| (chunk.len(), ChunkHash::of(chunk).to_string()))
-            .collect();
+        let chunks: Vec<_> =
+            split(&content).map(|chunk| (chunk.len(), ChunkHash::of(chunk).to_string())).collect();
         let expected = [
-            (
-                56_712,
-                "4813399acb4af849610fe521dcf7e2de10e1a77b9776d5fca7667b4a9a718768",
-            ),
-            (
-                17_916,
-                "313733ec0c566529295d0d7f72386fc8e19ab96cc66ee9d9b81af49f1c38910e",
-            ),
-            (
-                31_842,
-                "7d8dcb7413320332d4d07d2b6690f7644f5cbb69080268ed7d2037765d94fad7",
-            ),
-            (
-                28_823,
-                "fb2abdbef229a06bc627b5057b1b9ee2dad2f1829779d4982de64b2e01031315",
-            ),
-            (
-                131_072,
-                "273e7d13e3c020b0850ff6f5a48b56a8931921f0d994d9f389e73c602e895bc2",
-            ),
-            (
-                113_209,
-                "3fe189fe91017eaf7d976135786dfe50f6a77ddda36ec8c11d8985845088a5df",
-            ),
-            (
-                35_563,
-                "5440554dd6afeec67a86e500356663208242d5056a69a689ce975f566dc91424",
-            ),
-            (
-                84_863,
-                "5b1eace72a89cb4f34a6e47abc63606553e8591412d2e0ed19c01f14a32e7a1f",
-            ),
+            (56_712, "4813399acb4af849610fe521dcf7e2de10e1a77b9776d5fca7667b4a9a718768"),
+            (17_916, "313733ec0c566529295d0d7f72386fc8e19ab96cc66ee9d9b81af49f1c38910e"),
+            (31_842, "7d8dcb7413320332d4d07d2b6690f7644f5cbb69080268ed7d2037765d94fad7"),
+            (28_823, "fb2abdbef229a06bc627b5057b1b9ee2dad2f1829779d4982de64b2e01031315"),
+            (131_072, "273e7d13e3c020b0850ff6f5a48b56a8931921f0d994d9f389e73c602e895bc2"),
+            (113_209, "3fe189fe91017eaf7d976135786dfe50f6a77ddda36ec8c11d8985845088a5df"),
+            (35_563, "5440554dd6afeec67a86e500356663208242d5056a69a689ce975f566dc91424"),
+            (84_863, "5b1eace72a89cb4f34a6e47abc63606553e8591412d2e0ed19c01f14a32e7a1f"),
         ];
-        assert_eq!(
-            chunks,
-            expected.map(|(length, hash)| (length, hash.to_owned()))
-        );
+        assert_eq!(chunks, expected.map(|(length, hash)| (length, hash.to_owned())));
     }
 
     #[test]
@@ -220,38 +192,15 @@ mod tests {
         assert_eq!(chunks.len(), 265);
         let expect = |i: usize, length, hash: &str| {
             assert_eq!(
-                (
-                    chunks[i].len(),
-                    ChunkHash::of(chunks[i]).to_string().as_str()
-                ),
+                (chunks[i].len(), ChunkHash::of(chunks[i]).to_string().as_str()),
                 (length, hash)
             );
         };
-        expect(
-            0,
-            22_353,
-            "e6029cadf2a6692699a7e839f134d0e6109a571f02feafbd53447a5d96cbde1b",
-        );
-        expect(
-            1,
-            16_397,
-            "7591bf02617209c2172066ef6876d8cfe72760e60459a5ec971794d6250e7a51",
-        );
-        expect(
-            2,
-            131_072,
-            "b2fdc18edb8bf5136a0cc510e466dbcd0eb5db915c97dd4355caae96dd95cf54",
-        );
-        expect(
-            264,
-            70_994,
-            "a921146223e2ea0f7548a88a6ada0498f219f35b3d1abe9b371f3ad4ce6f7c7a",
-        );
-        assert!(
-            chunks
-                .iter()
-                .all(|chunk| ChunkHash::of(chunk).modulo(1024) != 0)
-        );
+        expect(0, 22_353, "e6029cadf2a6692699a7e839f134d0e6109a571f02feafbd53447a5d96cbde1b");
+        expect(1, 16_397, "7591bf02617209c2172066ef6876d8cfe72760e60459a5ec971794d6250e7a51");
+        expect(2, 131_072, "b2fdc18edb8bf5136a0cc510e466dbcd0eb5db915c97dd4355caae96dd95cf54");
+        expect(264, 70_994, "a921146223e2ea0f7548a88a6ada0498f219f35b3d1abe9b371f3ad4ce6f7c7a");
+        assert!(chunks.iter().all(|chunk| ChunkHash::of(chunk).modulo(1024) != 0));
     }
 
     /// Content whose first chunk has a match one byte before the minimum and another within the
@@ -262,9 +211,7 @@ mod tests {
             gear.update(tail);
             gear.is_match(MASK)
         };
-        let early = (0..1 << 22)
-            .map(|seed| splitmix(seed, 64))
-            .find(|tail| matches(tail));
+        let early = (0..1 << 22).map(|seed| splitmix(seed, 64)).find(|tail| matches(tail));
         let mut tail = early.expect("one in 65,536 matches");
         let late = (0..1 << 22).map(|seed| splitmix(seed, 8)).find(|more| {
             let all = [tail.as_slice(), more.as_slice()].concat();
@@ -283,10 +230,7 @@ mod tests {
         assert_eq!(lengths(&content)[0], 8191 + 8);
         assert_eq!(lengths(&content), slow_lengths(&content));
         for size in [1, 7, 8191, 8192, 8195] {
-            assert_eq!(
-                lengths_in_pieces(&content, std::iter::repeat(size)),
-                lengths(&content)
-            );
+            assert_eq!(lengths_in_pieces(&content, std::iter::repeat(size)), lengths(&content));
         }
     }
 

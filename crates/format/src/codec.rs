@@ -59,10 +59,7 @@ impl Format {
         }
         let version = decoder.u16()?;
         if version != self.version {
-            return Err(Error::UnknownVersion {
-                what: self.what,
-                version: u64::from(version),
-            });
+            return Err(Error::UnknownVersion { what: self.what, version: u64::from(version) });
         }
         let length = Self::FRONT_BYTES.saturating_add(decoder.u32()? as usize);
         self.check(length)?;
@@ -80,9 +77,7 @@ impl Format {
             return Err(decoder.malformed(format!("{} bytes follow its end", bytes.len() - length)));
         }
         if self.has_checksum {
-            let end = length
-                .checked_sub(Self::CHECKSUM_BYTES)
-                .filter(|e| *e >= Self::FRONT_BYTES);
+            let end = length.checked_sub(Self::CHECKSUM_BYTES).filter(|e| *e >= Self::FRONT_BYTES);
             let end = end.ok_or(Error::Truncated { what: self.what })?;
             let (content, checksum) = bytes.split_at(end);
             if blake3::hash(content).as_bytes() != checksum {
@@ -95,27 +90,15 @@ impl Format {
     }
 
     fn checksum_bytes(&self) -> usize {
-        if self.has_checksum {
-            Self::CHECKSUM_BYTES
-        } else {
-            0
-        }
+        if self.has_checksum { Self::CHECKSUM_BYTES } else { 0 }
     }
 
     fn check(&self, size: usize) -> Result<()> {
-        if size > self.limit {
-            Err(self.too_large(size))
-        } else {
-            Ok(())
-        }
+        if size > self.limit { Err(self.too_large(size)) } else { Ok(()) }
     }
 
     fn too_large(&self, size: usize) -> Error {
-        Error::TooLarge {
-            what: self.what,
-            size: size as u64,
-            limit: self.limit as u64,
-        }
+        Error::TooLarge { what: self.what, size: size as u64, limit: self.limit as u64 }
     }
 }
 
@@ -238,9 +221,7 @@ impl<'a> Decoder<'a> {
     /// The next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let taken = self.take(N)?;
-        Ok(taken
-            .try_into()
-            .expect("`take` gave as many as were asked for"))
+        Ok(taken.try_into().expect("`take` gave as many as were asked for"))
     }
 
     /// One byte.
@@ -286,11 +267,7 @@ impl<'a> Decoder<'a> {
 
     /// A value, if one follows.
     pub fn option<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T>) -> Result<Option<T>> {
-        if self.bool()? {
-            decode(self).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.bool()? { decode(self).map(Some) } else { Ok(None) }
     }
 
     /// A count, and as many items, each at least `smallest` bytes long.

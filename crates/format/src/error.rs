@@ -74,10 +74,7 @@ impl Error {
 
     /// Shorthand for [`Error::Malformed`].
     pub fn malformed(what: &'static str, reason: impl Into<String>) -> Self {
-        Self::Malformed {
-            what,
-            reason: reason.into(),
-        }
+        Self::Malformed { what, reason: reason.into() }
     }
 }
 

@@ -254,9 +254,7 @@ pub(crate) fn salted_root(root: &[u8; 32]) -> [u8; 32] {
 
 /// A hash as a number modulo `n`.
 pub(crate) fn modulo(hash: &[u8; 32], n: u64) -> u64 {
-    let last = hash
-        .last_chunk()
-        .expect("a hash is longer than eight bytes");
+    let last = hash.last_chunk().expect("a hash is longer than eight bytes");
     u64::from_le_bytes(*last) % n
 }
 
@@ -284,32 +282,17 @@ mod tests {
     fn text_of_a_xet_hash_reverses_groups_of_eight() {
         let text = "07060504030201000f0e0d0c0b0a090817161514131211101f1e1d1c1b1a1918";
         assert_eq!(ChunkHash::from_bytes(counting()).to_string(), text);
-        assert_eq!(
-            text.parse::<XorbHash>().expect("valid").as_bytes(),
-            &counting()
-        );
-        assert_eq!(
-            text.to_uppercase()
-                .parse::<FileHash>()
-                .expect("valid")
-                .to_string(),
-            text
-        );
+        assert_eq!(text.parse::<XorbHash>().expect("valid").as_bytes(), &counting());
+        assert_eq!(text.to_uppercase().parse::<FileHash>().expect("valid").to_string(), text);
     }
 
     #[test]
     fn text_of_other_hashes_is_plain() {
         let text = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
         assert_eq!(Sha256::from_bytes(counting()).to_string(), text);
-        assert_eq!(
-            text.parse::<PackHash>().expect("valid").as_bytes(),
-            &counting()
-        );
+        assert_eq!(text.parse::<PackHash>().expect("valid").as_bytes(), &counting());
         let object = "ce013625030ba8dba906f756967f9e9ca394464a";
-        assert_eq!(
-            object.parse::<ObjectHash>().expect("valid").to_string(),
-            object
-        );
+        assert_eq!(object.parse::<ObjectHash>().expect("valid").to_string(), object);
     }
 
     #[test]
@@ -367,19 +350,14 @@ mod tests {
 
     #[test]
     fn range_hash_does_not_depend_on_how_hashes_are_gathered() {
-        let chunks: Vec<_> = (0..600_u32)
-            .map(|i| ChunkHash::of(&i.to_le_bytes()))
-            .collect();
+        let chunks: Vec<_> = (0..600_u32).map(|i| ChunkHash::of(&i.to_le_bytes())).collect();
         for count in [0, 1, 255, 256, 257, 511, 512, 513, 600] {
             let mut hasher = blake3::Hasher::new_keyed(&RANGE_KEY);
             for chunk in &chunks[..count] {
                 hasher.update(chunk.as_bytes());
             }
             let expected = hasher.finalize();
-            assert_eq!(
-                RangeHash::over(&chunks[..count]).as_bytes(),
-                expected.as_bytes()
-            );
+            assert_eq!(RangeHash::over(&chunks[..count]).as_bytes(), expected.as_bytes());
         }
     }
 

@@ -90,17 +90,11 @@ impl HashTree {
 impl Group {
     fn new() -> Self {
         let text = Vec::with_capacity(MAX_GROUP * MAX_LINE_BYTES);
-        Self {
-            text,
-            length: 0,
-            members: 0,
-            last: [0; 32],
-        }
+        Self { text, length: 0, members: 0, last: [0; 32] }
     }
 
     fn push(&mut self, hash: &[u8; 32], length: u64) {
-        self.text
-            .extend_from_slice(&hex::digits(&crate::hash::reverse_groups(*hash)));
+        self.text.extend_from_slice(&hex::digits(&crate::hash::reverse_groups(*hash)));
         self.text.extend_from_slice(b" : ");
         push_decimal(&mut self.text, length);
         self.text.push(b'\n');
@@ -264,9 +258,7 @@ mod tests {
     }
 
     fn chunks(content: &[u8]) -> Vec<(ChunkHash, u64)> {
-        split(content)
-            .map(|chunk| (ChunkHash::of(chunk), chunk.len() as u64))
-            .collect()
+        split(content).map(|chunk| (ChunkHash::of(chunk), chunk.len() as u64)).collect()
     }
 
     /// The rules on whole lists, as they are written down.
@@ -279,9 +271,7 @@ mod tests {
                     rest.len()
                 } else {
                     let most = rest.len().min(9);
-                    (2..most)
-                        .find(|&p| rest[p].0[24].is_multiple_of(4))
-                        .map_or(most, |p| p + 1)
+                    (2..most).find(|&p| rest[p].0[24].is_multiple_of(4)).map_or(most, |p| p + 1)
                 };
                 let (group, behind) = rest.split_at(size);
                 let mut text = String::new();
@@ -335,12 +325,7 @@ mod tests {
     fn hashes_of_files_are_those_of_clients() {
         let mut inserted = b"INSERTED-PREFIX!".to_vec();
         inserted.extend(splitmix(42, 500_000));
-        let files = [
-            vec![0; 1 << 20],
-            splitmix(42, 500_000),
-            inserted,
-            splitmix(7, 16 << 20),
-        ];
+        let files = [vec![0; 1 << 20], splitmix(42, 500_000), inserted, splitmix(7, 16 << 20)];
         for (content, [xorb, file, range]) in files.iter().zip(FILES) {
             let chunks = chunks(content);
             assert_eq!(xorb_hash(chunks.iter().copied()).to_string(), xorb);

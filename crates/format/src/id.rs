@@ -91,25 +91,14 @@ mod tests {
     fn text_is_plain_hexadecimal() {
         let id = RepoId::from_bytes(*b"0123456789abcdef");
         assert_eq!(id.to_string(), "30313233343536373839616263646566");
-        assert_eq!(
-            "30313233343536373839616263646566"
-                .parse::<RepoId>()
-                .expect("valid"),
-            id
-        );
+        assert_eq!("30313233343536373839616263646566".parse::<RepoId>().expect("valid"), id);
         assert_eq!("30313233343536373839616263646566", format!("{id:?}"));
     }
 
     #[test]
     fn text_of_a_wrong_length_or_alphabet_is_refused() {
-        for wrong in [
-            "",
-            "0",
-            &"0".repeat(31),
-            &"0".repeat(33),
-            &"x".repeat(32),
-            &"é".repeat(16),
-        ] {
+        for wrong in ["", "0", &"0".repeat(31), &"0".repeat(33), &"x".repeat(32), &"é".repeat(16)]
+        {
             assert!(wrong.parse::<UserId>().is_err(), "{wrong}");
         }
     }

@@ -97,14 +97,7 @@ impl Manifest {
             let reason = format!("its terms make {end} bytes, its size is {size}");
             return Err(Error::malformed(MANIFEST.what, reason));
         }
-        Ok(Self {
-            file,
-            sha256,
-            size,
-            terms,
-            samples,
-            ends,
-        })
+        Ok(Self { file, sha256, size, terms, samples, ends })
     }
 
     /// The term that holds this byte of the file; nothing past its end.
@@ -162,16 +155,10 @@ impl Manifest {
             let xorb = XorbHash::from_bytes(decoder.array()?);
             let chunks = decoder.u32()?..decoder.u32()?;
             let end = decoder.u64()?;
-            let length = end
-                .checked_sub(start)
-                .and_then(|length| u32::try_from(length).ok());
+            let length = end.checked_sub(start).and_then(|length| u32::try_from(length).ok());
             let length = length.ok_or_else(|| decoder.malformed("its terms are not in order"))?;
             start = end;
-            Ok(Term {
-                xorb,
-                chunks,
-                length,
-            })
+            Ok(Term { xorb, chunks, length })
         })?;
         let samples = decoder.list(SAMPLE_BYTES, |decoder| {
             Ok(Sample {
@@ -237,25 +224,13 @@ pub struct ShardDirectory {
 impl ShardObject {
     /// The stored bytes, the name of the object that they make, and where each manifest lies.
     pub fn encode(&self) -> Result<(Vec<u8>, ShardHash, Vec<ManifestPlace>)> {
-        let bodies = self
-            .manifests
-            .iter()
-            .map(Manifest::encode)
-            .collect::<Result<Vec<_>>>()?;
+        let bodies = self.manifests.iter().map(Manifest::encode).collect::<Result<Vec<_>>>()?;
         let mut offset = (DIRECTORY_BYTES + bodies.len() * PLACE_BYTES) as u64;
         let mut places = Vec::with_capacity(bodies.len());
         for (manifest, body) in self.manifests.iter().zip(&bodies) {
             let length = u32::try_from(body.len()).expect("a manifest's length has a limit");
-            let Manifest {
-                file, sha256, size, ..
-            } = *manifest;
-            places.push(ManifestPlace {
-                file,
-                sha256,
-                size,
-                offset,
-                length,
-            });
+            let Manifest { file, sha256, size, .. } = *manifest;
+            places.push(ManifestPlace { file, sha256, size, offset, length });
             offset += u64::from(length);
         }
         let mut bytes = SHARD.encode(|encoder| {
@@ -290,9 +265,7 @@ impl ShardDirectory {
     /// [`front_length`](Self::front_length) says.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let length = SHARD.length(bytes)?;
-        let front = bytes
-            .get(..length)
-            .ok_or(Error::Truncated { what: SHARD.what })?;
+        let front = bytes.get(..length).ok_or(Error::Truncated { what: SHARD.what })?;
         let mut decoder = SHARD.decode(front)?;
         let uploader = UserId::from_bytes(decoder.array()?);
         let time_ms = decoder.u64()?;
@@ -312,11 +285,7 @@ impl ShardDirectory {
             Ok(place)
         })?;
         decoder.finish()?;
-        Ok(Self {
-            uploader,
-            time_ms,
-            places,
-        })
+        Ok(Self { uploader, time_ms, places })
     }
 }
 

@@ -86,22 +86,14 @@ impl fmt::Display for RepoKind {
 
 /// One part of a repo's name: 1 to 96 ASCII letters, digits, `_`, `-` and `.`.
 fn check_part(what: &'static str, text: &str) -> Result<()> {
-    let fault = |reason: &str| {
-        Err(Error::malformed(
-            what,
-            format!("`{}` {reason}", shown(text)),
-        ))
-    };
+    let fault = |reason: &str| Err(Error::malformed(what, format!("`{}` {reason}", shown(text))));
     if text.is_empty() {
         return Err(Error::malformed(what, "it is empty"));
     }
     if text.len() > MAX_NAME_BYTES {
         return fault(&format!("is longer than {MAX_NAME_BYTES} characters"));
     }
-    if !text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
-    {
+    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
         return fault("has characters other than letters, digits, `_`, `-` and `.`");
     }
     if text.starts_with(['-', '.']) || text.ends_with(['-', '.']) {
@@ -118,10 +110,7 @@ fn check_part(what: &'static str, text: &str) -> Result<()> {
 
 /// Text from outside, cut to what an error should repeat.
 fn shown(text: &str) -> String {
-    text.chars()
-        .take(120)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().take(120).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// The name of a user or an organisation.
@@ -168,10 +157,7 @@ impl RepoName {
     /// Joins a namespace and a name.
     pub fn new(namespace: Namespace, name: &str) -> Result<Self> {
         check_part("repo name", name)?;
-        Ok(Self {
-            namespace,
-            name: name.to_owned(),
-        })
+        Ok(Self { namespace, name: name.to_owned() })
     }
 
     /// Whose it is.
@@ -227,20 +213,13 @@ impl RefName {
 
     /// Reads a full name, by git's rules for refs (`git help check-ref-format`).
     pub fn parse(text: &str) -> Result<Self> {
-        let fault = |reason: &str| {
-            Err(Error::malformed(
-                "ref name",
-                format!("`{}` {reason}", shown(text)),
-            ))
-        };
+        let fault =
+            |reason: &str| Err(Error::malformed("ref name", format!("`{}` {reason}", shown(text))));
         if text.len() > MAX_PATH_COMPONENT_BYTES {
             return fault(&format!("is longer than {MAX_PATH_COMPONENT_BYTES} bytes"));
         }
         let spaces = [Self::BRANCH, Self::TAG, Self::PULL, "refs/convert/"];
-        if !spaces
-            .iter()
-            .any(|space| text.len() > space.len() && text.starts_with(space))
-        {
+        if !spaces.iter().any(|space| text.len() > space.len() && text.starts_with(space)) {
             return fault("is neither a branch, a tag, a pull request nor a conversion");
         }
         let forbidden = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
@@ -275,10 +254,7 @@ impl RefName {
 
     /// The name without the space it is in; pull requests keep theirs.
     pub fn short(&self) -> &str {
-        let name = self
-            .0
-            .strip_prefix(Self::BRANCH)
-            .or_else(|| self.0.strip_prefix(Self::TAG));
+        let name = self.0.strip_prefix(Self::BRANCH).or_else(|| self.0.strip_prefix(Self::TAG));
         name.unwrap_or(&self.0)
     }
 
@@ -300,8 +276,7 @@ impl RefName {
 
 /// Whether this is a number from 1, in the only way to write it.
 fn is_number(text: &str) -> bool {
-    text.parse::<u32>()
-        .is_ok_and(|number| number > 0 && number.to_string() == text)
+    text.parse::<u32>().is_ok_and(|number| number > 0 && number.to_string() == text)
 }
 
 /// Whether git or a client reads this short name of a branch or a tag as no name: as an option, as
@@ -318,12 +293,8 @@ pub struct FilePath(String);
 impl FilePath {
     /// Reads a path.
     pub fn parse(text: &str) -> Result<Self> {
-        let fault = |reason: &str| {
-            Err(Error::malformed(
-                "path",
-                format!("`{}` {reason}", shown(text)),
-            ))
-        };
+        let fault =
+            |reason: &str| Err(Error::malformed("path", format!("`{}` {reason}", shown(text))));
         if text.is_empty() {
             return Err(Error::malformed("path", "it is empty"));
         }
@@ -365,9 +336,7 @@ impl FilePath {
 
     /// The folder it lies in, unless that is the root.
     pub fn parent(&self) -> Option<Self> {
-        self.0
-            .rsplit_once('/')
-            .map(|(parent, _)| Self(parent.to_owned()))
+        self.0.rsplit_once('/').map(|(parent, _)| Self(parent.to_owned()))
     }
 
     /// Its last part.
@@ -381,11 +350,7 @@ impl FilePath {
 /// ignored.
 fn reads_as_special(part: &str) -> bool {
     let seen: String = part.chars().filter(|&c| !is_ignorable(c)).collect();
-    let seen = seen
-        .split(':')
-        .next()
-        .unwrap_or("")
-        .trim_end_matches(['.', ' ']);
+    let seen = seen.split(':').next().unwrap_or("").trim_end_matches(['.', ' ']);
     seen.is_empty() || seen.eq_ignore_ascii_case(".git") || seen.eq_ignore_ascii_case("git~1")
 }
 

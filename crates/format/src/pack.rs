@@ -77,11 +77,7 @@ impl Default for PackBuilder {
 impl PackBuilder {
     /// A pack with nothing in it.
     pub fn new() -> Self {
-        Self {
-            objects: Vec::new(),
-            links: Vec::new(),
-            offset: HEADER.len() as u64,
-        }
+        Self { objects: Vec::new(), links: Vec::new(), offset: HEADER.len() as u64 }
     }
 
     /// What the caller writes first.
@@ -98,13 +94,7 @@ impl PackBuilder {
         pointer: Option<Pointer>,
     ) -> u64 {
         let offset = self.offset;
-        self.objects.push(PackedObject {
-            id,
-            kind,
-            offset,
-            length,
-            pointer,
-        });
+        self.objects.push(PackedObject { id, kind, offset, length, pointer });
         self.offset += length;
         offset
     }
@@ -138,11 +128,7 @@ impl PackBuilder {
         tail.u32(length);
         tail.u16(VERSION);
         tail.array(FOOTER_MAGIC);
-        let directory = PackDirectory {
-            objects: self.objects,
-            links: self.links,
-            hash,
-        };
+        let directory = PackDirectory { objects: self.objects, links: self.links, hash };
         Ok((tail.finish(), directory))
     }
 }
@@ -190,22 +176,13 @@ impl PackDirectory {
             if object.offset != expected {
                 return Err(Error::malformed(WHAT, "its contents overlap or leave gaps"));
             }
-            let end = expected
-                .checked_add(object.length)
-                .filter(|end| *end <= contents_end);
+            let end = expected.checked_add(object.length).filter(|end| *end <= contents_end);
             expected = end.ok_or_else(|| Error::malformed(WHAT, "a content passes its end"))?;
         }
         if expected != contents_end {
-            return Err(Error::malformed(
-                WHAT,
-                "its contents do not reach its directory",
-            ));
+            return Err(Error::malformed(WHAT, "its contents do not reach its directory"));
         }
-        Ok(Self {
-            objects,
-            links,
-            hash,
-        })
+        Ok(Self { objects, links, hash })
     }
 }
 
@@ -224,29 +201,19 @@ impl Footer {
             return Err(decoder.malformed("it does not end as one"));
         }
         if version != VERSION {
-            return Err(Error::UnknownVersion {
-                what: WHAT,
-                version: u64::from(version),
-            });
+            return Err(Error::UnknownVersion { what: WHAT, version: u64::from(version) });
         }
         decoder.finish()?;
         let directory_length = length as usize;
         check_length(directory_length)?;
-        Ok(Self {
-            directory_length,
-            hash,
-        })
+        Ok(Self { directory_length, hash })
     }
 }
 
 fn check_length(size: usize) -> Result<()> {
     if size > MAX_PACK_DIRECTORY_BYTES {
         let (size, limit) = (size as u64, MAX_PACK_DIRECTORY_BYTES as u64);
-        return Err(Error::TooLarge {
-            what: "pack directory",
-            size,
-            limit,
-        });
+        return Err(Error::TooLarge { what: "pack directory", size, limit });
     }
     Ok(())
 }
@@ -269,21 +236,12 @@ fn decode_object(decoder: &mut Decoder<'_>) -> Result<PackedObject> {
         .ok_or_else(|| decoder.malformed(format!("{kind} is no kind of object")))?;
     let (offset, length) = (decoder.u64()?, decoder.u64()?);
     let pointer = decoder.option(|decoder| {
-        Ok(Pointer {
-            sha256: Sha256::from_bytes(decoder.array()?),
-            size: decoder.u64()?,
-        })
+        Ok(Pointer { sha256: Sha256::from_bytes(decoder.array()?), size: decoder.u64()? })
     })?;
     if pointer.is_some() && (kind != ObjectKind::Blob || length > MAX_POINTER_BYTES as u64) {
         return Err(decoder.malformed("what can't be a pointer is said to be one"));
     }
-    Ok(PackedObject {
-        id,
-        kind,
-        offset,
-        length,
-        pointer,
-    })
+    Ok(PackedObject { id, kind, offset, length, pointer })
 }
 
 #[cfg(test)]

@@ -68,19 +68,15 @@ impl RangeRequest {
 
     /// The bytes to answer with, of something of `size` bytes; never an empty range.
     pub fn resolve(&self, size: u64) -> std::result::Result<Range<u64>, Unsatisfiable> {
-        let mut others: Vec<_> = self
-            .ranges
-            .iter()
-            .filter_map(|range| range.resolve(size))
-            .collect();
+        let mut others: Vec<_> =
+            self.ranges.iter().filter_map(|range| range.resolve(size)).collect();
         if others.is_empty() {
             return Err(Unsatisfiable { size });
         }
         let mut merged = others.remove(0);
         // Each that joins may bring others into reach.
-        while let Some(next) = others
-            .iter()
-            .position(|other| other.start <= merged.end && merged.start <= other.end)
+        while let Some(next) =
+            others.iter().position(|other| other.start <= merged.end && merged.start <= other.end)
         {
             let next = others.swap_remove(next);
             merged = merged.start.min(next.start)..merged.end.max(next.end);
@@ -91,15 +87,10 @@ impl RangeRequest {
 
 impl ByteRange {
     fn parse(text: &str) -> Result<Self> {
-        let (first, last) = text
-            .split_once('-')
-            .ok_or_else(|| malformed("there is no dash"))?;
+        let (first, last) = text.split_once('-').ok_or_else(|| malformed("there is no dash"))?;
         match (first, last) {
             ("", last) => Ok(Self::Last(number(last)?)),
-            (first, "") => Ok(Self::Between {
-                first: number(first)?,
-                last: u64::MAX,
-            }),
+            (first, "") => Ok(Self::Between { first: number(first)?, last: u64::MAX }),
             (first, last) => {
                 let (first, last) = (number(first)?, number(last)?);
                 if first > last {
@@ -143,10 +134,7 @@ mod tests {
     use super::*;
 
     fn resolved(value: &str, size: u64) -> Option<Range<u64>> {
-        RangeRequest::parse(value)
-            .expect("valid")
-            .resolve(size)
-            .ok()
+        RangeRequest::parse(value).expect("valid").resolve(size).ok()
     }
 
     #[test]
@@ -163,14 +151,8 @@ mod tests {
     fn an_end_beyond_the_file_is_the_end_of_the_file() {
         assert_eq!(resolved("bytes=0-18446744073709551614", 10), Some(0..10));
         assert_eq!(resolved("bytes=5-18446744073709551615", 10), Some(5..10));
-        assert_eq!(
-            resolved("bytes=5-99999999999999999999999999", 10),
-            Some(5..10)
-        );
-        assert_eq!(
-            resolved("bytes=-99999999999999999999999999", 10),
-            Some(0..10)
-        );
+        assert_eq!(resolved("bytes=5-99999999999999999999999999", 10), Some(5..10));
+        assert_eq!(resolved("bytes=-99999999999999999999999999", 10), Some(0..10));
         assert_eq!(resolved("bytes=-11", 10), Some(0..10));
         let all = "bytes=0-18446744073709551615";
         assert_eq!(resolved(all, u64::MAX), Some(0..u64::MAX));

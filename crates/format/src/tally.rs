@@ -45,11 +45,7 @@ impl Tally {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut decoder = FORMAT.decode(bytes)?;
         let row = |decoder: &mut Decoder<'_>| {
-            Ok((
-                RepoId::from_bytes(decoder.array()?),
-                decoder.u32()?,
-                decoder.u64()?,
-            ))
+            Ok((RepoId::from_bytes(decoder.array()?), decoder.u32()?, decoder.u64()?))
         };
         let rows = decoder.list(ROW_BYTES, row)?;
         decoder.finish()?;
@@ -69,9 +65,7 @@ mod tests {
 
     fn tally() -> Tally {
         let repo = |byte| RepoId::from_bytes([byte; 16]);
-        Tally {
-            rows: vec![(repo(1), 20_000, 3), (repo(2), 20_001, u64::MAX)],
-        }
+        Tally { rows: vec![(repo(1), 20_000, 3), (repo(2), 20_001, u64::MAX)] }
     }
 
     #[test]
@@ -91,14 +85,9 @@ mod tests {
 
     #[test]
     fn more_rows_than_the_limit_are_not_written() {
-        let mut tally = Tally {
-            rows: vec![(RepoId::from_bytes([0; 16]), 0, 0); Tally::MAX_ROWS],
-        };
+        let mut tally = Tally { rows: vec![(RepoId::from_bytes([0; 16]), 0, 0); Tally::MAX_ROWS] };
         let bytes = tally.encode().expect("the most that fits");
-        assert_eq!(
-            Tally::decode(&bytes).expect("own").rows.len(),
-            Tally::MAX_ROWS
-        );
+        assert_eq!(Tally::decode(&bytes).expect("own").rows.len(), Tally::MAX_ROWS);
         tally.rows.push(tally.rows[0]);
         assert!(matches!(tally.encode(), Err(Error::TooLarge { .. })));
     }

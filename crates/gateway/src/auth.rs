@@ -62,7 +62,8 @@ pub(crate) fn credentials(headers: &HeaderMap) -> Result<Option<Secret>, Failure
         return Err(Failure::invalid("more than one `Authorization` header"));
     }
     let text = value.to_str().ok().filter(|text| text.len() <= LONGEST);
-    let (scheme, rest) = text.and_then(|text| text.split_once(' ')).ok_or_else(Failure::bad_token)?;
+    let (scheme, rest) =
+        text.and_then(|text| text.split_once(' ')).ok_or_else(Failure::bad_token)?;
     let rest = rest.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
         return Ok(Some(Secret(rest.to_owned())));

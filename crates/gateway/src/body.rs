@@ -7,17 +7,18 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ballast_node::download::ByteStream;
-use ballast_node::hub::Hub;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::Gateway;
 use crate::wire::Answering;
 
 /// A body must bring, on average over [`WINDOW`], this many bytes each second.
@@ -171,7 +172,7 @@ pub(crate) enum Broken {
 /// The body of a request, which is refused when it trickles.
 pub(crate) struct RequestBody {
     incoming: Incoming,
-    hub: Arc<Hub>,
+    gateway: Arc<Gateway>,
     /// Bytes and time spent waiting since the last judgement.
     bytes: u64,
     waited: Duration,
@@ -180,13 +181,30 @@ pub(crate) struct RequestBody {
 
 struct Waiting {
     since: Duration,
+    _counted: Counted,
     /// Only ever reached through `&mut`; the mutex is what lets a call be shared between tasks.
     alarm: Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
+/// Counts a body while it is waited for.
+struct Counted(Arc<Gateway>);
+
+impl Counted {
+    fn new(gateway: &Arc<Gateway>) -> Self {
+        gateway.metrics.waiting_bodies.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(gateway))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.waiting_bodies.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, hub: Arc<Hub>) -> Self {
-        Self { incoming, hub, bytes: 0, waited: Duration::ZERO, waiting: None }
+    pub(crate) fn new(incoming: Incoming, gateway: Arc<Gateway>) -> Self {
+        Self { incoming, gateway, bytes: 0, waited: Duration::ZERO, waiting: None }
     }
 
     /// The length that was announced, if any was.
@@ -205,13 +223,17 @@ impl RequestBody {
     ) -> Poll<Option<Result<Bytes, Broken>>> {
         loop {
             match http_body::Body::poll_frame(Pin::new(&mut self.incoming), context) {
-                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(None) => {
+                    self.waiting = None;
+                    return Poll::Ready(None);
+                }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(Broken::Cut))),
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers carry nothing that we read.
                     let Ok(bytes) = frame.into_data() else { continue };
                     if let Some(waiting) = self.waiting.take() {
-                        self.waited += self.hub.env().monotonic().saturating_sub(waiting.since);
+                        self.waited +=
+                            self.gateway.hub.env().monotonic().saturating_sub(waiting.since);
                     }
                     self.bytes += bytes.len() as u64;
                     return Poll::Ready(Some(Ok(bytes)));
@@ -231,9 +253,10 @@ impl RequestBody {
         loop {
             let waiting = self.waiting.get_or_insert_with(|| {
                 let left = WINDOW.saturating_sub(self.waited);
-                let hub = Arc::clone(&self.hub);
+                let hub = Arc::clone(&self.gateway.hub);
                 Waiting {
-                    since: self.hub.env().monotonic(),
+                    since: hub.env().monotonic(),
+                    _counted: Counted::new(&self.gateway),
                     alarm: Mutex::new(Box::pin(async move { hub.env().sleep(left).await })),
                 }
             });

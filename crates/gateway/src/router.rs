@@ -193,7 +193,8 @@ impl RequestIds {
         let given = headers.get(X_AMZN_TRACE_ID).or_else(|| headers.get(X_REQUEST_ID));
         let is_harmless = |value: &&HeaderValue| {
             let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-_.=;:".contains(b);
-            !value.is_empty() && value.len() <= LONGEST_REQUEST_ID
+            !value.is_empty()
+                && value.len() <= LONGEST_REQUEST_ID
                 && value.as_bytes().iter().all(allowed)
         };
         if let Some(value) = given.filter(is_harmless) {

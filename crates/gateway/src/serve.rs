@@ -37,7 +37,8 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const HEAD_TOO_SLOW: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
      connection: close\r\ncontent-length: 42\r\n\r\n{\"error\":\"the request's head is too slow\"}";
 const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-     retry-after: 1\r\nconnection: close\r\ncontent-length: 32\r\n\r\n{\"error\":\"too many connections\"}";
+     retry-after: 1\r\nconnection: close\r\ncontent-length: 32\r\n\r\n\
+     {\"error\":\"too many connections\"}";
 const TOO_MANY_OF_YOURS: &str = "HTTP/1.1 429 Too Many Requests\r\n\
      content-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
      content-length: 50\r\n\r\n{\"error\":\"too many connections from your address\"}";
@@ -135,8 +136,8 @@ async fn connection(
             let answering = watch.answering();
             let gateway = Arc::clone(&gateway);
             async move {
-                let hub = Arc::clone(&gateway.hub);
-                let request = request.map(|body| RequestBody::new(body, hub));
+                let of_body = Arc::clone(&gateway);
+                let request = request.map(|body| RequestBody::new(body, of_body));
                 let response = router::answer(gateway, request, peer).await;
                 Ok::<_, Infallible>(response.map(|body| body.until_sent(answering)))
             }

@@ -177,9 +177,8 @@ impl Hub {
     pub fn find_legacy(&self, caller: &Caller, kind: RepoKind, name: &str) -> Option<RepoName> {
         self.admit(caller).ok()?;
         let found = self.catalogue.read(|state| state.by_last_part(kind, name));
-        let mut readable = found
-            .into_iter()
-            .filter(|record| self.allowed(caller, record).is_some());
+        let mut readable =
+            found.into_iter().filter(|record| self.allowed(caller, record).is_some());
         let first = readable.next()?;
         readable.next().is_none().then(|| first.name.clone())
     }
@@ -198,15 +197,9 @@ impl Hub {
             Some(allowed) if allowed >= want => Ok(Repo { record }),
             Some(_) if matches!(caller, Caller::Anonymous) => Err(Error::LoginNeeded),
             Some(_) => {
-                let what = if want == Access::Write {
-                    "write to"
-                } else {
-                    "administer"
-                };
+                let what = if want == Access::Write { "write to" } else { "administer" };
                 let (kind, name) = (record.kind, &record.name);
-                Err(Error::denied(format!(
-                    "your token may not {what} the {kind} `{name}`"
-                )))
+                Err(Error::denied(format!("your token may not {what} the {kind} `{name}`")))
             }
         }
     }
@@ -243,9 +236,7 @@ impl Hub {
             return Ok(());
         }
         let (kind, name) = (repo.kind(), repo.name());
-        Err(Error::denied(format!(
-            "your token may only read the {kind} `{name}`"
-        )))
+        Err(Error::denied(format!("your token may only read the {kind} `{name}`")))
     }
 
     /// The most that the caller may do with a repo; nothing: they may not know of it.
@@ -269,9 +260,7 @@ impl Hub {
         if record.gating == Gating::None || self.is_let_in(caller, record) {
             return Ok(());
         }
-        Err(Error::Gated {
-            repo: record.name.to_string(),
-        })
+        Err(Error::Gated { repo: record.name.to_string() })
     }
 
     /// Whether somebody was let into a gated repo: they belong to its owner, or were accepted. A
@@ -285,9 +274,7 @@ impl Hub {
         }
         let owner = record.name.namespace();
         let belongs = self.accounts.read(|state| granted(state, caller, owner));
-        let status = self
-            .catalogue
-            .read(|state| state.access_status(&record.id, &user.user));
+        let status = self.catalogue.read(|state| state.access_status(&record.id, &user.user));
         belongs.is_some() || status == Some(AccessStatus::Accepted)
     }
 

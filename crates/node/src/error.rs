@@ -133,16 +133,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// Input that makes no sense.
     pub fn invalid(reason: impl Into<String>) -> Self {
-        Self::Invalid {
-            reason: reason.into(),
-        }
+        Self::Invalid { reason: reason.into() }
     }
 
     /// Something that the caller may not do.
     pub fn denied(reason: impl Into<String>) -> Self {
-        Self::Denied {
-            reason: reason.into(),
-        }
+        Self::Denied { reason: reason.into() }
     }
 
     /// Something stored that is not what it must be.
@@ -152,9 +148,7 @@ impl Error {
 
     /// A fault of our own.
     pub fn internal(reason: impl Into<String>) -> Self {
-        Self::Internal {
-            reason: reason.into(),
-        }
+        Self::Internal { reason: reason.into() }
     }
 
     /// Whether something stored is not what it must be, and trying again changes nothing.
@@ -202,9 +196,6 @@ impl From<ballast_store::Error> for Error {
 impl From<ballast_format::Error> for Error {
     fn from(error: ballast_format::Error) -> Self {
         let too_large = matches!(error, ballast_format::Error::TooLarge { .. });
-        Self::Format {
-            reason: error.to_string(),
-            too_large,
-        }
+        Self::Format { reason: error.to_string(), too_large }
     }
 }

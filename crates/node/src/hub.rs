@@ -123,9 +123,7 @@ pub struct Hub {
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Hub").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -139,9 +137,7 @@ impl Hub {
         env: SharedEnv,
         settings: HubSettings,
     ) -> Result<Arc<Self>> {
-        let secrets = Secrets {
-            secret: read_or_make_secret(&store, &env).await?,
-        };
+        let secrets = Secrets { secret: read_or_make_secret(&store, &env).await? };
         let hub = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             catalogue: Ledger::new(&store, LogId::Catalogue),
@@ -185,9 +181,7 @@ impl Hub {
 
     /// The hub, to hold on to.
     pub(crate) fn strong(&self) -> Result<Arc<Self>> {
-        let gone = || Error::Busy {
-            reason: "shutting down".to_owned(),
-        };
+        let gone = || Error::Busy { reason: "shutting down".to_owned() };
         self.this.upgrade().ok_or_else(gone)
     }
 
@@ -197,17 +191,9 @@ impl Hub {
             return Ok(None);
         }
         let name = "admin";
-        let user = NewUser {
-            name,
-            fullname: "Administrator",
-            email: None,
-            admin: true,
-        };
+        let user = NewUser { name, fullname: "Administrator", email: None, admin: true };
         match self.create_first_user(&user).await {
-            Ok(token) => Ok(Some(FirstAdmin {
-                name: name.to_owned(),
-                token,
-            })),
+            Ok(token) => Ok(Some(FirstAdmin { name: name.to_owned(), token })),
             // Another process on the same store was first.
             Err(Error::Exists { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -266,9 +252,7 @@ async fn read_or_make_secret(store: &Store, env: &SharedEnv) -> Result<[u8; 32]>
         let drawn: [u8; 32] = random_bytes(env.as_ref());
         let drawn = Bytes::copy_from_slice(&drawn);
         store.put_absent(&Key::Secret, drawn).await?;
-        store
-            .put_absent(&Key::Layout, Bytes::from_static(LAYOUT))
-            .await?;
+        store.put_absent(&Key::Layout, Bytes::from_static(LAYOUT)).await?;
     }
     // Whoever won, what is stored counts.
     let layout = store.get(&Key::Layout, 1024).await?.unwrap_or_default();
@@ -282,7 +266,5 @@ async fn read_or_make_secret(store: &Store, env: &SharedEnv) -> Result<[u8; 32]>
 }
 
 fn read_secret(bytes: &[u8]) -> Result<[u8; 32]> {
-    bytes
-        .try_into()
-        .map_err(|_| Error::corrupt("the hub's secret does not have 32 bytes"))
+    bytes.try_into().map_err(|_| Error::corrupt("the hub's secret does not have 32 bytes"))
 }

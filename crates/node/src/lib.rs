@@ -4,6 +4,8 @@
 //! Nothing here knows HTTP. Dialects (the gateway) and flows between places call these verbs; the
 //! verbs write truth through `ballast-store` and keep its index in step.
 
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "what tests count is small"))]
+
 pub mod access;
 pub mod account;
 pub mod discovery;

@@ -15,9 +15,7 @@ pub struct Pool {
 impl Pool {
     /// A pool that runs `threads` jobs at once.
     pub fn new(threads: usize) -> Self {
-        Self {
-            slots: Arc::new(Semaphore::new(threads.max(1))),
-        }
+        Self { slots: Arc::new(Semaphore::new(threads.max(1))) }
     }
 
     /// Runs a job, after waiting for a free slot. A job that was started runs to its end even if
@@ -27,16 +25,12 @@ impl Pool {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         let slot = Arc::clone(&self.slots).acquire_owned().await;
-        let slot = slot.map_err(|_| Error::Busy {
-            reason: "shutting down".to_owned(),
-        })?;
+        let slot = slot.map_err(|_| Error::Busy { reason: "shutting down".to_owned() })?;
         #[expect(clippy::disallowed_methods, reason = "this is the bounded pool")]
         let running = tokio::task::spawn_blocking(move || {
             let _slot = slot;
             job()
         });
-        running
-            .await
-            .map_err(|error| Error::internal(format!("a job stopped: {error}")))
+        running.await.map_err(|error| Error::internal(format!("a job stopped: {error}")))
     }
 }

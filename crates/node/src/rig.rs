@@ -48,50 +48,25 @@ impl Rig {
 
     /// A hub that was just made on this store.
     pub(crate) async fn of(objects: Arc<dyn ObjectStore>, env: Arc<SimEnv>, hub: Arc<Hub>) -> Self {
-        let first = hub
-            .bootstrap()
-            .await
-            .expect("bootstrap")
-            .expect("there was no user");
-        let admin = hub
-            .authenticate(&first.token)
-            .expect("the first token is good");
-        Self {
-            env,
-            objects,
-            hub,
-            admin,
-        }
+        let first = hub.bootstrap().await.expect("bootstrap").expect("there was no user");
+        let admin = hub.authenticate(&first.token).expect("the first token is good");
+        Self { env, objects, hub, admin }
     }
 
     /// Another process on the same store, with an index of its own.
     pub(crate) async fn another(&self) -> Arc<Hub> {
-        let opened = Opened::Rebuild {
-            reason: "it is new".to_owned(),
-        };
+        let opened = Opened::Rebuild { reason: "it is new".to_owned() };
         open(&self.objects, &self.env, opened).await
     }
 
     pub(crate) async fn user(&self, name: &str) -> Caller {
-        let user = NewUser {
-            name,
-            fullname: "",
-            email: None,
-            admin: false,
-        };
-        self.hub
-            .create_user(&self.admin, &user)
-            .await
-            .expect("a new user");
+        let user = NewUser { name, fullname: "", email: None, admin: false };
+        self.hub.create_user(&self.admin, &user).await.expect("a new user");
         self.token(name, TokenRole::Write).await
     }
 
     pub(crate) async fn token(&self, name: &str, role: TokenRole) -> Caller {
-        let token = NewToken {
-            name: "test",
-            role,
-            expires_ms: None,
-        };
+        let token = NewToken { name: "test", role, expires_ms: None };
         let made = self.hub.create_token(&self.admin, name, &token).await;
         let (_, secret) = made.expect("a new token");
         self.hub.authenticate(&secret).expect("it is good")
@@ -109,31 +84,18 @@ impl Rig {
     ) -> Repo {
         let name = RepoName::parse(name).expect("a name");
         let (kind, visibility) = (RepoKind::Model, Some(visibility));
-        let new = NewRepo {
-            kind,
-            name,
-            visibility,
-            sdk: None,
-        };
-        self.hub
-            .create_repo(caller, &new)
-            .await
-            .expect("a new repo")
+        let new = NewRepo { kind, name, visibility, sdk: None };
+        self.hub.create_repo(caller, &new).await.expect("a new repo")
     }
 
     /// The same repo, as somebody else comes to it.
     pub(crate) fn repo_for(&self, caller: &Caller, repo: &Repo) -> Repo {
-        self.hub
-            .repo_by_id(caller, repo.id(), Access::Read)
-            .expect("it is readable")
+        self.hub.repo_by_id(caller, repo.id(), Access::Read).expect("it is readable")
     }
 
     /// Begins a commit on the tip of `main`.
     pub(crate) async fn draft(&self, caller: &Caller, repo: &Repo) -> Draft {
-        self.hub
-            .begin_commit(caller, repo.clone(), header())
-            .await
-            .expect("a draft")
+        self.hub.begin_commit(caller, repo.clone(), header()).await.expect("a draft")
     }
 
     /// Commits one file to `main`.
@@ -144,10 +106,7 @@ impl Rig {
         place: &str,
         content: impl Into<Bytes>,
     ) -> Result<Committed> {
-        let mut draft = self
-            .hub
-            .begin_commit(caller, repo.clone(), header())
-            .await?;
+        let mut draft = self.hub.begin_commit(caller, repo.clone(), header()).await?;
         draft.add_file(path(place), content.into()).await?;
         draft.finish().await
     }
@@ -155,16 +114,11 @@ impl Rig {
     /// Uploads a large file as plain bytes.
     pub(crate) async fn upload(&self, caller: &Caller, repo: &Repo, content: &[u8]) -> Sha256 {
         let sha256 = sha256(content);
-        let pieces: Vec<_> = content
-            .chunks(100_000)
-            .map(|piece| Ok(Bytes::copy_from_slice(piece)))
-            .collect();
+        let pieces: Vec<_> =
+            content.chunks(100_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
         let body = Box::pin(stream::iter(pieces));
         let size = content.len() as u64;
-        self.hub
-            .put_file(caller, repo, sha256, size, body)
-            .await
-            .expect("it is taken");
+        self.hub.put_file(caller, repo, sha256, size, body).await.expect("it is taken");
         sha256
     }
 
@@ -179,10 +133,7 @@ impl Rig {
         let sha256 = self.upload(caller, repo, content).await;
         let mut draft = self.draft(caller, repo).await;
         let size = Some(content.len() as u64);
-        draft
-            .add_large(path(place), sha256, size)
-            .await
-            .expect("it was uploaded");
+        draft.add_large(path(place), sha256, size).await.expect("it was uploaded");
         draft.finish().await.expect("a commit")
     }
 
@@ -194,10 +145,7 @@ impl Rig {
     /// Everything that `main` has, folders too.
     pub(crate) async fn listing(&self, repo: &Repo) -> Vec<TreeItem> {
         let main = self.main(repo).await;
-        let page = self
-            .hub
-            .tree_page(repo, main, None, true, None, 100_000)
-            .await;
+        let page = self.hub.tree_page(repo, main, None, true, None, 100_000).await;
         page.expect("a listing").items
     }
 
@@ -238,29 +186,18 @@ impl Rig {
     /// Every object of a repo.
     pub(crate) async fn git_objects(&self, repo: &Repo) -> Vec<(ObjectHash, ObjectRow)> {
         let id = repo.id();
-        let rows = self
-            .hub
-            .index()
-            .scan(Table::Object, id.as_bytes(), None, 100_000)
-            .await;
+        let rows = self.hub.index().scan(Table::Object, id.as_bytes(), None, 100_000).await;
         let row = |(key, row): (Vec<u8>, Vec<u8>)| {
             let id = key.last_chunk::<20>().copied().map(ObjectHash::from_bytes);
             (id.expect("a key"), ObjectRow::decode(&row).expect("a row"))
         };
-        rows.expect("the index answers")
-            .into_iter()
-            .map(row)
-            .collect()
+        rows.expect("the index answers").into_iter().map(row).collect()
     }
 
     /// The paths of all stored objects.
     pub(crate) async fn stored(&self) -> Vec<object_store::ObjectMeta> {
-        let mut found: Vec<_> = self
-            .objects
-            .list(None)
-            .map(|meta| meta.expect("it lists"))
-            .collect()
-            .await;
+        let mut found: Vec<_> =
+            self.objects.list(None).map(|meta| meta.expect("it lists")).collect().await;
         found.sort_by(|a, b| a.location.cmp(&b.location));
         found
     }
@@ -282,11 +219,7 @@ pub(crate) async fn open_with(
     freshness: Freshness,
 ) -> Result<Arc<Hub>> {
     let store = Store::new(Arc::clone(objects), Arc::clone(env) as _);
-    let settings = HubSettings {
-        freshness,
-        pool_threads: 2,
-        ..HubSettings::default()
-    };
+    let settings = HubSettings { freshness, pool_threads: 2, ..HubSettings::default() };
     Hub::open(store, index, &opened, Arc::clone(env) as _, settings).await
 }
 
@@ -314,9 +247,7 @@ pub(crate) struct Git {
 
 impl Git {
     pub(crate) fn new() -> Self {
-        let git = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-        };
+        let git = Self { folder: tempfile::tempdir().expect("a folder") };
         git.run(&["init", "--quiet", "--initial-branch=main", "."]);
         git
     }
@@ -355,11 +286,8 @@ impl Git {
     pub(crate) fn feed(&self, arguments: &[&str], input: &[u8]) -> String {
         let mut git = Command::new("git");
         git.current_dir(self.folder.path()).args(arguments);
-        git.env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null");
-        git.stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        git.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        git.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = git.spawn().expect("git is on this machine");
         let mut pipe = child.stdin.take().expect("it was asked for");
         std::io::Write::write_all(&mut pipe, input).expect("git reads");

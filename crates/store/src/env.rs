@@ -36,14 +36,9 @@ pub struct RealEnv {
 
 impl RealEnv {
     /// The environment of this machine.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     pub fn new() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        Self { start: Instant::now() }
     }
 
     /// The same, ready to be shared.
@@ -60,15 +55,10 @@ impl Default for RealEnv {
 
 #[async_trait]
 impl Env for RealEnv {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     fn now_ms(&self) -> u64 {
         // A clock before 1970 is a broken clock; zero makes that visible and harms nothing.
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 

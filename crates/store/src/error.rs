@@ -127,40 +127,24 @@ impl Error {
     }
 
     /// Shorthand for [`Error::Corrupt`].
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "callers pass what they have at hand"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass what they have at hand")]
     pub fn corrupt(key: impl ToString, reason: impl ToString) -> Self {
-        Self::Corrupt {
-            key: key.to_string(),
-            reason: reason.to_string(),
-        }
+        Self::Corrupt { key: key.to_string(), reason: reason.to_string() }
     }
 
     /// Shorthand for [`Error::Invalid`].
     pub fn invalid(reason: impl Into<String>) -> Self {
-        Self::Invalid {
-            reason: reason.into(),
-        }
+        Self::Invalid { reason: reason.into() }
     }
 
     /// Shorthand for [`Error::Index`].
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "callers pass what they have at hand"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass what they have at hand")]
     pub fn index(reason: impl ToString) -> Self {
-        Self::Index {
-            reason: reason.to_string(),
-        }
+        Self::Index { reason: reason.to_string() }
     }
 
     /// Turns what a backend said about an object into one of ours.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "callers pass what they have at hand"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass what they have at hand")]
     pub(crate) fn from_backend(key: impl ToString, error: &object_store::Error) -> Self {
         use object_store::Error as Backend;
 
@@ -168,41 +152,24 @@ impl Error {
         match error {
             Backend::NotFound { .. } => return Self::NotFound { key },
             Backend::NotSupported { .. } | Backend::NotImplemented { .. } => {
-                return Self::Invalid {
-                    reason: chain(error),
-                };
+                return Self::Invalid { reason: chain(error) };
             }
             _ => {}
         }
         if find::<VolumeFailed>(error).is_some() {
-            return Self::ReadOnly {
-                key,
-                reason: chain(error),
-            };
+            return Self::ReadOnly { key, reason: chain(error) };
         }
         match find::<io::Error>(error).map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Self::Full { key },
-            Some(io::ErrorKind::ReadOnlyFilesystem) => Self::ReadOnly {
-                key,
-                reason: chain(error),
-            },
-            Some(io::ErrorKind::UnexpectedEof) => Self::Corrupt {
-                key,
-                reason: chain(error),
-            },
-            _ => Self::Unavailable {
-                key,
-                reason: chain(error),
-            },
+            Some(io::ErrorKind::ReadOnlyFilesystem) => Self::ReadOnly { key, reason: chain(error) },
+            Some(io::ErrorKind::UnexpectedEof) => Self::Corrupt { key, reason: chain(error) },
+            _ => Self::Unavailable { key, reason: chain(error) },
         }
     }
 
     /// Turns what the operating system said about a folder into one of ours.
     pub(crate) fn folder(path: &std::path::Path, error: &io::Error) -> Self {
-        Self::Folder {
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        }
+        Self::Folder { path: path.display().to_string(), reason: error.to_string() }
     }
 
     /// May the same request, sent again, succeed?
@@ -249,24 +216,15 @@ mod tests {
     use super::*;
 
     fn generic(source: impl StdError + Send + Sync + 'static) -> object_store::Error {
-        object_store::Error::Generic {
-            store: "test",
-            source: Box::new(source),
-        }
+        object_store::Error::Generic { store: "test", source: Box::new(source) }
     }
 
     #[test]
     fn a_full_disk_is_told_apart_wherever_it_hides() {
         let error = generic(io::Error::from(io::ErrorKind::StorageFull));
-        assert!(matches!(
-            Error::from_backend("k", &error),
-            Error::Full { .. }
-        ));
+        assert!(matches!(Error::from_backend("k", &error), Error::Full { .. }));
         let nested = generic(generic(io::Error::from(io::ErrorKind::StorageFull)));
-        assert!(matches!(
-            Error::from_backend("k", &nested),
-            Error::Full { .. }
-        ));
+        assert!(matches!(Error::from_backend("k", &nested), Error::Full { .. }));
     }
 
     #[test]
@@ -274,10 +232,7 @@ mod tests {
         let unclear = Error::from_backend("k", &generic(io::Error::other("reset")));
         assert!(unclear.is_passing());
         assert_eq!(unclear.kind(), ErrorKind::Unavailable);
-        assert_eq!(
-            unclear.to_string(),
-            "`k` cannot be reached: Generic test error: reset"
-        );
+        assert_eq!(unclear.to_string(), "`k` cannot be reached: Generic test error: reset");
         let failed = Error::from_backend("k", &generic(VolumeFailed));
         assert!(!failed.is_passing());
         assert!(matches!(failed, Error::ReadOnly { .. }));

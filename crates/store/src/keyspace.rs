@@ -116,17 +116,8 @@ impl CopyName {
 
 impl fmt::Display for CopyName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            hash,
-            epoch,
-            nonce,
-        } = *self;
-        write!(
-            out,
-            "{ROOT}/{}/{epoch:016x}-{nonce:016x}",
-            copies_of(kind, hash)
-        )
+        let Self { kind, hash, epoch, nonce } = *self;
+        write!(out, "{ROOT}/{}/{epoch:016x}-{nonce:016x}", copies_of(kind, hash))
     }
 }
 
@@ -234,11 +225,7 @@ impl Key {
     /// Reads a path; `None` if no key is spelled like this.
     pub fn parse(path: &Path) -> Option<Self> {
         let text = path.as_ref();
-        let words: Vec<&str> = text
-            .strip_prefix(ROOT)?
-            .strip_prefix('/')?
-            .split('/')
-            .collect();
+        let words: Vec<&str> = text.strip_prefix(ROOT)?.strip_prefix('/')?.split('/').collect();
         let key = Self::read(&words)?;
         // One spelling each: what would be written otherwise is not ours.
         (key.to_string() == text).then_some(key)
@@ -266,14 +253,10 @@ impl Key {
                     nonce: hexadecimal(nonce)?,
                 }
             }
-            ["tally", day, nonce] => Self::Tally {
-                day: decimal(day)?,
-                nonce: hexadecimal(nonce)?,
-            },
-            ["probe", nonce, number] => Self::Probe {
-                nonce: hexadecimal(nonce)?,
-                number: decimal(number)?,
-            },
+            ["tally", day, nonce] => Self::Tally { day: decimal(day)?, nonce: hexadecimal(nonce)? },
+            ["probe", nonce, number] => {
+                Self::Probe { nonce: hexadecimal(nonce)?, number: decimal(number)? }
+            }
             [kind, _fan, hash, name] => {
                 let kind = CopyKind::from_word(kind)?;
                 let (epoch, nonce) = name.split_once('-')?;
@@ -323,23 +306,11 @@ impl fmt::Display for Key {
             Self::LogEntry(log, number) => write!(out, "{ROOT}/{log}/{number:020}"),
             Self::Gc(epoch) => write!(out, "{ROOT}/gc/{epoch:020}"),
             Self::GcDone(epoch) => write!(out, "{ROOT}/gc/{epoch:020}.done"),
-            Self::Pin(PinName {
-                owner,
-                xorb,
-                until_ms,
-                nonce,
-            }) => {
+            Self::Pin(PinName { owner, xorb, until_ms, nonce }) => {
                 let day = until_ms / MS_PER_DAY;
-                write!(
-                    out,
-                    "{ROOT}/pin/{day:012}/{owner}-{xorb}-{until_ms:016x}-{nonce:016x}"
-                )
+                write!(out, "{ROOT}/pin/{day:012}/{owner}-{xorb}-{until_ms:016x}-{nonce:016x}")
             }
-            Self::Part {
-                upload,
-                number,
-                nonce,
-            } => {
+            Self::Part { upload, number, nonce } => {
                 write!(out, "{ROOT}/part/{upload}/{number:05}-{nonce:016x}")
             }
             Self::Tally { day, nonce } => write!(out, "{ROOT}/tally/{day:010}/{nonce:016x}"),

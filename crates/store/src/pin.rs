@@ -16,12 +16,7 @@ use crate::objects::Store;
 
 /// Promises an owner that a xorb stays until then. Durable when it returns.
 pub async fn pin(store: &Store, owner: UserId, xorb: XorbHash, until_ms: u64) -> Result<PinName> {
-    let name = PinName {
-        owner,
-        xorb,
-        until_ms,
-        nonce: nonce(store.env()),
-    };
+    let name = PinName { owner, xorb, until_ms, nonce: nonce(store.env()) };
     // All that it says is in its name, so that a listing reads every pin.
     store.put_new(&Key::Pin(name), Bytes::new()).await?;
     Ok(name)
@@ -32,11 +27,7 @@ pub fn pins(store: &Store) -> BoxStream<'static, Result<PinName>> {
     store
         .list(&Prefix::Pins)
         .try_filter_map(|listed| {
-            let name = if let Key::Pin(name) = listed.key {
-                Some(name)
-            } else {
-                None
-            };
+            let name = if let Key::Pin(name) = listed.key { Some(name) } else { None };
             std::future::ready(Ok(name))
         })
         .boxed()

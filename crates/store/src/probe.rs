@@ -26,10 +26,7 @@ const BODY_LIMIT: u64 = 4096;
 
 /// What a backend was seen to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is one promise, kept or broken"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one promise, kept or broken")]
 pub struct Promises {
     /// A second put of a key is refused, and the first one's bytes stay.
     pub refuses_second: bool,
@@ -50,22 +47,10 @@ impl Promises {
     /// The broken ones, in words.
     pub fn broken(&self) -> Vec<&'static str> {
         [
-            (
-                self.refuses_second,
-                "it overwrites an object that must not be overwritten",
-            ),
-            (
-                self.single_winner,
-                "it lets several writers of one object win",
-            ),
-            (
-                self.reads_its_write,
-                "it does not return what was just written",
-            ),
-            (
-                self.lists_its_write,
-                "it does not list what was just written",
-            ),
+            (self.refuses_second, "it overwrites an object that must not be overwritten"),
+            (self.single_winner, "it lets several writers of one object win"),
+            (self.reads_its_write, "it does not return what was just written"),
+            (self.lists_its_write, "it does not list what was just written"),
         ]
         .into_iter()
         .filter_map(|(kept, words)| (!kept).then_some(words))
@@ -108,15 +93,7 @@ async fn try_all(store: &Store, nonce: u64) -> Result<Promises> {
     promises.refuses_second = refused && read(store, &key).await? == Some(first);
     promises.lists_its_write = lists(store, nonce, key).await?;
     for round in 1..=ROUNDS {
-        if !race(
-            store,
-            Key::Probe {
-                nonce,
-                number: round,
-            },
-        )
-        .await?
-        {
+        if !race(store, Key::Probe { nonce, number: round }).await? {
             promises.single_winner = false;
             break;
         }
@@ -135,12 +112,9 @@ async fn lists(store: &Store, nonce: u64, key: Key) -> Result<bool> {
 
 /// Does one race have one winner, whose bytes are there?
 async fn race(store: &Store, key: Key) -> Result<bool> {
-    let bodies: Vec<Bytes> = (0..RACERS)
-        .map(|racer| Bytes::from(format!("racer {racer}")))
-        .collect();
-    let puts = bodies
-        .iter()
-        .map(|body| store.put_absent(&key, body.clone()));
+    let bodies: Vec<Bytes> =
+        (0..RACERS).map(|racer| Bytes::from(format!("racer {racer}"))).collect();
+    let puts = bodies.iter().map(|body| store.put_absent(&key, body.clone()));
     let answers = future::join_all(puts).await;
     let found = read(store, &key).await?;
 

@@ -81,10 +81,7 @@ impl Splitmix {
                 sum += i32::from(u16::from_le_bytes([part[0], part[1]]));
             }
         }
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "the sum has 20 bits, the mantissa 24"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "the sum has 20 bits, the mantissa 24")]
         let sum = sum as f32;
         sum / SUM_DEVIATION
     }

@@ -121,14 +121,8 @@ pub struct Decision {
 
 #[derive(Debug)]
 enum Effect {
-    Put {
-        path: Path,
-        payload: PutPayload,
-        options: PutOptions,
-    },
-    Delete {
-        path: Path,
-    },
+    Put { path: Path, payload: PutPayload, options: PutOptions },
+    Delete { path: Path },
 }
 
 #[derive(Debug)]
@@ -165,11 +159,7 @@ impl FaultStore {
             decisions: VecDeque::new(),
             counts: CallCounts::default(),
         };
-        Arc::new(Self {
-            inner,
-            seed,
-            state: Arc::new(Mutex::new(state)),
-        })
+        Arc::new(Self { inner, seed, state: Arc::new(Mutex::new(state)) })
     }
 
     /// Fails at random from now on; all zero ends it.
@@ -223,11 +213,7 @@ impl FaultStore {
             state.late.swap_remove(which)
         };
         match effect {
-            Effect::Put {
-                path,
-                payload,
-                options,
-            } => {
+            Effect::Put { path, payload, options } => {
                 drop(self.put_now(&path, payload, options).await);
             }
             Effect::Delete { path } => drop(self.inner.delete(&path).await),
@@ -300,11 +286,7 @@ impl State {
         if self.decisions.len() == KEPT_DECISIONS {
             self.decisions.pop_front();
         }
-        self.decisions.push_back(Decision {
-            call,
-            path: path.clone(),
-            fault,
-        });
+        self.decisions.push_back(Decision { call, path: path.clone(), fault });
         fault
     }
 
@@ -350,22 +332,12 @@ impl State {
 }
 
 impl Drop for FaultStore {
-    #[expect(
-        clippy::print_stderr,
-        reason = "a test that fails must say how to repeat it"
-    )]
+    #[expect(clippy::print_stderr, reason = "a test that fails must say how to repeat it")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("SEED={}", self.seed);
-            for decision in self
-                .decisions()
-                .iter()
-                .filter(|decision| decision.fault.is_some())
-            {
-                eprintln!(
-                    "{:?} {}: {:?}",
-                    decision.call, decision.path, decision.fault
-                );
+            for decision in self.decisions().iter().filter(|decision| decision.fault.is_some()) {
+                eprintln!("{:?} {}: {:?}", decision.call, decision.path, decision.fault);
             }
         }
     }
@@ -376,10 +348,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 fn no_answer() -> Error {
-    Error::Generic {
-        store: "fault",
-        source: "the connection was reset".into(),
-    }
+    Error::Generic { store: "fault", source: "the connection was reset".into() }
 }
 
 impl fmt::Display for FaultStore {
@@ -400,11 +369,7 @@ impl ObjectStore for FaultStore {
             Some(Fault::Refused) => Err(no_answer()),
             Some(Fault::Late) => {
                 let path = location.clone();
-                self.state().late.push(Effect::Put {
-                    path,
-                    payload,
-                    options,
-                });
+                self.state().late.push(Effect::Put { path, payload, options });
                 Err(no_answer())
             }
             Some(Fault::ReplyLost) => {
@@ -443,13 +408,7 @@ impl ObjectStore for FaultStore {
         );
         let bytes = self.flip(&found.bytes().await?);
         let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
-        Ok(GetResult {
-            payload,
-            meta,
-            range,
-            attributes,
-            extensions,
-        })
+        Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

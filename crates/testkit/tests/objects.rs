@@ -12,18 +12,12 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
-const WRITING: Writing = Writing {
-    part_bytes: 32 * 1024,
-    parts_in_flight: 2,
-};
+const WRITING: Writing = Writing { part_bytes: 32 * 1024, parts_in_flight: 2 };
 
 fn store(seed: u64) -> (Store, Arc<FaultStore>) {
     let faults = FaultStore::new(Arc::new(InMemory::new()), seed);
     let inner = Arc::clone(&faults) as Arc<dyn ObjectStore>;
-    (
-        Store::new(inner, SimEnv::hasty(seed)).with_writing(WRITING),
-        faults,
-    )
+    (Store::new(inner, SimEnv::hasty(seed)).with_writing(WRITING), faults)
 }
 
 fn copy(store: &Store) -> Key {
@@ -48,11 +42,7 @@ async fn a_put_of_our_own_name_survives_lost_late_and_refused_tries() -> Result<
         }
         store.put_new(&key, Bytes::from_static(b"x")).await?;
         faults.land_all().await;
-        assert_eq!(
-            store.get(&key, 1).await?,
-            Some(Bytes::from_static(b"x")),
-            "{fault:?}"
-        );
+        assert_eq!(store.get(&key, 1).await?, Some(Bytes::from_static(b"x")), "{fault:?}");
         assert!(faults.counts().puts <= 5);
     }
     Ok(())
@@ -66,13 +56,7 @@ async fn an_unclear_put_if_absent_is_not_repeated_behind_the_callers_back() {
     let answer = store.put_absent(&key, Bytes::new()).await;
     assert!(matches!(answer, Err(Error::Unavailable { .. })));
     assert_eq!(faults.counts().puts, 1);
-    assert_eq!(
-        store
-            .put_absent(&key, Bytes::new())
-            .await
-            .expect("clear now"),
-        Put::Exists
-    );
+    assert_eq!(store.put_absent(&key, Bytes::new()).await.expect("clear now"), Put::Exists);
 }
 
 #[tokio::test]
@@ -81,11 +65,7 @@ async fn a_stream_is_whole_or_absent_whatever_fails() -> Result<()> {
     let mut outcomes = [0, 0, 0];
     for seed in 0..300 {
         let (store, faults) = store(seed);
-        faults.set_rates(Rates {
-            refused: 60,
-            reply_lost: 150,
-            ..Rates::default()
-        });
+        faults.set_rates(Rates { refused: 60, reply_lost: 150, ..Rates::default() });
         let key = copy(&store);
         let written = write(&store, &key, &content).await;
         faults.set_rates(Rates::default());
@@ -104,10 +84,7 @@ async fn a_stream_is_whole_or_absent_whatever_fails() -> Result<()> {
             (Ok(_), None) => panic!("seed {seed}: promised and not there"),
         }
     }
-    assert!(
-        outcomes.iter().all(|outcome| *outcome > 10),
-        "{outcomes:?} shows too little"
-    );
+    assert!(outcomes.iter().all(|outcome| *outcome > 10), "{outcomes:?} shows too little");
     Ok(())
 }
 
@@ -119,8 +96,6 @@ async fn a_store_that_took_something_else_is_found_out_by_reading_back() {
     faults.fail_next(Call::Get, Fault::Flipped);
     faults.fail_next(Call::Get, Fault::Flipped);
     let key = copy(&store);
-    let error = write(&store, &key, &content)
-        .await
-        .expect_err("it is not what was written");
+    let error = write(&store, &key, &content).await.expect_err("it is not what was written");
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
 }

@@ -42,14 +42,7 @@ async fn a_store_that_checks_and_then_writes_is_found_out_by_the_race_only() -> 
         let (store, faults) = store(seed);
         faults.set_conditions(Conditions::CheckedThenWritten);
         let promises = probe(&store).await?;
-        assert_eq!(
-            promises,
-            Promises {
-                single_winner: false,
-                ..KEPT
-            },
-            "seed {seed}"
-        );
+        assert_eq!(promises, Promises { single_winner: false, ..KEPT }, "seed {seed}");
     }
     Ok(())
 }
@@ -58,13 +51,7 @@ async fn a_store_that_checks_and_then_writes_is_found_out_by_the_race_only() -> 
 async fn a_stale_listing_is_noticed() -> Result<()> {
     let (store, faults) = store(1);
     faults.fail_next(Call::List, Fault::Stale);
-    assert_eq!(
-        probe(&store).await?,
-        Promises {
-            lists_its_write: false,
-            ..KEPT
-        }
-    );
+    assert_eq!(probe(&store).await?, Promises { lists_its_write: false, ..KEPT });
     Ok(())
 }
 
@@ -73,12 +60,7 @@ async fn an_honest_store_that_loses_answers_is_not_accused() {
     let mut finished = 0;
     for seed in 0..200 {
         let (store, faults) = store(seed);
-        faults.set_rates(Rates {
-            refused: 20,
-            reply_lost: 60,
-            late: 20,
-            ..Rates::default()
-        });
+        faults.set_rates(Rates { refused: 20, reply_lost: 60, late: 20, ..Rates::default() });
         match probe(&store).await {
             Ok(promises) => {
                 assert_eq!(promises, KEPT, "seed {seed}");
@@ -93,11 +75,7 @@ async fn an_honest_store_that_loses_answers_is_not_accused() {
 
 #[tokio::test]
 async fn a_probe_cleans_up_behind_itself() -> Result<()> {
-    for conditions in [
-        Conditions::Kept,
-        Conditions::Ignored,
-        Conditions::CheckedThenWritten,
-    ] {
+    for conditions in [Conditions::Kept, Conditions::Ignored, Conditions::CheckedThenWritten] {
         let (store, faults) = store(1);
         faults.set_conditions(conditions);
         probe(&store).await?;

@@ -25,10 +25,7 @@ const LOG: LogId = LogId::Accounts;
 fn faulty(inner: Arc<dyn ObjectStore>, seed: u64) -> (Log, Arc<FaultStore>, SharedEnv) {
     let faults = FaultStore::new(inner, seed);
     let env: SharedEnv = SimEnv::hasty(seed);
-    let store = Store::new(
-        Arc::clone(&faults) as Arc<dyn ObjectStore>,
-        Arc::clone(&env),
-    );
+    let store = Store::new(Arc::clone(&faults) as Arc<dyn ObjectStore>, Arc::clone(&env));
     (Log::new(store, LOG), faults, env)
 }
 
@@ -65,9 +62,7 @@ async fn a_put_whose_reply_was_lost_is_won_and_not_done_twice() -> Result<()> {
     let (log, faults, env) = in_memory();
     faults.fail_next(Call::Put, Fault::ReplyLost);
     let ours = entry(&env, &Tail::EMPTY);
-    let Append::Won(tail) = log.append(&Tail::EMPTY, &ours).await? else {
-        panic!("it is there")
-    };
+    let Append::Won(tail) = log.append(&Tail::EMPTY, &ours).await? else { panic!("it is there") };
     assert_eq!(faults.counts().puts, 1, "the answer was found by reading");
     let all = read_all(&log).await?;
     assert_eq!(all.len(), 1);
@@ -82,10 +77,7 @@ async fn a_put_that_was_refused_is_sent_again() -> Result<()> {
         faults.fail_next(Call::Put, Fault::Refused);
     }
     let ours = entry(&env, &Tail::EMPTY);
-    assert!(matches!(
-        log.append(&Tail::EMPTY, &ours).await?,
-        Append::Won(_)
-    ));
+    assert!(matches!(log.append(&Tail::EMPTY, &ours).await?, Append::Won(_)));
     assert_eq!(faults.counts().puts, 5);
     Ok(())
 }
@@ -95,10 +87,7 @@ async fn a_late_put_meets_its_own_repetition_and_dies() -> Result<()> {
     let (log, faults, env) = in_memory();
     faults.fail_next(Call::Put, Fault::Late);
     let ours = entry(&env, &Tail::EMPTY);
-    assert!(matches!(
-        log.append(&Tail::EMPTY, &ours).await?,
-        Append::Won(_)
-    ));
+    assert!(matches!(log.append(&Tail::EMPTY, &ours).await?, Append::Won(_)));
     faults.land_all().await;
     assert_eq!(read_all(&log).await?.len(), 1);
     Ok(())
@@ -111,22 +100,13 @@ async fn an_outcome_that_nobody_knows_is_said_to_be_so_and_the_retry_finds_out()
         faults.fail_next(Call::Put, Fault::Late);
     }
     let ours = entry(&env, &Tail::EMPTY);
-    let error = log
-        .append(&Tail::EMPTY, &ours)
-        .await
-        .expect_err("nobody knows");
+    let error = log.append(&Tail::EMPTY, &ours).await.expect_err("nobody knows");
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
-    assert!(
-        error.to_string().contains(&ours.operation.to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&ours.operation.to_string()), "{error}");
     assert_eq!(faults.counts().puts, 5, "bounded");
     // Lands long after everybody gave up; a retry with the same operation recognises it.
     faults.land_all().await;
-    assert!(matches!(
-        log.append(&Tail::EMPTY, &ours).await?,
-        Append::Won(_)
-    ));
+    assert!(matches!(log.append(&Tail::EMPTY, &ours).await?, Append::Won(_)));
     assert_eq!(read_all(&log).await?.len(), 1);
     Ok(())
 }
@@ -140,10 +120,7 @@ async fn a_late_put_whose_place_was_taken_dies_and_its_writer_learns_that_it_los
     let ours = entry(&env, &Tail::EMPTY);
     assert!(log.append(&Tail::EMPTY, &ours).await.is_err());
     let theirs = entry(&env, &Tail::EMPTY);
-    assert!(matches!(
-        log.append(&Tail::EMPTY, &theirs).await?,
-        Append::Won(_)
-    ));
+    assert!(matches!(log.append(&Tail::EMPTY, &theirs).await?, Append::Won(_)));
     faults.land_all().await;
     assert_eq!(log.append(&Tail::EMPTY, &ours).await?, Append::Lost);
     let all = read_all(&log).await?;
@@ -160,10 +137,7 @@ async fn doubt_outlasts_reads_that_fail() -> Result<()> {
         faults.fail_next(Call::Get, Fault::Refused);
     }
     let ours = entry(&env, &Tail::EMPTY);
-    assert!(matches!(
-        log.append(&Tail::EMPTY, &ours).await?,
-        Append::Won(_)
-    ));
+    assert!(matches!(log.append(&Tail::EMPTY, &ours).await?, Append::Won(_)));
     assert_eq!(read_all(&log).await?.len(), 1);
     Ok(())
 }
@@ -182,10 +156,7 @@ async fn one_wrong_bit_on_the_way_never_says_lost() -> Result<()> {
 }
 
 fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-    {
+    match std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
         None => (0..count).collect(),
     }
@@ -265,36 +236,18 @@ async fn run(inner: Arc<dyn ObjectStore>, seed: u64) -> (Vec<Stored<RepoChange>>
 fn check(seed: u64, chain: &[Stored<RepoChange>], told: &Told) {
     let mut places: BTreeMap<OperationId, Vec<u64>> = BTreeMap::new();
     for stored in chain {
-        places
-            .entry(stored.entry.operation)
-            .or_default()
-            .push(stored.tail.number);
+        places.entry(stored.entry.operation).or_default().push(stored.tail.number);
     }
-    assert_eq!(
-        told.won.len(),
-        WRITERS * EACH,
-        "seed {seed}: every operation was acknowledged"
-    );
+    assert_eq!(told.won.len(), WRITERS * EACH, "seed {seed}: every operation was acknowledged");
     for (operation, number) in &told.won {
         let found = places.get(operation).map(Vec::as_slice);
-        assert_eq!(
-            found,
-            Some([*number].as_slice()),
-            "seed {seed}: {operation} once, as told"
-        );
+        assert_eq!(found, Some([*number].as_slice()), "seed {seed}: {operation} once, as told");
     }
     for (operation, number) in &told.lost {
         let found = &places[operation];
-        assert!(
-            !found.contains(number),
-            "seed {seed}: {operation} was told it lost {number}"
-        );
+        assert!(!found.contains(number), "seed {seed}: {operation} was told it lost {number}");
     }
-    assert_eq!(
-        chain.len(),
-        WRITERS * EACH,
-        "seed {seed}: nothing else is in the log"
-    );
+    assert_eq!(chain.len(), WRITERS * EACH, "seed {seed}: nothing else is in the log");
 }
 
 #[tokio::test]

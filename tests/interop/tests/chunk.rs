@@ -20,23 +20,13 @@ fn check(content: &[u8]) {
         assert_eq!(ChunkHash::of(ours).as_bytes(), theirs.hash.as_bytes());
     }
 
-    let their_list: Vec<_> = theirs
-        .iter()
-        .map(|chunk| (chunk.hash, chunk.data.len() as u64))
-        .collect();
-    let our_list: Vec<_> = ours
-        .iter()
-        .map(|chunk| (ChunkHash::of(chunk), chunk.len() as u64))
-        .collect();
+    let their_list: Vec<_> =
+        theirs.iter().map(|chunk| (chunk.hash, chunk.data.len() as u64)).collect();
+    let our_list: Vec<_> =
+        ours.iter().map(|chunk| (ChunkHash::of(chunk), chunk.len() as u64)).collect();
     let our_list = || our_list.iter().copied();
-    assert_eq!(
-        xorb_hash(our_list()).to_string(),
-        merklehash::xorb_hash(&their_list).hex()
-    );
-    assert_eq!(
-        file_hash(our_list()).to_string(),
-        merklehash::file_hash(&their_list).hex()
-    );
+    assert_eq!(xorb_hash(our_list()).to_string(), merklehash::xorb_hash(&their_list).hex());
+    assert_eq!(file_hash(our_list()).to_string(), merklehash::file_hash(&their_list).hex());
 
     let their_hashes: Vec<_> = theirs.iter().map(|chunk| chunk.hash).collect();
     let our_hashes: Vec<_> = our_list().map(|(hash, _)| hash).collect();

@@ -58,19 +58,14 @@ fn upload(content: Vec<u8>) -> Uploaded {
     let count = footer.chunk_count();
     let segments: Vec<_> = [0..count / 2, count / 2..count]
         .map(|chunks| {
-            let length = footer
-                .uncompressed_length(chunks.clone())
-                .expect("in range");
+            let length = footer.uncompressed_length(chunks.clone()).expect("in range");
             let length = u32::try_from(length).expect("short");
             FileDataSequenceEntry::new(hash, length, chunks.start, chunks.end)
         })
         .into();
     let verification = segments.iter().map(|segment| {
         let chunks = segment.chunk_index_start as usize..segment.chunk_index_end as usize;
-        let hashes: Vec<_> = xorb.chunks[chunks]
-            .iter()
-            .map(|chunk| chunk.chunk_hash)
-            .collect();
+        let hashes: Vec<_> = xorb.chunks[chunks].iter().map(|chunk| chunk.chunk_hash).collect();
         FileVerificationEntry::new(range_hash_from_chunks(&hashes))
     });
     let name = their_hash(&our_file_hash(&content));
@@ -80,12 +75,7 @@ fn upload(content: Vec<u8>) -> Uploaded {
         segments,
         metadata_ext: Some(FileMetadataExt::new(their_hash(&our_sha256(&content)))),
     };
-    Uploaded {
-        content,
-        footer,
-        xorb,
-        file,
-    }
+    Uploaded { content, footer, xorb, file }
 }
 
 fn our_file_hash(content: &[u8]) -> FileHash {
@@ -97,38 +87,24 @@ fn our_sha256(content: &[u8]) -> Sha256 {
 }
 
 fn uploads() -> Vec<Uploaded> {
-    vec![
-        upload(splitmix(1, 2 << 20)),
-        upload(splitmix(2, 900_000)),
-        upload(repetitive(3, 1 << 20)),
-    ]
+    vec![upload(splitmix(1, 2 << 20)), upload(splitmix(2, 900_000)), upload(repetitive(3, 1 << 20))]
 }
 
 fn their_shard(uploads: &[Uploaded]) -> MDBInMemoryShard {
     let mut shard = MDBInMemoryShard::default();
     for upload in uploads {
-        shard
-            .add_xorb_block(Arc::new(upload.xorb.clone()))
-            .expect("valid");
-        shard
-            .add_file_reconstruction_info(upload.file.clone())
-            .expect("valid");
+        shard.add_xorb_block(Arc::new(upload.xorb.clone())).expect("valid");
+        shard.add_file_reconstruction_info(upload.file.clone()).expect("valid");
     }
     shard
 }
 
 fn check_shard(bytes: Vec<u8>, uploads: &[Uploaded]) {
     let shard = UploadShard::parse(Bytes::from(bytes)).expect("their own shard");
-    assert_eq!(
-        (shard.file_count(), shard.xorb_count()),
-        (uploads.len(), uploads.len())
-    );
+    assert_eq!((shard.file_count(), shard.xorb_count()), (uploads.len(), uploads.len()));
     for upload in uploads {
         let name = our_file_hash(&upload.content);
-        let file = shard
-            .files()
-            .find(|file| file.hash == name)
-            .expect("it is in there");
+        let file = shard.files().find(|file| file.hash == name).expect("it is in there");
         assert_eq!(file.sha256, Some(our_sha256(&upload.content)));
         assert_eq!(file.size(), upload.content.len() as u64);
         let hashes = file.range_hashes().expect("there are");
@@ -137,17 +113,11 @@ fn check_shard(bytes: Vec<u8>, uploads: &[Uploaded]) {
             assert_eq!(segment.xorb, upload.footer.hash());
             let length = upload.footer.uncompressed_length(segment.chunks.clone());
             assert_eq!(length.expect("in range"), u64::from(segment.length));
-            assert_eq!(
-                upload.footer.range_hash(segment.chunks).expect("in range"),
-                hash
-            );
+            assert_eq!(upload.footer.range_hash(segment.chunks).expect("in range"), hash);
         }
 
         let hash: XorbHash = upload.footer.hash();
-        let xorb = shard
-            .xorbs()
-            .find(|xorb| xorb.hash == hash)
-            .expect("it is in there");
+        let xorb = shard.xorbs().find(|xorb| xorb.hash == hash).expect("it is in there");
         assert_eq!(xorb.length, upload.footer.total_length());
         assert_eq!(xorb.chunk_count(), upload.footer.chunk_hashes().len());
         for (index, chunk) in (0..).zip(xorb.chunks()) {
@@ -185,34 +155,18 @@ fn our_answers_are_searched_by_them() {
     assert_eq!(info.metadata.shard_creation_timestamp, 1_700_000_000);
     assert_eq!(info.metadata.shard_key_expiry, 1_700_086_400);
     assert_eq!(info.num_bytes(), answer.len() as u64);
-    assert!(
-        info.read_all_file_info_sections(&mut reader)
-            .expect("none")
-            .is_empty()
-    );
+    assert!(info.read_all_file_info_sections(&mut reader).expect("none").is_empty());
 
-    let total: usize = footers
-        .iter()
-        .map(|footer| footer.chunk_hashes().len())
-        .sum();
+    let total: usize = footers.iter().map(|footer| footer.chunk_hashes().len()).sum();
     assert_eq!(info.total_num_chunks(), total);
     for upload in &uploads {
-        let hashes: Vec<_> = upload
-            .xorb
-            .chunks
-            .iter()
-            .map(|chunk| chunk.chunk_hash)
-            .collect();
+        let hashes: Vec<_> = upload.xorb.chunks.iter().map(|chunk| chunk.chunk_hash).collect();
         for start in [0, 1, hashes.len() / 2, hashes.len() - 1] {
             let (found, segment) = info
                 .chunk_hash_dedup_query(&mut reader, &hashes[start..])
                 .expect("our own answer")
                 .expect("the chunk is in there");
-            assert_eq!(
-                found,
-                hashes.len() - start,
-                "the match goes on to the xorb's end"
-            );
+            assert_eq!(found, hashes.len() - start, "the match goes on to the xorb's end");
             assert_eq!(segment.xorb_hash, their_hash(&upload.footer.hash()));
             let chunks = u32::try_from(start).expect("few")..upload.footer.chunk_count();
             assert_eq!(segment.chunk_index_start..segment.chunk_index_end, chunks);
@@ -221,9 +175,7 @@ fn our_answers_are_searched_by_them() {
         }
     }
     let stranger = [their_hash(&ChunkHash::of(b"never seen"))];
-    let found = info
-        .chunk_hash_dedup_query(&mut reader, &stranger)
-        .expect("our own answer");
+    let found = info.chunk_hash_dedup_query(&mut reader, &stranger).expect("our own answer");
     assert!(found.is_none());
 }
 
@@ -234,13 +186,9 @@ fn the_table_of_an_answer_is_what_they_find_without_it() {
     let answer = encode_dedup_answer(&footers, &[9; 32], 1, 2);
     let mut reader = Cursor::new(&answer);
     let mut info = MDBShardInfo::load_from_reader(&mut reader).expect("our own answer");
-    let table = info
-        .read_all_truncated_hashes(&mut reader)
-        .expect("our own answer");
+    let table = info.read_all_truncated_hashes(&mut reader).expect("our own answer");
     info.metadata.chunk_lookup_num_entry = 0;
-    let mut scanned = info
-        .read_all_truncated_hashes(&mut reader)
-        .expect("our own answer");
+    let mut scanned = info.read_all_truncated_hashes(&mut reader).expect("our own answer");
     scanned.sort_unstable();
     assert_eq!(table, scanned);
 }
@@ -255,16 +203,8 @@ fn our_answer_is_their_keyed_shard() {
     let mut theirs = Vec::new();
     let hour = Duration::from_hours(1);
     reader.set_position(0);
-    info.export_as_keyed_shard(
-        &mut reader,
-        &mut theirs,
-        key.into(),
-        hour,
-        false,
-        false,
-        true,
-    )
-    .expect("their own");
+    info.export_as_keyed_shard(&mut reader, &mut theirs, key.into(), hour, false, false, true)
+        .expect("their own");
 
     let their_info = MDBShardInfo::load_from_reader(&mut Cursor::new(&theirs)).expect("their own");
     let created = their_info.metadata.shard_creation_timestamp;
@@ -283,10 +223,5 @@ fn our_answer_is_their_keyed_shard() {
     ours[sums.clone()].fill(0);
     theirs[sums].fill(0);
     assert_eq!(ours.len(), theirs.len());
-    assert_eq!(
-        ours.iter()
-            .zip(&theirs)
-            .position(|(ours, theirs)| ours != theirs),
-        None
-    );
+    assert_eq!(ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs), None);
 }

@@ -34,9 +34,8 @@ fn contents(length: usize) -> [Vec<u8>; 5] {
 }
 
 fn their_xorb(content: &[u8], scheme: CompressionScheme, footer: bool) -> SerializedXorbObject {
-    let chunks: Vec<_> = split(content)
-        .map(|chunk| Chunk::new(Bytes::copy_from_slice(chunk)))
-        .collect();
+    let chunks: Vec<_> =
+        split(content).map(|chunk| Chunk::new(Bytes::copy_from_slice(chunk))).collect();
     let raw = RawXorbData::from_chunks(&chunks, vec![0]);
     SerializedXorbObject::from_xorb_with_compression(raw, scheme, footer, 32).expect("their own")
 }
@@ -115,22 +114,12 @@ fn our_xorbs_are_proven_and_read_by_them() {
         let object = XorbObject::validate_xorb_object(&mut Cursor::new(&whole), &hash)
             .expect("our own xorb")
             .expect("it has this hash");
-        assert_eq!(
-            object
-                .get_all_bytes(&mut Cursor::new(&whole))
-                .expect("proven"),
-            content
-        );
+        assert_eq!(object.get_all_bytes(&mut Cursor::new(&whole)).expect("proven"), content);
         for chunks in [0..1, 3..7, 0..footer.chunk_count()] {
             let ours = footer.byte_range(chunks.clone()).expect("in range");
-            let theirs = object
-                .get_byte_offset(chunks.start, chunks.end)
-                .expect("in range");
+            let theirs = object.get_byte_offset(chunks.start, chunks.end).expect("in range");
             assert_eq!(ours, u64::from(theirs.0)..u64::from(theirs.1));
-            let ours = footer
-                .range_hash(chunks.clone())
-                .expect("in range")
-                .to_string();
+            let ours = footer.range_hash(chunks.clone()).expect("in range").to_string();
             let theirs = object.generate_chunk_range_hash(chunks.start, chunks.end);
             assert_eq!(ours, theirs.expect("in range").hex());
         }

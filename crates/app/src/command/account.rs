@@ -18,21 +18,10 @@ const TOKENS: &str = "/api/ballast/v1/tokens";
 /// `ballast user …`.
 pub(crate) fn user(command: UserCommand, output: &mut Output) -> Result<ExitCode> {
     match command {
-        UserCommand::Create {
-            name,
-            fullname,
-            email,
-            admin,
-            remote,
-        } => {
+        UserCommand::Create { name, fullname, email, admin, remote } => {
             let body = json!({"name": name, "fullname": fullname, "email": email, "admin": admin});
             let answer = Client::new(&remote).call("POST", USERS, Some(&body))?;
-            done(
-                output,
-                remote.json,
-                &answer,
-                &format!("created the user `{name}`"),
-            )
+            done(output, remote.json, &answer, &format!("created the user `{name}`"))
         }
         UserCommand::List { remote } => {
             let users = Client::new(&remote).list(USERS)?;
@@ -44,12 +33,7 @@ pub(crate) fn user(command: UserCommand, output: &mut Output) -> Result<ExitCode
             let body = json!({"disabled": !undo});
             let answer = Client::new(&remote).call("PATCH", &path, Some(&body))?;
             let did = if undo { "enabled" } else { "disabled" };
-            done(
-                output,
-                remote.json,
-                &answer,
-                &format!("{did} the user `{name}`"),
-            )
+            done(output, remote.json, &answer, &format!("{did} the user `{name}`"))
         }
     }
 }
@@ -57,28 +41,13 @@ pub(crate) fn user(command: UserCommand, output: &mut Output) -> Result<ExitCode
 /// `ballast org …`.
 pub(crate) fn org(command: OrgCommand, output: &mut Output) -> Result<ExitCode> {
     match command {
-        OrgCommand::Create {
-            name,
-            fullname,
-            default_visibility,
-            remote,
-        } => {
+        OrgCommand::Create { name, fullname, default_visibility, remote } => {
             let visibility = default_visibility.as_str();
             let body = json!({"name": name, "fullname": fullname, "defaultVisibility": visibility});
             let answer = Client::new(&remote).call("POST", ORGS, Some(&body))?;
-            done(
-                output,
-                remote.json,
-                &answer,
-                &format!("created the organisation `{name}`"),
-            )
+            done(output, remote.json, &answer, &format!("created the organisation `{name}`"))
         }
-        OrgCommand::Add {
-            org,
-            user,
-            role,
-            remote,
-        } => {
+        OrgCommand::Add { org, user, role, remote } => {
             let path = format!("{ORGS}/{org}/members/{user}");
             let body = json!({"role": role.as_str()});
             let answer = Client::new(&remote).call("PUT", &path, Some(&body))?;
@@ -88,12 +57,7 @@ pub(crate) fn org(command: OrgCommand, output: &mut Output) -> Result<ExitCode> 
         OrgCommand::Remove { org, user, remote } => {
             let path = format!("{ORGS}/{org}/members/{user}");
             let answer = Client::new(&remote).call("DELETE", &path, None)?;
-            done(
-                output,
-                remote.json,
-                &answer,
-                &format!("removed `{user}` from `{org}`"),
-            )
+            done(output, remote.json, &answer, &format!("removed `{user}` from `{org}`"))
         }
     }
 }
@@ -101,26 +65,18 @@ pub(crate) fn org(command: OrgCommand, output: &mut Output) -> Result<ExitCode> 
 /// `ballast token …`.
 pub(crate) fn token(command: TokenCommand, output: &mut Output) -> Result<ExitCode> {
     match command {
-        TokenCommand::Create {
-            user,
-            role,
-            name,
-            repo,
-            namespace,
-            expires,
-            remote,
-        } => {
-            let entity = |kind: &str, name: &str| json!({"entity": {"type": kind, "name": name}, "role": role.as_str()});
+        TokenCommand::Create { user, role, name, repo, namespace, expires, remote } => {
+            let entity = |kind: &str, name: &str| {
+                let entity = json!({"type": kind, "name": name});
+                json!({"entity": entity, "role": role.as_str()})
+            };
             let repos = repo.iter().map(|repo| {
                 let repo = RepoArg::parse(repo)?;
                 Ok(entity(repo.kind, &repo.name))
             });
-            let scopes: Result<Vec<Value>> = repos
-                .chain(namespace.iter().map(|name| Ok(entity("namespace", name))))
-                .collect();
-            let expires = expires
-                .map(|life| u64::try_from(life.as_secs()))
-                .transpose()?;
+            let scopes: Result<Vec<Value>> =
+                repos.chain(namespace.iter().map(|name| Ok(entity("namespace", name)))).collect();
+            let expires = expires.map(|life| life.as_secs());
             let body = json!({
                 "user": user,
                 "name": name,
@@ -146,12 +102,7 @@ pub(crate) fn token(command: TokenCommand, output: &mut Output) -> Result<ExitCo
         TokenCommand::Revoke { id, remote } => {
             let path = format!("{TOKENS}/{id}");
             let answer = Client::new(&remote).call("DELETE", &path, None)?;
-            done(
-                output,
-                remote.json,
-                &answer,
-                &format!("revoked the token `{id}`"),
-            )
+            done(output, remote.json, &answer, &format!("revoked the token `{id}`"))
         }
     }
 }
@@ -164,9 +115,9 @@ pub(super) fn done(
     text: &str,
 ) -> Result<ExitCode> {
     if as_json {
-        output.json(answer)?
+        output.json(answer)?;
     } else {
-        output.line(text)?
+        output.line(text)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::account::{done, list};
-use crate::args::RepoCommand;
+use crate::args::{RemoteArgs, RepoCommand};
 use crate::client::Client;
 use crate::output::Output;
 
@@ -32,10 +32,7 @@ impl RepoArg {
                 "`{text}` is not a repo\nhint: `ns/name`, `datasets/ns/name` or `spaces/ns/name`"
             );
         }
-        Ok(Self {
-            kind,
-            name: name.to_owned(),
-        })
+        Ok(Self { kind, name: name.to_owned() })
     }
 
     fn split(&self) -> (&str, &str) {
@@ -50,41 +47,10 @@ impl RepoArg {
 /// `ballast repo …`.
 pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode> {
     match command {
-        RepoCommand::List {
-            kind,
-            author,
-            remote,
-        } => {
-            let kinds: Vec<String> = match kind {
-                Some(kind) => vec![kind],
-                None => ["model", "dataset", "space"].map(str::to_owned).to_vec(),
-            };
-            let author = author.map_or_else(String::new, |author| format!("&author={author}"));
-            let client = Client::new(&remote);
-            let mut repos = Vec::new();
-            for kind in kinds {
-                for mut repo in client.list(&format!("/api/{kind}s?full=true{author}"))? {
-                    repo["kind"] = json!(kind);
-                    repos.push(repo);
-                }
-            }
-            let columns = [
-                "kind",
-                "id",
-                "private",
-                "gated",
-                "downloads",
-                "likes",
-                "lastModified",
-            ];
-            list(output, remote.json, repos, &columns)
+        RepoCommand::List { kind, author, remote } => {
+            list_repos(kind, author.as_deref(), &remote, output)
         }
-        RepoCommand::Create {
-            repo,
-            visibility,
-            sdk,
-            remote,
-        } => {
+        RepoCommand::Create { repo, visibility, sdk, remote } => {
             let repo = RepoArg::parse(&repo)?;
             let (namespace, name) = repo.split();
             let mut body = json!({"type": repo.kind, "organization": namespace, "name": name});
@@ -95,10 +61,7 @@ pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode
                 body["sdk"] = json!(sdk);
             }
             let answer = Client::new(&remote).call("POST", "/api/repos/create", Some(&body))?;
-            let url = answer["url"]
-                .as_str()
-                .context("no `url` in the answer")?
-                .to_owned();
+            let url = answer["url"].as_str().context("no `url` in the answer")?.to_owned();
             done(output, remote.json, &answer, &format!("created {url}"))
         }
         RepoCommand::Delete { repo, remote } => {
@@ -120,31 +83,16 @@ pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode
             }
             let body = json!({"fromRepo": from.name, "toRepo": to.name, "type": from.kind});
             let answer = Client::new(&remote).call("POST", "/api/repos/move", Some(&body))?;
-            done(
-                output,
-                remote.json,
-                &answer,
-                &format!("moved `{}` to `{}`", from.name, to.name),
-            )
+            done(output, remote.json, &answer, &format!("moved `{}` to `{}`", from.name, to.name))
         }
-        RepoCommand::Settings {
-            repo,
-            visibility,
-            gated,
-            description,
-            remote,
-        } => {
+        RepoCommand::Settings { repo, visibility, gated, description, remote } => {
             let repo = RepoArg::parse(&repo)?;
             let mut body = Map::new();
             if let Some(visibility) = visibility {
                 body.insert("visibility".to_owned(), json!(visibility.as_str()));
             }
             if let Some(gated) = gated {
-                let value = if gated == "none" {
-                    json!(false)
-                } else {
-                    json!(gated)
-                };
+                let value = if gated == "none" { json!(false) } else { json!(gated) };
                 body.insert("gated".to_owned(), value);
             }
             if let Some(description) = description {
@@ -163,6 +111,29 @@ pub(crate) fn repo(command: RepoCommand, output: &mut Output) -> Result<ExitCode
             )
         }
     }
+}
+
+fn list_repos(
+    kind: Option<String>,
+    author: Option<&str>,
+    remote: &RemoteArgs,
+    output: &mut Output,
+) -> Result<ExitCode> {
+    let kinds = match kind {
+        Some(kind) => vec![kind],
+        None => ["model", "dataset", "space"].map(str::to_owned).to_vec(),
+    };
+    let author = author.map_or_else(String::new, |author| format!("&author={author}"));
+    let client = Client::new(remote);
+    let mut repos = Vec::new();
+    for kind in kinds {
+        for mut repo in client.list(&format!("/api/{kind}s?full=true{author}"))? {
+            repo["kind"] = json!(kind);
+            repos.push(repo);
+        }
+    }
+    let columns = ["kind", "id", "private", "gated", "downloads", "likes", "lastModified"];
+    list(output, remote.json, repos, &columns)
 }
 
 #[cfg(test)]

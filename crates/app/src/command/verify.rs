@@ -31,10 +31,7 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<ExitCode>
             Some("summary") => summary = Some(line),
             Some("error") => anyhow::bail!("the check stopped: {}", text(&line, "message")),
             Some("progress") if !args.remote.json => {
-                output.note(format!(
-                    "{} objects read, {} bytes",
-                    line["objects"], line["bytes"]
-                ));
+                output.note(format!("{} objects read, {} bytes", line["objects"], line["bytes"]));
             }
             _ => {}
         }
@@ -50,31 +47,15 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<ExitCode>
             summary["objects"], summary["bytes"], summary["damaged"], summary["filesAffected"],
         ))?;
     }
-    Ok(if sound {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn describe(finding: &Value) -> String {
-    let place = [
-        text(finding, "repo"),
-        text(finding, "revision"),
-        text(finding, "path"),
-    ]
-    .into_iter()
-    .filter(|part| !part.is_empty())
-    .collect::<Vec<_>>()
-    .join(" ");
-    let place = if place.is_empty() {
-        String::new()
-    } else {
-        format!("{place}: ")
-    };
-    format!(
-        "damaged: {place}{} ({})",
-        text(finding, "problem"),
-        text(finding, "object")
-    )
+    let place = [text(finding, "repo"), text(finding, "revision"), text(finding, "path")]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
+    format!("damaged: {place}{} ({})", text(finding, "problem"), text(finding, "object"))
 }

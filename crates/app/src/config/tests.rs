@@ -1,12 +1,7 @@
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
-
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-    let owned: Vec<_> = pairs
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect();
+    let owned: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     owned.into_iter()
 }
 
@@ -17,10 +12,7 @@ fn load(file: &str, variables: &[(&str, &str)], args: &ConfigArgs) -> Result<Con
 #[test]
 fn the_example_shows_every_key_with_its_default() {
     let example = include_str!("../../../../deploy/config.example.toml");
-    assert_eq!(
-        load(example, &[], &ConfigArgs::default()).unwrap(),
-        Config::default()
-    );
+    assert_eq!(load(example, &[], &ConfigArgs::default()).unwrap(), Config::default());
     let keys = |value: &Value| -> Vec<String> {
         let mut found = Vec::new();
         for (name, value) in value.as_table().unwrap() {
@@ -33,23 +25,14 @@ fn the_example_shows_every_key_with_its_default() {
         found
     };
     let shown: Table = example.parse().unwrap();
-    assert_eq!(
-        keys(&Value::Table(shown)),
-        keys(&Value::try_from(Config::default()).unwrap())
-    );
+    assert_eq!(keys(&Value::Table(shown)), keys(&Value::try_from(Config::default()).unwrap()));
 }
 
 #[test]
 fn flags_win_over_the_environment_which_wins_over_the_file() {
     let file = "data = \"/file\"\nlisten = \"127.0.0.1:1\"\n[limits]\nuploads = 3\n";
-    let variables = [
-        ("BALLAST_DATA", "/environment"),
-        ("BALLAST_LIMITS_UPLOADS", "5"),
-    ];
-    let args = ConfigArgs {
-        data: Some("/flag".into()),
-        ..ConfigArgs::default()
-    };
+    let variables = [("BALLAST_DATA", "/environment"), ("BALLAST_LIMITS_UPLOADS", "5")];
+    let args = ConfigArgs { data: Some("/flag".into()), ..ConfigArgs::default() };
     let config = load(file, &variables, &args).unwrap();
     assert_eq!(config.data, PathBuf::from("/flag"));
     assert_eq!(config.listen.port(), 1);

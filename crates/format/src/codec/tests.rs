@@ -2,17 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PLAIN: Format = Format {
-    what: "thing",
-    magic: *b"BLSTTHNG",
-    version: 3,
-    limit: 100,
-    has_checksum: false,
-};
-const CHECKED: Format = Format {
-    has_checksum: true,
-    ..PLAIN
-};
+const PLAIN: Format =
+    Format { what: "thing", magic: *b"BLSTTHNG", version: 3, limit: 100, has_checksum: false };
+const CHECKED: Format = Format { has_checksum: true, ..PLAIN };
 
 #[test]
 fn fields_are_little_endian_behind_their_lengths() {
@@ -43,10 +35,7 @@ fn a_count_that_the_bytes_left_cannot_hold_is_refused_before_anything_is_read() 
     });
     assert!(matches!(read, Err(Error::Truncated { what: "list" })));
     assert_eq!(calls, 0);
-    assert!(matches!(
-        Decoder::new("bytes", &bytes).bytes(),
-        Err(Error::Truncated { .. })
-    ));
+    assert!(matches!(Decoder::new("bytes", &bytes).bytes(), Err(Error::Truncated { .. })));
 }
 
 #[test]
@@ -61,10 +50,7 @@ fn a_value_begins_with_magic_version_and_length() {
     let bytes = PLAIN.encode(|encoder| encoder.u8(9)).expect("small");
     assert_eq!(bytes, b"BLSTTHNG\x03\0\x01\0\0\0\x09");
     assert_eq!(PLAIN.length(&bytes).expect("whole"), bytes.len());
-    assert_eq!(
-        PLAIN.length(&bytes[..Format::FRONT_BYTES]).expect("front"),
-        bytes.len()
-    );
+    assert_eq!(PLAIN.length(&bytes[..Format::FRONT_BYTES]).expect("front"), bytes.len());
     let mut decoder = PLAIN.decode(&bytes).expect("whole");
     assert_eq!(decoder.u8().expect("a byte"), 9);
     decoder.finish().expect("nothing follows");
@@ -79,62 +65,30 @@ fn another_magic_version_or_length_is_refused_as_what_it_is() {
         PLAIN.decode(&bytes).map(drop)
     };
     assert!(matches!(with(0, b'b'), Err(Error::Malformed { .. })));
-    assert!(matches!(
-        with(8, 4),
-        Err(Error::UnknownVersion { version: 4, .. })
-    ));
-    assert!(matches!(
-        with(9, 1),
-        Err(Error::UnknownVersion { version: 259, .. })
-    ));
+    assert!(matches!(with(8, 4), Err(Error::UnknownVersion { version: 4, .. })));
+    assert!(matches!(with(9, 1), Err(Error::UnknownVersion { version: 259, .. })));
     assert!(matches!(with(10, 0), Err(Error::Malformed { .. })));
     assert!(matches!(with(10, 2), Err(Error::Truncated { .. })));
-    assert!(matches!(
-        with(13, 255),
-        Err(Error::TooLarge { limit: 100, .. })
-    ));
+    assert!(matches!(with(13, 255), Err(Error::TooLarge { limit: 100, .. })));
     for length in 0..bytes.len() {
-        assert!(matches!(
-            PLAIN.decode(&bytes[..length]),
-            Err(Error::Truncated { .. })
-        ));
+        assert!(matches!(PLAIN.decode(&bytes[..length]), Err(Error::Truncated { .. })));
     }
 }
 
 #[test]
 fn the_limit_counts_every_byte() {
-    let zeros = |count| {
-        PLAIN
-            .encode(move |encoder| encoder.array(&vec![0; count]))
-            .map(drop)
-    };
+    let zeros = |count| PLAIN.encode(move |encoder| encoder.array(&vec![0; count])).map(drop);
     assert!(zeros(86).is_ok());
-    assert!(matches!(
-        zeros(87),
-        Err(Error::TooLarge {
-            size: 101,
-            limit: 100,
-            ..
-        })
-    ));
-    let zeros = |count| {
-        CHECKED
-            .encode(move |encoder| encoder.array(&vec![0; count]))
-            .map(drop)
-    };
+    assert!(matches!(zeros(87), Err(Error::TooLarge { size: 101, limit: 100, .. })));
+    let zeros = |count| CHECKED.encode(move |encoder| encoder.array(&vec![0; count])).map(drop);
     assert!(zeros(54).is_ok());
     assert!(matches!(zeros(55), Err(Error::TooLarge { size: 101, .. })));
 }
 
 #[test]
 fn a_checksum_sees_every_flipped_bit() {
-    let bytes = CHECKED
-        .encode(|encoder| encoder.str("hello"))
-        .expect("small");
-    assert_eq!(
-        bytes.len(),
-        Format::FRONT_BYTES + 9 + Format::CHECKSUM_BYTES
-    );
+    let bytes = CHECKED.encode(|encoder| encoder.str("hello")).expect("small");
+    assert_eq!(bytes.len(), Format::FRONT_BYTES + 9 + Format::CHECKSUM_BYTES);
     for bit in 0..bytes.len() * 8 {
         let mut bytes = bytes.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -145,13 +99,8 @@ fn a_checksum_sees_every_flipped_bit() {
 #[test]
 fn a_value_too_short_for_its_checksum_is_refused() {
     for length in 0..Format::CHECKSUM_BYTES {
-        let bytes = PLAIN
-            .encode(|encoder| encoder.array(&vec![0; length]))
-            .expect("small");
-        assert!(
-            matches!(CHECKED.decode(&bytes), Err(Error::Truncated { .. })),
-            "{length}"
-        );
+        let bytes = PLAIN.encode(|encoder| encoder.array(&vec![0; length])).expect("small");
+        assert!(matches!(CHECKED.decode(&bytes), Err(Error::Truncated { .. })), "{length}");
     }
 }
 

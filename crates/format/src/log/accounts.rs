@@ -184,45 +184,24 @@ impl Change for AccountChange {
         to.u8(self.tag());
         to.array(self.subject());
         match self {
-            Self::UserCreated {
-                name,
-                fullname,
-                email,
-                admin,
-                ..
-            } => {
+            Self::UserCreated { name, fullname, email, admin, .. } => {
                 to.str(name.as_str());
                 to.str(fullname);
                 to.option(email.as_ref(), |to, email| to.str(email));
                 to.bool(*admin);
             }
-            Self::UserChanged {
-                fullname,
-                email,
-                admin,
-                disabled,
-                ..
-            } => {
+            Self::UserChanged { fullname, email, admin, disabled, .. } => {
                 to.option(fullname.as_ref(), |to, text| to.str(text));
                 to.option(email.as_ref(), |to, text| to.str(text));
                 to.option(admin.as_ref(), |to, flag| to.bool(*flag));
                 to.option(disabled.as_ref(), |to, flag| to.bool(*flag));
             }
-            Self::OrgCreated {
-                name,
-                fullname,
-                default_visibility,
-                ..
-            } => {
+            Self::OrgCreated { name, fullname, default_visibility, .. } => {
                 to.str(name.as_str());
                 to.str(fullname);
                 default_visibility.encode(to);
             }
-            Self::OrgChanged {
-                fullname,
-                default_visibility,
-                ..
-            } => {
+            Self::OrgChanged { fullname, default_visibility, .. } => {
                 to.option(fullname.as_ref(), |to, text| to.str(text));
                 to.option(default_visibility.as_ref(), |to, visibility| {
                     visibility.encode(to);
@@ -232,14 +211,7 @@ impl Change for AccountChange {
                 to.array(user.as_bytes());
                 to.option(role.as_ref(), |to, role| role.encode(to));
             }
-            Self::TokenCreated {
-                user,
-                name,
-                hash,
-                role,
-                expires_ms,
-                ..
-            } => {
+            Self::TokenCreated { user, name, hash, role, expires_ms, .. } => {
                 to.array(user.as_bytes());
                 to.str(name);
                 to.array(hash);
@@ -290,9 +262,7 @@ impl Change for AccountChange {
                 role: decode_token_role(from)?,
                 expires_ms: from.option(Decoder::u64)?,
             },
-            6 => Self::TokenRevoked {
-                id: TokenId::from_bytes(from.array()?),
-            },
+            6 => Self::TokenRevoked { id: TokenId::from_bytes(from.array()?) },
             tag => return unknown(from, "change of the accounts", tag),
         })
     }
@@ -329,9 +299,7 @@ fn decode_token_role(from: &mut Decoder<'_>) -> Result<TokenRole> {
     match from.u8()? {
         0 => Ok(TokenRole::Read),
         1 => Ok(TokenRole::Write),
-        2 => Ok(TokenRole::FineGrained {
-            scopes: from.list(6, scope)?,
-        }),
+        2 => Ok(TokenRole::FineGrained { scopes: from.list(6, scope)? }),
         byte => unknown(from, "role of a token", byte),
     }
 }
@@ -340,15 +308,9 @@ fn scope(from: &mut Decoder<'_>) -> Result<TokenScope> {
     let entity = match from.u8()? {
         0 => ScopeEntity::Namespace(from.str()?.parse()?),
         byte => match RepoKind::from_byte(byte - 1) {
-            Some(kind) => ScopeEntity::Repo {
-                kind,
-                name: from.str()?.parse()?,
-            },
+            Some(kind) => ScopeEntity::Repo { kind, name: from.str()?.parse()? },
             None => return unknown(from, "scope of a token", byte),
         },
     };
-    Ok(TokenScope {
-        entity,
-        role: Role::decode(from)?,
-    })
+    Ok(TokenScope { entity, role: Role::decode(from)? })
 }

@@ -21,11 +21,7 @@ impl Visibility {
     }
 
     pub(super) fn decode(from: &mut Decoder<'_>) -> Result<Self> {
-        Ok(if from.bool()? {
-            Self::Private
-        } else {
-            Self::Public
-        })
+        Ok(if from.bool()? { Self::Private } else { Self::Public })
     }
 }
 
@@ -137,14 +133,7 @@ impl Change for CatalogueChange {
 
     fn encode(&self, to: &mut Encoder) {
         match self {
-            Self::RepoCreated {
-                id,
-                kind,
-                name,
-                visibility,
-                creator,
-                sdk,
-            } => {
+            Self::RepoCreated { id, kind, name, visibility, creator, sdk } => {
                 to.u8(0);
                 to.array(id.as_bytes());
                 to.u8(kind.to_byte());
@@ -184,12 +173,7 @@ impl Change for CatalogueChange {
                 person(to, 6, id, user);
                 to.str(fields);
             }
-            Self::AccessDecided {
-                id,
-                user,
-                status,
-                reason,
-            } => {
+            Self::AccessDecided { id, user, status, reason } => {
                 person(to, 7, id, user);
                 to.u8(status_byte(*status));
                 to.option(reason.as_ref(), |to, reason| to.str(reason));
@@ -209,10 +193,7 @@ impl Change for CatalogueChange {
                 creator: user(from)?,
                 sdk: from.option(|from| Ok(from.str()?.to_owned()))?,
             },
-            1 => Self::RepoMoved {
-                id,
-                to: from.str()?.parse()?,
-            },
+            1 => Self::RepoMoved { id, to: from.str()?.parse()? },
             2 => Self::RepoDeleted { id },
             3 => Self::RepoSettings {
                 id,
@@ -222,19 +203,9 @@ impl Change for CatalogueChange {
                 discussions_disabled: from.option(Decoder::bool)?,
                 disabled: from.option(Decoder::bool)?,
             },
-            4 => Self::Liked {
-                id,
-                user: user(from)?,
-            },
-            5 => Self::Unliked {
-                id,
-                user: user(from)?,
-            },
-            6 => Self::AccessRequested {
-                id,
-                user: user(from)?,
-                fields: from.str()?.to_owned(),
-            },
+            4 => Self::Liked { id, user: user(from)? },
+            5 => Self::Unliked { id, user: user(from)? },
+            6 => Self::AccessRequested { id, user: user(from)?, fields: from.str()?.to_owned() },
             7 => Self::AccessDecided {
                 id,
                 user: user(from)?,

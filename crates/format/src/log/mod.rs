@@ -91,26 +91,14 @@ impl<C: Change> Entry<C> {
         check_changes(decoder.clone().u32()? as usize)?;
         let changes = decoder.list(1, C::decode)?;
         decoder.finish()?;
-        Ok(Self {
-            operation,
-            previous,
-            epoch,
-            term,
-            time_ms,
-            author,
-            changes,
-        })
+        Ok(Self { operation, previous, epoch, term, time_ms, author, changes })
     }
 }
 
 fn check_changes(count: usize) -> Result<()> {
     if count > MAX_ENTRY_CHANGES {
         let (size, limit) = (count as u64, MAX_ENTRY_CHANGES as u64);
-        return Err(Error::TooLarge {
-            what: "list of a log entry's changes",
-            size,
-            limit,
-        });
+        return Err(Error::TooLarge { what: "list of a log entry's changes", size, limit });
     }
     Ok(())
 }

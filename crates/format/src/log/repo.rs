@@ -108,12 +108,7 @@ impl Change for RepoChange {
                 to.u8(2);
                 to.array(pack.as_bytes());
             }
-            Self::PullRequestOpened {
-                number,
-                title,
-                description,
-                author,
-            } => {
+            Self::PullRequestOpened { number, title, description, author } => {
                 to.u8(3);
                 to.u32(*number);
                 to.str(title);
@@ -125,12 +120,7 @@ impl Change for RepoChange {
                 to.u32(*number);
                 to.u8(status.to_byte());
             }
-            Self::Comment {
-                number,
-                id,
-                author,
-                text,
-            } => {
+            Self::Comment { number, id, author, text } => {
                 to.u8(5);
                 to.u32(*number);
                 to.array(id.as_bytes());
@@ -151,19 +141,14 @@ impl Change for RepoChange {
                 name: from.str()?.parse()?,
                 old: ObjectHash::from_bytes(from.array()?),
             },
-            2 => Self::PackAdded {
-                pack: PackHash::from_bytes(from.array()?),
-            },
+            2 => Self::PackAdded { pack: PackHash::from_bytes(from.array()?) },
             3 => Self::PullRequestOpened {
                 number: from.u32()?,
                 title: from.str()?.to_owned(),
                 description: from.str()?.to_owned(),
                 author: UserId::from_bytes(from.array()?),
             },
-            4 => Self::PullRequestStatus {
-                number: from.u32()?,
-                status: status(from)?,
-            },
+            4 => Self::PullRequestStatus { number: from.u32()?, status: status(from)? },
             5 => Self::Comment {
                 number: from.u32()?,
                 id: OperationId::from_bytes(from.array()?),
@@ -177,8 +162,6 @@ impl Change for RepoChange {
 
 fn status(from: &mut Decoder<'_>) -> Result<PullRequestStatus> {
     let byte = from.u8()?;
-    let found = PullRequestStatus::ALL
-        .into_iter()
-        .find(|status| status.to_byte() == byte);
+    let found = PullRequestStatus::ALL.into_iter().find(|status| status.to_byte() == byte);
     found.map_or_else(|| unknown(from, "status of a pull request", byte), Ok)
 }

@@ -41,45 +41,20 @@ fn namespace(text: &str) -> Namespace {
 fn repo_entry() -> Entry<RepoChange> {
     let object = |byte| ObjectHash::from_bytes([byte; 20]);
     let changes = vec![
-        RepoChange::PackAdded {
-            pack: PackHash::from_bytes([5; 32]),
-        },
-        RepoChange::RefSet {
-            name: RefName::main(),
-            old: None,
-            new: object(6),
-        },
-        RepoChange::RefSet {
-            name: RefName::pull(7),
-            old: Some(object(8)),
-            new: object(9),
-        },
-        RepoChange::RefDeleted {
-            name: RefName::tag("v1.0").expect("valid"),
-            old: object(10),
-        },
+        RepoChange::PackAdded { pack: PackHash::from_bytes([5; 32]) },
+        RepoChange::RefSet { name: RefName::main(), old: None, new: object(6) },
+        RepoChange::RefSet { name: RefName::pull(7), old: Some(object(8)), new: object(9) },
+        RepoChange::RefDeleted { name: RefName::tag("v1.0").expect("valid"), old: object(10) },
         RepoChange::PullRequestOpened {
             number: 11,
             title: "Größer".to_owned(),
             description: "Two\nlines".to_owned(),
             author: user(12),
         },
-        RepoChange::PullRequestStatus {
-            number: 13,
-            status: PullRequestStatus::Draft,
-        },
-        RepoChange::PullRequestStatus {
-            number: 13,
-            status: PullRequestStatus::Open,
-        },
-        RepoChange::PullRequestStatus {
-            number: 13,
-            status: PullRequestStatus::Closed,
-        },
-        RepoChange::PullRequestStatus {
-            number: 13,
-            status: PullRequestStatus::Merged,
-        },
+        RepoChange::PullRequestStatus { number: 13, status: PullRequestStatus::Draft },
+        RepoChange::PullRequestStatus { number: 13, status: PullRequestStatus::Open },
+        RepoChange::PullRequestStatus { number: 13, status: PullRequestStatus::Closed },
+        RepoChange::PullRequestStatus { number: 13, status: PullRequestStatus::Merged },
         RepoChange::Comment {
             number: 14,
             id: OperationId::from_bytes([15; 16]),
@@ -119,10 +94,7 @@ fn catalogue_entry() -> Entry<CatalogueChange> {
         created(RepoKind::Model, "org/Model-1", Visibility::Public, None),
         created(RepoKind::Dataset, "org/d", Visibility::Private, None),
         created(RepoKind::Space, "u/s", Visibility::Private, Some("static")),
-        CatalogueChange::RepoMoved {
-            id,
-            to: repo_name("org/other"),
-        },
+        CatalogueChange::RepoMoved { id, to: repo_name("org/other") },
         CatalogueChange::RepoDeleted { id },
         settings(Gating::None),
         settings(Gating::Automatic),
@@ -137,11 +109,7 @@ fn catalogue_entry() -> Entry<CatalogueChange> {
         },
         CatalogueChange::Liked { id, user },
         CatalogueChange::Unliked { id, user },
-        CatalogueChange::AccessRequested {
-            id,
-            user,
-            fields: "{\"a\":1}".to_owned(),
-        },
+        CatalogueChange::AccessRequested { id, user, fields: "{\"a\":1}".to_owned() },
         decided(AccessStatus::Pending, None),
         decided(AccessStatus::Accepted, None),
         decided(AccessStatus::Rejected, Some("no")),
@@ -163,10 +131,7 @@ fn token(role: TokenRole, expires_ms: Option<u64>) -> AccountChange {
 fn account_entry() -> Entry<AccountChange> {
     let (id, org) = (user(33), OrgId::from_bytes([34; 16]));
     let scope = |entity, role| TokenScope { entity, role };
-    let repo = |kind| ScopeEntity::Repo {
-        kind,
-        name: repo_name("org/m"),
-    };
+    let repo = |kind| ScopeEntity::Repo { kind, name: repo_name("org/m") };
     let scopes = vec![
         scope(ScopeEntity::Namespace(namespace("org")), Role::Read),
         scope(repo(RepoKind::Model), Role::Write),
@@ -180,11 +145,7 @@ fn account_entry() -> Entry<AccountChange> {
         email: email.map(str::to_owned),
         admin,
     };
-    let member = |role| AccountChange::MemberSet {
-        org,
-        user: id,
-        role,
-    };
+    let member = |role| AccountChange::MemberSet { org, user: id, role };
     let changes = vec![
         created(Some("a@example.com"), true),
         created(None, false),
@@ -195,24 +156,14 @@ fn account_entry() -> Entry<AccountChange> {
             admin: Some(false),
             disabled: Some(true),
         },
-        AccountChange::UserChanged {
-            id,
-            fullname: None,
-            email: None,
-            admin: None,
-            disabled: None,
-        },
+        AccountChange::UserChanged { id, fullname: None, email: None, admin: None, disabled: None },
         AccountChange::OrgCreated {
             id: org,
             name: namespace("org"),
             fullname: "The Org".to_owned(),
             default_visibility: Visibility::Private,
         },
-        AccountChange::OrgChanged {
-            id: org,
-            fullname: None,
-            default_visibility: None,
-        },
+        AccountChange::OrgChanged { id: org, fullname: None, default_visibility: None },
         AccountChange::OrgChanged {
             id: org,
             fullname: Some("Org".to_owned()),
@@ -225,9 +176,7 @@ fn account_entry() -> Entry<AccountChange> {
         token(TokenRole::Read, None),
         token(TokenRole::Write, Some(1)),
         token(TokenRole::FineGrained { scopes }, Some(u64::MAX)),
-        AccountChange::TokenRevoked {
-            id: TokenId::from_bytes([35; 16]),
-        },
+        AccountChange::TokenRevoked { id: TokenId::from_bytes([35; 16]) },
     ];
     entry(changes, Some(user(36)))
 }
@@ -292,10 +241,7 @@ fn a_later_version_is_refused_as_such() {
     let mut bytes = KEPT_REPO.to_vec();
     bytes[8] = 2;
     let read = Entry::<RepoChange>::decode(&bytes);
-    assert!(matches!(
-        read,
-        Err(Error::UnknownVersion { version: 2, .. })
-    ));
+    assert!(matches!(read, Err(Error::UnknownVersion { version: 2, .. })));
 }
 
 #[test]
@@ -310,9 +256,7 @@ fn trailing_bytes_are_refused_within_the_length_and_behind_it() {
 
 #[test]
 fn unknown_changes_and_invalid_names_are_refused() {
-    let empty = entry(Vec::<RepoChange>::new(), None)
-        .encode()
-        .expect("small");
+    let empty = entry(Vec::<RepoChange>::new(), None).encode().expect("small");
     let with = |change: &[u8]| {
         let mut bytes = empty.clone();
         let count = bytes.len() - 4;
@@ -338,10 +282,7 @@ fn unknown_changes_and_invalid_names_are_refused() {
 
 #[test]
 fn too_many_changes_are_neither_written_nor_read() {
-    let change = RepoChange::PullRequestStatus {
-        number: 1,
-        status: PullRequestStatus::Open,
-    };
+    let change = RepoChange::PullRequestStatus { number: 1, status: PullRequestStatus::Open };
     let most = entry(vec![change.clone(); MAX_ENTRY_CHANGES], None);
     let mut bytes = most.encode().expect("the most that may be");
     assert_eq!(Entry::decode(&bytes).expect("own"), most);
@@ -358,34 +299,18 @@ fn an_entry_over_its_limit_is_neither_written_nor_read() {
     let comment = |length| {
         let (id, author) = (OperationId::from_bytes([0; 16]), user(0));
         let text = "x".repeat(length);
-        entry(
-            vec![RepoChange::Comment {
-                number: 1,
-                id,
-                author,
-                text,
-            }],
-            None,
-        )
+        entry(vec![RepoChange::Comment { number: 1, id, author, text }], None)
     };
     let around = comment(0).encode().expect("small").len();
-    let bytes = comment(MAX_ENTRY_BYTES - around)
-        .encode()
-        .expect("the longest");
+    let bytes = comment(MAX_ENTRY_BYTES - around).encode().expect("the longest");
     assert_eq!(bytes.len(), MAX_ENTRY_BYTES);
     assert!(Entry::<RepoChange>::decode(&bytes).is_ok());
-    assert!(matches!(
-        comment(MAX_ENTRY_BYTES).encode(),
-        Err(Error::TooLarge { .. })
-    ));
+    assert!(matches!(comment(MAX_ENTRY_BYTES).encode(), Err(Error::TooLarge { .. })));
     let mut bytes = bytes;
     bytes.push(0);
     let length = u32::try_from(bytes.len() - 14).expect("small");
     bytes[10..14].copy_from_slice(&length.to_le_bytes());
-    assert!(matches!(
-        Entry::<RepoChange>::decode(&bytes),
-        Err(Error::TooLarge { .. })
-    ));
+    assert!(matches!(Entry::<RepoChange>::decode(&bytes), Err(Error::TooLarge { .. })));
 }
 
 fn a_user() -> impl Strategy<Value = UserId> {
@@ -405,9 +330,8 @@ fn a_repo_change() -> impl Strategy<Value = RepoChange> {
         (a_ref(), proptest::option::of(an_object()), an_object())
             .prop_map(|(name, old, new)| RepoChange::RefSet { name, old, new }),
         (a_ref(), an_object()).prop_map(|(name, old)| RepoChange::RefDeleted { name, old }),
-        any::<[u8; 32]>().prop_map(|pack| RepoChange::PackAdded {
-            pack: PackHash::from_bytes(pack)
-        }),
+        any::<[u8; 32]>()
+            .prop_map(|pack| RepoChange::PackAdded { pack: PackHash::from_bytes(pack) }),
         (any::<u32>(), any::<String>(), any::<String>(), a_user()).prop_map(
             |(number, title, description, author)| RepoChange::PullRequestOpened {
                 number,
@@ -432,39 +356,21 @@ fn a_catalogue_change() -> impl Strategy<Value = CatalogueChange> {
     let id = any::<[u8; 16]>().prop_map(RepoId::from_bytes);
     let visibility = prop_oneof![Just(Visibility::Public), Just(Visibility::Private)];
     prop_oneof![
-        (
-            id,
-            prop::sample::select(RepoKind::ALL.to_vec()),
-            name,
-            a_user(),
-            any::<Option<String>>()
-        )
+        (id, prop::sample::select(RepoKind::ALL.to_vec()), name, a_user(), any::<Option<String>>())
             .prop_map(|(id, kind, name, creator, sdk)| {
                 let visibility = Visibility::Private;
-                CatalogueChange::RepoCreated {
-                    id,
-                    kind,
-                    name,
-                    visibility,
-                    creator,
-                    sdk,
-                }
+                CatalogueChange::RepoCreated { id, kind, name, visibility, creator, sdk }
             }),
-        (
-            any::<[u8; 16]>(),
-            proptest::option::of(visibility),
-            any::<Option<String>>()
-        )
-            .prop_map(
-                |(id, visibility, description)| CatalogueChange::RepoSettings {
-                    id: RepoId::from_bytes(id),
-                    visibility,
-                    gating: None,
-                    description,
-                    discussions_disabled: None,
-                    disabled: Some(true),
-                }
-            ),
+        (any::<[u8; 16]>(), proptest::option::of(visibility), any::<Option<String>>()).prop_map(
+            |(id, visibility, description)| CatalogueChange::RepoSettings {
+                id: RepoId::from_bytes(id),
+                visibility,
+                gating: None,
+                description,
+                discussions_disabled: None,
+                disabled: Some(true),
+            }
+        ),
     ]
 }
 
@@ -472,14 +378,8 @@ fn a_scope() -> impl Strategy<Value = TokenScope> {
     let role = prop::sample::select(vec![Role::Read, Role::Write, Role::Admin]);
     let entity = prop_oneof![
         "[A-Za-z0-9_]{1,20}".prop_map(|text| ScopeEntity::Namespace(namespace(&text))),
-        (
-            prop::sample::select(RepoKind::ALL.to_vec()),
-            "[a-z]{1,9}/[A-Z0-9_]{1,9}"
-        )
-            .prop_map(|(kind, text)| ScopeEntity::Repo {
-                kind,
-                name: repo_name(&text)
-            }),
+        (prop::sample::select(RepoKind::ALL.to_vec()), "[a-z]{1,9}/[A-Z0-9_]{1,9}")
+            .prop_map(|(kind, text)| ScopeEntity::Repo { kind, name: repo_name(&text) }),
     ];
     (entity, role).prop_map(|(entity, role)| TokenScope { entity, role })
 }
@@ -489,12 +389,7 @@ fn an_account_change() -> impl Strategy<Value = AccountChange> {
     prop_oneof![
         (scopes, any::<Option<u64>>())
             .prop_map(|(scopes, end)| token(TokenRole::FineGrained { scopes }, end)),
-        (
-            a_user(),
-            any::<Option<String>>(),
-            any::<Option<String>>(),
-            any::<Option<bool>>()
-        )
+        (a_user(), any::<Option<String>>(), any::<Option<String>>(), any::<Option<bool>>())
             .prop_map(|(id, fullname, email, admin)| AccountChange::UserChanged {
                 id,
                 fullname,
@@ -503,13 +398,7 @@ fn an_account_change() -> impl Strategy<Value = AccountChange> {
                 disabled: None,
             }),
         (a_user(), any::<String>(), any::<Option<String>>()).prop_map(|(id, fullname, email)| {
-            AccountChange::UserCreated {
-                id,
-                name: namespace("x"),
-                fullname,
-                email,
-                admin: false,
-            }
+            AccountChange::UserCreated { id, name: namespace("x"), fullname, email, admin: false }
         }),
     ]
 }

@@ -10,28 +10,17 @@ fn xorb(byte: u8) -> XorbHash {
 }
 
 fn term(byte: u8, chunks: Range<u32>, length: u32) -> Term {
-    Term {
-        xorb: xorb(byte),
-        chunks,
-        length,
-    }
+    Term { xorb: xorb(byte), chunks, length }
 }
 
 fn manifest(byte: u8, terms: Vec<Term>, samples: Vec<Sample>) -> Manifest {
     let size = terms.iter().map(|term| u64::from(term.length)).sum();
-    let (file, sha256) = (
-        FileHash::from_bytes([byte; 32]),
-        Sha256::from_bytes([byte + 1; 32]),
-    );
+    let (file, sha256) = (FileHash::from_bytes([byte; 32]), Sha256::from_bytes([byte + 1; 32]));
     Manifest::new(file, sha256, size, terms, samples).expect("valid")
 }
 
 fn sample_object() -> ShardObject {
-    let sample = |index| Sample {
-        chunk: ChunkHash::from_bytes([60; 32]),
-        xorb: xorb(50),
-        index,
-    };
+    let sample = |index| Sample { chunk: ChunkHash::from_bytes([60; 32]), xorb: xorb(50), index };
     let terms = vec![
         term(50, 0..1, 8192),
         term(51, 7..8192, 67_108_864),
@@ -43,11 +32,7 @@ fn sample_object() -> ShardObject {
         manifest(3, Vec::new(), Vec::new()),
         manifest(5, vec![term(53, 0..1, 10)], vec![sample(0)]),
     ];
-    ShardObject {
-        uploader: UserId::from_bytes([9; 16]),
-        time_ms: 1_700_000_000_123,
-        manifests,
-    }
+    ShardObject { uploader: UserId::from_bytes([9; 16]), time_ms: 1_700_000_000_123, manifests }
 }
 
 #[test]
@@ -62,10 +47,7 @@ fn kept_bytes_are_written_and_read_today() {
     );
     let length = ShardDirectory::front_length(&KEPT[..FRONT_BYTES]).expect("kept");
     let directory = ShardDirectory::decode(&KEPT[..length]).expect("kept");
-    assert_eq!(
-        ShardDirectory::decode(KEPT).expect("more than the front"),
-        directory
-    );
+    assert_eq!(ShardDirectory::decode(KEPT).expect("more than the front"), directory);
     assert_eq!(directory.uploader, object.uploader);
     assert_eq!(directory.time_ms, object.time_ms);
     assert_eq!(directory.places, places);
@@ -102,33 +84,21 @@ fn later_versions_are_refused_as_such() {
     let mut bytes = KEPT.to_vec();
     bytes[8] = 2;
     let read = ShardDirectory::front_length(&bytes);
-    assert!(matches!(
-        read,
-        Err(Error::UnknownVersion { version: 2, .. })
-    ));
+    assert!(matches!(read, Err(Error::UnknownVersion { version: 2, .. })));
     let mut bytes = sample_object().manifests[0].encode().expect("small");
     bytes[8] = 2;
-    assert!(matches!(
-        Manifest::decode(&bytes),
-        Err(Error::UnknownVersion { version: 2, .. })
-    ));
+    assert!(matches!(Manifest::decode(&bytes), Err(Error::UnknownVersion { version: 2, .. })));
 }
 
 #[test]
 fn a_front_that_is_cut_or_too_long_is_refused() {
     let length = ShardDirectory::front_length(KEPT).expect("kept");
     for cut in 0..length {
-        assert!(matches!(
-            ShardDirectory::decode(&KEPT[..cut]),
-            Err(Error::Truncated { .. })
-        ));
+        assert!(matches!(ShardDirectory::decode(&KEPT[..cut]), Err(Error::Truncated { .. })));
     }
     let mut bytes = KEPT.to_vec();
     bytes[10..14].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert!(matches!(
-        ShardDirectory::decode(&bytes),
-        Err(Error::TooLarge { .. })
-    ));
+    assert!(matches!(ShardDirectory::decode(&bytes), Err(Error::TooLarge { .. })));
 }
 
 #[test]
@@ -148,19 +118,12 @@ fn places_that_overlap_or_leave_gaps_are_refused() {
         places[1].offset = places[1].offset.strict_add_signed(wrong);
         assert!(read(&places).is_err());
     }
-    assert!(
-        read(&places[..2]).is_err(),
-        "offsets count from the end of the directory"
-    );
+    assert!(read(&places[..2]).is_err(), "offsets count from the end of the directory");
 }
 
 #[test]
 fn the_term_of_an_offset_is_found() {
-    let manifest = manifest(
-        1,
-        vec![term(1, 0..1, 3), term(2, 0..1, 1), term(3, 0..1, 4)],
-        vec![],
-    );
+    let manifest = manifest(1, vec![term(1, 0..1, 3), term(2, 0..1, 1), term(3, 0..1, 4)], vec![]);
     let found: Vec<_> = (0..9).map(|offset| manifest.find(offset)).collect();
     let expected = [0, 0, 0, 1, 2, 2, 2, 2].map(Some);
     assert_eq!(found, [expected.as_slice(), &[None]].concat());
@@ -183,10 +146,7 @@ fn impossible_terms_are_refused() {
     assert!(new(5, vec![term(1, 3..3, 5)]).is_err());
     assert!(new(5, vec![term(1, 0..8193, 5)]).is_err());
     assert!(new(67_108_865, vec![term(1, 0..8192, 67_108_865)]).is_err());
-    #[expect(
-        clippy::reversed_empty_ranges,
-        reason = "what a damaged manifest may say"
-    )]
+    #[expect(clippy::reversed_empty_ranges, reason = "what a damaged manifest may say")]
     let reversed = new(5, vec![term(1, 5..3, 5)]);
     assert!(reversed.is_err());
 }
@@ -194,9 +154,7 @@ fn impossible_terms_are_refused() {
 #[test]
 fn a_manifest_of_a_sparse_file_of_60_gb_is_written_and_read() {
     let count = 500_000;
-    let terms = (0..count)
-        .map(|index| term(1, index % 8192..index % 8192 + 1, 120_000))
-        .collect();
+    let terms = (0..count).map(|index| term(1, index % 8192..index % 8192 + 1, 120_000)).collect();
     let manifest = manifest(1, terms, vec![]);
     assert_eq!(manifest.size, 60_000_000_000);
     let bytes = manifest.encode().expect("within the limit");
@@ -210,11 +168,7 @@ fn a_manifest_of_a_sparse_file_of_60_gb_is_written_and_read() {
 #[test]
 fn too_many_manifests_are_not_written() {
     let manifests = vec![manifest(1, vec![], vec![]); MAX_MANIFESTS + 1];
-    let object = ShardObject {
-        uploader: UserId::from_bytes([0; 16]),
-        time_ms: 0,
-        manifests,
-    };
+    let object = ShardObject { uploader: UserId::from_bytes([0; 16]), time_ms: 0, manifests };
     assert!(matches!(object.encode(), Err(Error::TooLarge { .. })));
 }
 

@@ -5,15 +5,8 @@ use super::*;
 #[test]
 fn repo_names_follow_the_public_hubs_rules() {
     let longest = format!("{0}/{0}", "b".repeat(96));
-    for good in [
-        "a/b",
-        "Org-1/my_model.v2",
-        "_a_/b_-_c",
-        "a/b.c-d",
-        "a/git",
-        "a/x.gitx",
-        &longest,
-    ] {
+    for good in ["a/b", "Org-1/my_model.v2", "_a_/b_-_c", "a/b.c-d", "a/git", "a/x.gitx", &longest]
+    {
         assert!(RepoName::parse(good).is_ok(), "{good}");
     }
     let long = format!("a/{}", "b".repeat(97));
@@ -32,10 +25,7 @@ fn names_that_differ_in_case_alone_are_the_same_when_folded() {
     assert_eq!(name.folded(), "aa/bb");
     assert_eq!((name.namespace().as_str(), name.name()), ("Aa", "Bb"));
     assert_eq!(name.namespace().folded(), "aa");
-    assert_eq!(
-        RepoName::new(name.namespace().clone(), "Bb").expect("valid"),
-        name
-    );
+    assert_eq!(RepoName::new(name.namespace().clone(), "Bb").expect("valid"), name);
     assert!(RepoName::new(name.namespace().clone(), "b/c").is_err());
 }
 
@@ -52,18 +42,7 @@ fn kinds_are_found_by_each_of_their_names() {
 
 #[test]
 fn refs_follow_gits_rules() {
-    for good in [
-        "main",
-        "feature/x",
-        "v1.0",
-        "a@b",
-        "x/@",
-        "ü",
-        "a{",
-        "a-b",
-        "lock",
-        "a.locks",
-    ] {
+    for good in ["main", "feature/x", "v1.0", "a@b", "x/@", "ü", "a{", "a-b", "lock", "a.locks"] {
         assert!(RefName::branch(good).is_ok(), "{good}");
         assert!(RefName::tag(good).is_ok(), "{good}");
     }
@@ -101,21 +80,12 @@ fn refs_are_in_one_of_four_places() {
     }
     let parse = |text| RefName::parse(text).expect("valid");
     let main = RefName::main();
-    assert_eq!(
-        (main.as_str(), main.short(), main.is_branch()),
-        ("refs/heads/main", "main", true)
-    );
+    assert_eq!((main.as_str(), main.short(), main.is_branch()), ("refs/heads/main", "main", true));
     assert_eq!(RefName::branch("main").expect("valid"), main);
     let tag = RefName::tag("v/1").expect("valid");
-    assert_eq!(
-        (tag.as_str(), tag.short(), tag.is_tag()),
-        ("refs/tags/v/1", "v/1", true)
-    );
+    assert_eq!((tag.as_str(), tag.short(), tag.is_tag()), ("refs/tags/v/1", "v/1", true));
     assert_eq!(parse("refs/pr/7"), RefName::pull(7));
-    assert_eq!(
-        (RefName::pull(7).pull_number(), RefName::pull(7).short()),
-        (Some(7), "refs/pr/7")
-    );
+    assert_eq!((RefName::pull(7).pull_number(), RefName::pull(7).short()), (Some(7), "refs/pr/7"));
     let conversion = parse("refs/convert/parquet");
     assert!(!conversion.is_branch() && !conversion.is_tag() && conversion.pull_number().is_none());
 }
@@ -187,11 +157,7 @@ fn every_spelling_of_gits_own_folder_is_refused() {
         ".\u{200d}.",
         ".git\u{200e}. ",
     ] {
-        for path in [
-            bad.to_owned(),
-            format!("{bad}/config"),
-            format!("a/{bad}/b"),
-        ] {
+        for path in [bad.to_owned(), format!("{bad}/config"), format!("a/{bad}/b")] {
             assert!(FilePath::parse(&path).is_err(), "{path:?}");
         }
     }
@@ -207,10 +173,7 @@ fn paths_have_limits_in_bytes_and_in_depth() {
     assert!(FilePath::parse(&vec!["a"; 65].join("/")).is_err());
     let longest = format!("a/{}", [part.as_str(); 4].join("/"));
     assert_eq!(longest.len(), 1025);
-    assert!(
-        FilePath::parse(&longest[1..]).is_err(),
-        "it begins with a slash"
-    );
+    assert!(FilePath::parse(&longest[1..]).is_err(), "it begins with a slash");
     assert!(FilePath::parse(&longest[2..]).is_ok());
     assert!(FilePath::parse(&longest).is_err());
 }
@@ -223,21 +186,13 @@ fn paths_come_apart() {
     let parent = path.parent().expect("it lies in a folder");
     assert_eq!(parent.as_str(), "a/b");
     assert_eq!(parent.parent().and_then(|folder| folder.parent()), None);
-    assert_eq!(
-        parent.parent().map(|folder| folder.name().to_owned()),
-        Some("a".to_owned())
-    );
+    assert_eq!(parent.parent().map(|folder| folder.name().to_owned()), Some("a".to_owned()));
 }
 
 #[test]
 fn errors_repeat_no_more_than_a_line_of_what_was_sent() {
-    let error = RefName::parse(&"\u{7}ü".repeat(10_000))
-        .expect_err("too long")
-        .to_string();
-    assert!(
-        error.chars().count() < 250 && !error.contains('\u{7}'),
-        "{error}"
-    );
+    let error = RefName::parse(&"\u{7}ü".repeat(10_000)).expect_err("too long").to_string();
+    assert!(error.chars().count() < 250 && !error.contains('\u{7}'), "{error}");
 }
 
 proptest! {

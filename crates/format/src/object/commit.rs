@@ -42,17 +42,11 @@ impl Commit {
         let commit =
             CommitRef::from_bytes(content, gix_hash::Kind::Sha1).map_err(|error| fault(&error))?;
         let id = |hex: &BStr| {
-            gix_hash::ObjectId::from_hex(hex)
-                .map(|id| from_git(&id))
-                .map_err(|e| fault(&e))
+            gix_hash::ObjectId::from_hex(hex).map(|id| from_git(&id)).map_err(|e| fault(&e))
         };
         Ok(Self {
             tree: id(commit.tree)?,
-            parents: commit
-                .parents
-                .iter()
-                .map(|parent| id(parent))
-                .collect::<Result<_>>()?,
+            parents: commit.parents.iter().map(|parent| id(parent)).collect::<Result<_>>()?,
             author: read(commit.author().map_err(|error| fault(&error))?),
             committer: read(commit.committer().map_err(|error| fault(&error))?),
             message: commit.message.to_str_lossy().into_owned(),
@@ -72,9 +66,7 @@ impl Commit {
             extra_headers: Vec::new(),
         };
         let mut content = Vec::new();
-        commit
-            .write_to(&mut content)
-            .expect("signatures are clean, and memory takes every write");
+        commit.write_to(&mut content).expect("signatures are clean, and memory takes every write");
         content
     }
 }
@@ -88,17 +80,10 @@ fn read(signature: gix_actor::SignatureRef<'_>) -> Signature {
 }
 
 fn write(signature: &Signature) -> gix_actor::Signature {
-    let clean = |text: &str| {
-        text.replace(['<', '>', '\n', '\r', '\0'], "")
-            .trim()
-            .to_owned()
-    };
+    let clean = |text: &str| text.replace(['<', '>', '\n', '\r', '\0'], "").trim().to_owned();
     gix_actor::Signature {
         name: clean(&signature.name).into(),
         email: clean(&signature.email).into(),
-        time: Time {
-            seconds: signature.time_seconds,
-            offset: 0,
-        },
+        time: Time { seconds: signature.time_seconds, offset: 0 },
     }
 }

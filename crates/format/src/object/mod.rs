@@ -40,9 +40,7 @@ impl ObjectKind {
 
     /// The kind that a stored byte means.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Blob, Self::Tree, Self::Commit]
-            .into_iter()
-            .find(|kind| kind.to_byte() == byte)
+        [Self::Blob, Self::Tree, Self::Commit].into_iter().find(|kind| kind.to_byte() == byte)
     }
 
     fn to_git(self) -> Kind {
@@ -72,11 +70,7 @@ impl BlobHasher {
     pub fn new(length: u64) -> Self {
         let mut hasher = hasher(gix_hash::Kind::Sha1);
         hasher.update(format!("blob {length}\0").as_bytes());
-        Self {
-            hasher,
-            length,
-            seen: 0,
-        }
+        Self { hasher, length, seen: 0 }
     }
 
     /// The next bytes.
@@ -91,10 +85,7 @@ impl BlobHasher {
             let reason = format!("{} bytes were announced, {} came", self.length, self.seen);
             return Err(Error::malformed("blob", reason));
         }
-        self.hasher
-            .try_finalize()
-            .map(|id| from_git(&id))
-            .map_err(|_| collision())
+        self.hasher.try_finalize().map(|id| from_git(&id)).map_err(|_| collision())
     }
 }
 
@@ -103,10 +94,7 @@ fn collision() -> Error {
 }
 
 fn from_git(id: &gix_hash::oid) -> ObjectHash {
-    let bytes: [u8; 20] = id
-        .as_bytes()
-        .try_into()
-        .expect("only SHA-1 is ever asked for");
+    let bytes: [u8; 20] = id.as_bytes().try_into().expect("only SHA-1 is ever asked for");
     ObjectHash::from_bytes(bytes)
 }
 

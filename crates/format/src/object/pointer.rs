@@ -39,18 +39,12 @@ impl Pointer {
                 return None;
             }
         }
-        Some(Self {
-            sha256: sha256?,
-            size: size?,
-        })
+        Some(Self { sha256: sha256?, size: size? })
     }
 
     /// The blob.
     pub fn encode(&self) -> String {
-        format!(
-            "{VERSION}\noid sha256:{}\nsize {}\n",
-            self.sha256, self.size
-        )
+        format!("{VERSION}\noid sha256:{}\nsize {}\n", self.sha256, self.size)
     }
 }
 
@@ -63,9 +57,5 @@ fn hash(text: &str) -> Option<Sha256> {
 }
 
 fn number(text: &str) -> Option<u64> {
-    if text.starts_with('+') {
-        None
-    } else {
-        text.parse().ok()
-    }
+    if text.starts_with('+') { None } else { text.parse().ok() }
 }

@@ -16,11 +16,7 @@ fn id(text: &str) -> ObjectHash {
 }
 
 fn entry(name: &str, mode: EntryMode, id: &str) -> TreeEntry {
-    TreeEntry {
-        name: name.to_owned(),
-        mode,
-        id: self::id(id),
-    }
+    TreeEntry { name: name.to_owned(), mode, id: self::id(id) }
 }
 
 /// Every mode, and the names that git sorts otherwise than one would think.
@@ -39,11 +35,7 @@ fn root() -> Tree {
 }
 
 fn signature(name: &str, email: &str, time_seconds: i64) -> Signature {
-    Signature {
-        name: name.to_owned(),
-        email: email.to_owned(),
-        time_seconds,
-    }
+    Signature { name: name.to_owned(), email: email.to_owned(), time_seconds }
 }
 
 fn commit(tree: &str, parents: &[&str], message: &str) -> Commit {
@@ -61,9 +53,7 @@ fn blobs_have_the_ids_that_git_gives_them() {
     let hash = |content: &[u8]| hash_object(ObjectKind::Blob, content).expect("no collision");
     assert_eq!(hash(b"hello\n"), id(HELLO));
     assert_eq!(hash(b""), id(EMPTY));
-    let long: Vec<u8> = (0..200_000_u32)
-        .map(|n| u8::try_from(n % 251).expect("small"))
-        .collect();
+    let long: Vec<u8> = (0..200_000_u32).map(|n| u8::try_from(n % 251).expect("small")).collect();
     let long_id = id("4b5aafc78e13e1979389caabe88bd0fbc339398e");
     assert_eq!(hash(&long), long_id);
     for size in [1, 7, 4096, 200_000] {
@@ -99,11 +89,7 @@ fn content_made_to_collide_is_refused() {
         .map(|at| u8::from_str_radix(&start[2 * at..2 * at + 2], 16).expect("hexadecimal"))
         .collect();
     assert_eq!(bytes.len(), 320);
-    let mut hasher = BlobHasher {
-        hasher: hasher(gix_hash::Kind::Sha1),
-        length: 320,
-        seen: 0,
-    };
+    let mut hasher = BlobHasher { hasher: hasher(gix_hash::Kind::Sha1), length: 320, seen: 0 };
     hasher.update(&bytes);
     assert!(hasher.finish().is_err());
     assert!(hash_object(ObjectKind::Blob, &bytes).is_ok());
@@ -111,16 +97,11 @@ fn content_made_to_collide_is_refused() {
 
 #[test]
 fn trees_have_the_bytes_and_ids_that_git_gives_them() {
-    let subfolder = Tree {
-        entries: vec![entry("ü.bin", EntryMode::File, HELLO)],
-    };
+    let subfolder = Tree { entries: vec![entry("ü.bin", EntryMode::File, HELLO)] };
     let hash = |tree: &Tree| hash_object(ObjectKind::Tree, &tree.encode()).expect("no collision");
     assert_eq!(hash(&subfolder), id(SUBFOLDER));
     assert_eq!(hash(&root()), id(ROOT));
-    assert_eq!(
-        hash(&Tree::default()),
-        id("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
-    );
+    assert_eq!(hash(&Tree::default()), id("4b825dc642cb6eb9a060e54bf8d69288fbee4904"));
     assert_eq!(Tree::decode(&root().encode()).expect("own"), root());
     assert_eq!(Tree::decode(b"").expect("no entries"), Tree::default());
 }
@@ -150,10 +131,7 @@ fn entries_are_found_replaced_and_taken_out_by_name() {
     assert_eq!(tree.entries.len(), root().entries.len());
     assert_eq!(tree.entries[0], entry("foo", EntryMode::File, EMPTY));
     assert_eq!(Tree::decode(&tree.encode()).expect("own"), tree);
-    assert_eq!(
-        tree.remove("foo"),
-        Some(entry("foo", EntryMode::File, EMPTY))
-    );
+    assert_eq!(tree.remove("foo"), Some(entry("foo", EntryMode::File, EMPTY)));
     assert_eq!(tree.remove("foo"), None);
     assert_eq!(tree.get("foo"), None);
 }
@@ -172,11 +150,7 @@ fn trees_that_git_would_not_write_are_refused() {
         &[("100644", b"b"), ("100644", b"a")],
         &[("100644", b"a"), ("100644", b"a")],
         &[("40000", b"foo"), ("100644", b"foo.txt")],
-        &[
-            ("100644", b"foo"),
-            ("100644", b"foo.txt"),
-            ("40000", b"foo"),
-        ],
+        &[("100644", b"foo"), ("100644", b"foo.txt"), ("40000", b"foo")],
         &[("100644", b"")],
         &[("100644", b".")],
         &[("40000", b"..")],
@@ -237,10 +211,7 @@ fn commits_of_others_are_read_with_what_we_do_not_write() {
         \n\
         \xfcber";
     let commit = Commit::decode(content).expect("git reads it");
-    assert_eq!(
-        commit.author,
-        signature("A", "a@example.com", 1_700_000_000)
-    );
+    assert_eq!(commit.author, signature("A", "a@example.com", 1_700_000_000));
     assert_eq!(commit.committer, signature("B\u{fffd}", "", 1_288_373_970));
     assert_eq!(commit.message, "\u{fffd}ber");
     assert_eq!(commit.tree, id(SUBFOLDER));
@@ -304,10 +275,7 @@ fn what_only_looks_like_a_pointer_is_none() {
     for wrong in cases {
         assert_eq!(Pointer::parse(wrong.as_bytes()), None, "{wrong}");
     }
-    assert_eq!(
-        Pointer::parse(&[POINTER.as_bytes(), b"x \xff\n"].concat()),
-        None
-    );
+    assert_eq!(Pointer::parse(&[POINTER.as_bytes(), b"x \xff\n"].concat()), None);
 }
 
 fn a_tree() -> impl Strategy<Value = Tree> {
@@ -318,20 +286,12 @@ fn a_tree() -> impl Strategy<Value = Tree> {
         EntryMode::Directory,
         EntryMode::Submodule,
     ];
-    let entry = (
-        "[a-b.0ü-]{1,4}",
-        prop::sample::select(modes),
-        any::<[u8; 20]>(),
-    );
+    let entry = ("[a-b.0ü-]{1,4}", prop::sample::select(modes), any::<[u8; 20]>());
     proptest::collection::vec(entry, 0..20).prop_map(|entries| {
         let mut tree = Tree::default();
         for (name, mode, id) in entries {
             if name != "." && name != ".." {
-                tree.insert(TreeEntry {
-                    name,
-                    mode,
-                    id: ObjectHash::from_bytes(id),
-                });
+                tree.insert(TreeEntry { name, mode, id: ObjectHash::from_bytes(id) });
             }
         }
         tree

@@ -74,25 +74,15 @@ impl Tree {
         let tree = TreeRef::from_bytes(content, gix_hash::Kind::Sha1)
             .map_err(|error| fault(&error.to_string()))?;
         let entry = |entry: &gix_object::tree::EntryRef<'_>| {
-            let name = entry
-                .filename
-                .to_str()
-                .map_err(|_| fault("a name is not UTF-8"))?;
+            let name = entry.filename.to_str().map_err(|_| fault("a name is not UTF-8"))?;
             if matches!(name, "" | "." | "..") || name.contains('/') {
                 return Err(fault("a name is empty, `.` or `..`, or has a slash"));
             }
             let mode = EntryMode::from_git(entry.mode).ok_or_else(|| fault("a mode is unknown"))?;
-            Ok(TreeEntry {
-                name: name.to_owned(),
-                mode,
-                id: from_git(entry.oid),
-            })
+            Ok(TreeEntry { name: name.to_owned(), mode, id: from_git(entry.oid) })
         };
         let entries = tree.entries.iter().map(entry).collect::<Result<Vec<_>>>()?;
-        if !entries
-            .windows(2)
-            .all(|pair| order(&pair[0], &pair[1]).is_lt())
-        {
+        if !entries.windows(2).all(|pair| order(&pair[0], &pair[1]).is_lt()) {
             return Err(fault("its entries are not in order"));
         }
         let tree = Self { entries };
@@ -115,12 +105,9 @@ impl Tree {
             filename: entry.name.as_str().into(),
             oid: to_git(&entry.id),
         };
-        let tree = gix_object::Tree {
-            entries: entries.iter().map(entry).collect(),
-        };
+        let tree = gix_object::Tree { entries: entries.iter().map(entry).collect() };
         let mut content = Vec::new();
-        tree.write_to(&mut content)
-            .expect("names hold no zero byte, and memory takes every write");
+        tree.write_to(&mut content).expect("names hold no zero byte, and memory takes every write");
         content
     }
 
@@ -142,10 +129,7 @@ impl Tree {
     }
 
     fn place(&self, name: &str) -> Option<usize> {
-        let found = self
-            .find(name, false)
-            .or_else(|_| self.find(name, true))
-            .ok()?;
+        let found = self.find(name, false).or_else(|_| self.find(name, true)).ok()?;
         // In the order, `foo/` is where the folder `foo` is.
         (self.entries[found].name == name).then_some(found)
     }
@@ -167,10 +151,5 @@ impl TreeEntry {
 
 /// Git sorts a folder as if its name ended with a slash.
 fn order(a: &TreeEntry, b: &TreeEntry) -> Ordering {
-    name_order(
-        a.name.as_bytes(),
-        a.is_directory(),
-        b.name.as_bytes(),
-        b.is_directory(),
-    )
+    name_order(a.name.as_bytes(), a.is_directory(), b.name.as_bytes(), b.is_directory())
 }

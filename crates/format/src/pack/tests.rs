@@ -16,10 +16,7 @@ fn write(
     for (kind, content) in contents {
         let id = hash_object(*kind, content).expect("no collision");
         let pointer = Pointer::parse(content).filter(|_| *kind == ObjectKind::Blob);
-        assert_eq!(
-            builder.push(id, *kind, content.len() as u64, pointer),
-            pack.len() as u64
-        );
+        assert_eq!(builder.push(id, *kind, content.len() as u64, pointer), pack.len() as u64);
         pack.extend_from_slice(content);
     }
     for link in links {
@@ -32,24 +29,15 @@ fn write(
 
 /// What a reader does with a stored pack.
 fn read(pack: &[u8]) -> Result<PackDirectory> {
-    let footer = pack
-        .len()
-        .checked_sub(FOOTER_BYTES)
-        .ok_or(Error::Truncated { what: WHAT })?;
+    let footer = pack.len().checked_sub(FOOTER_BYTES).ok_or(Error::Truncated { what: WHAT })?;
     let length = PackDirectory::tail_length(&pack[footer..])?;
-    let start = pack
-        .len()
-        .checked_sub(length)
-        .ok_or(Error::Truncated { what: WHAT })?;
+    let start = pack.len().checked_sub(length).ok_or(Error::Truncated { what: WHAT })?;
     PackDirectory::decode(&pack[start..], pack.len() as u64)
 }
 
 fn sample() -> (Vec<(ObjectKind, Vec<u8>)>, Vec<FileLink>) {
     let sha256 = Sha256::from_bytes([7; 32]);
-    let pointer = Pointer {
-        sha256,
-        size: 5_000_000_000,
-    };
+    let pointer = Pointer { sha256, size: 5_000_000_000 };
     let contents = vec![
         (ObjectKind::Blob, b"hello\n".to_vec()),
         (ObjectKind::Blob, Vec::new()),
@@ -57,11 +45,7 @@ fn sample() -> (Vec<(ObjectKind, Vec<u8>)>, Vec<FileLink>) {
         (ObjectKind::Tree, Vec::new()),
         (ObjectKind::Commit, b"not looked at".to_vec()),
     ];
-    let link = FileLink {
-        sha256,
-        file: FileHash::from_bytes([8; 32]),
-        size: 5_000_000_000,
-    };
+    let link = FileLink { sha256, file: FileHash::from_bytes([8; 32]), size: 5_000_000_000 };
     (contents, vec![link])
 }
 
@@ -85,11 +69,7 @@ fn kept_bytes_are_written_and_read_today() {
 #[test]
 fn every_flipped_bit_behind_the_contents_is_seen() {
     let (contents, _) = sample();
-    let tail = 10
-        + contents
-            .iter()
-            .map(|(_, content)| content.len())
-            .sum::<usize>();
+    let tail = 10 + contents.iter().map(|(_, content)| content.len()).sum::<usize>();
     for bit in tail * 8..KEPT.len() * 8 {
         let mut pack = KEPT.to_vec();
         pack[bit / 8] ^= 1 << (bit % 8);
@@ -114,10 +94,7 @@ fn a_later_version_is_refused_as_such() {
     let mut footer = KEPT[KEPT.len() - FOOTER_BYTES..].to_vec();
     footer[36] = 2;
     let read = PackDirectory::tail_length(&footer);
-    assert!(matches!(
-        read,
-        Err(Error::UnknownVersion { version: 2, .. })
-    ));
+    assert!(matches!(read, Err(Error::UnknownVersion { version: 2, .. })));
 }
 
 #[test]
@@ -129,10 +106,7 @@ fn a_directory_over_its_limit_is_neither_written_nor_asked_for() {
     assert!(matches!(builder.finish(), Err(Error::TooLarge { .. })));
     let mut footer = KEPT[KEPT.len() - FOOTER_BYTES..].to_vec();
     footer[35] = 0x7f;
-    assert!(matches!(
-        PackDirectory::tail_length(&footer),
-        Err(Error::TooLarge { .. })
-    ));
+    assert!(matches!(PackDirectory::tail_length(&footer), Err(Error::TooLarge { .. })));
 }
 
 /// A pack with this directory and these contents, hashes and lengths all right.
@@ -183,18 +157,9 @@ fn contents_that_overlap_leave_gaps_or_pass_the_end_are_refused() {
 #[test]
 fn only_a_short_blob_can_be_a_pointer() {
     let read = |kind, length: u16| {
-        let pointer = Some(Pointer {
-            sha256: Sha256::from_bytes([1; 32]),
-            size: 1,
-        });
+        let pointer = Some(Pointer { sha256: Sha256::from_bytes([1; 32]), size: 1 });
         let length = u64::from(length);
-        let object = PackedObject {
-            id: ObjectHash::ZERO,
-            kind,
-            offset: 10,
-            length,
-            pointer,
-        };
+        let object = PackedObject { id: ObjectHash::ZERO, kind, offset: 10, length, pointer };
         let contents = vec![0; usize::try_from(length).expect("small")];
         read(&with_directory(&contents, &directory_of(&[object])))
     };

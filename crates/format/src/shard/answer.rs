@@ -30,13 +30,7 @@ pub fn encode_dedup_answer(
     created: u64,
     expires: u64,
 ) -> Vec<u8> {
-    let offers: Vec<_> = xorbs
-        .iter()
-        .map(|xorb| Offer {
-            xorb,
-            hidden: Vec::new(),
-        })
-        .collect();
+    let offers: Vec<_> = xorbs.iter().map(|xorb| Offer { xorb, hidden: Vec::new() }).collect();
     encode_offers(&offers, key, &[0; 32], created, expires)
 }
 
@@ -63,15 +57,9 @@ pub fn encode_offers(
     let mut lookup = Vec::with_capacity(chunk_count);
     let mut record_index = 0;
     for offer in offers {
-        push_xorb(
-            &mut bytes,
-            offer,
-            key,
-            veil,
-            |truncated_hash, chunk_index| {
-                lookup.push((truncated_hash, record_index, chunk_index));
-            },
-        );
+        push_xorb(&mut bytes, offer, key, veil, |truncated_hash, chunk_index| {
+            lookup.push((truncated_hash, record_index, chunk_index));
+        });
         record_index += 1 + offer.xorb.chunk_count();
     }
     push_record(&mut bytes, &END, [0; 4]);
@@ -123,11 +111,7 @@ fn push_xorb(
         let (hash, start, length) = match run {
             None => {
                 let start = xorb.uncompressed_start(index);
-                (
-                    *chunk.keyed(key).as_bytes(),
-                    start,
-                    xorb.chunk_length(index),
-                )
+                (*chunk.keyed(key).as_bytes(), start, xorb.chunk_length(index))
             }
             Some(run) => {
                 let (start, length) = veiled_place(xorb, run, index);
@@ -135,9 +119,7 @@ fn push_xorb(
             }
         };
         push_record(bytes, &hash, [start, length, 0, 0]);
-        let first = hash
-            .first_chunk()
-            .expect("a hash is longer than eight bytes");
+        let first = hash.first_chunk().expect("a hash is longer than eight bytes");
         seen(u64::from_le_bytes(*first), index);
     }
 }
@@ -157,11 +139,7 @@ fn veiled_place(xorb: &XorbFooter, run: &Range<u32>, index: u32) -> (u32, u32) {
     let first = xorb.uncompressed_start(run.start);
     let each = (xorb.uncompressed_start(end) - first) / (end - run.start);
     let start = first + each * (index - run.start);
-    let next = if index + 1 == end {
-        xorb.uncompressed_start(end)
-    } else {
-        start + each
-    };
+    let next = if index + 1 == end { xorb.uncompressed_start(end) } else { start + each };
     (start, next - start)
 }
 

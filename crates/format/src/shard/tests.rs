@@ -88,23 +88,13 @@ fn check_hello(shard: &UploadShard) {
     assert_eq!((file.segment_count(), file.size()), (1, 11));
     let xorb = hello_footer();
     let segments: Vec<_> = file.segments().collect();
-    assert_eq!(
-        segments,
-        [Segment {
-            xorb: xorb.hash(),
-            chunks: 0..1,
-            length: 11
-        }]
-    );
+    assert_eq!(segments, [Segment { xorb: xorb.hash(), chunks: 0..1, length: 11 }]);
     let hashes: Vec<_> = file.range_hashes().expect("there are").collect();
     assert_eq!(hashes, [RangeHash::over(&[ChunkHash::of(b"hello world")])]);
 
     let xorbs: Vec<_> = shard.xorbs().collect();
     assert_eq!((xorbs.len(), shard.xorb_count()), (1, 1));
-    assert_eq!(
-        (xorbs[0].hash, xorbs[0].length, xorbs[0].chunk_count()),
-        (xorb.hash(), 11, 1)
-    );
+    assert_eq!((xorbs[0].hash, xorbs[0].length, xorbs[0].chunk_count()), (xorb.hash(), 11, 1));
     let chunk = UploadChunk {
         hash: ChunkHash::of(b"hello world"),
         start: 0,
@@ -141,10 +131,7 @@ fn an_empty_file_is_read() {
     text += END_RECORD;
     let shard = parse(from_hex(&text)).expect("valid");
     let file = shard.files().next().expect("there is one");
-    assert_eq!(
-        (file.segment_count(), file.size(), file.hash),
-        (0, 0, crate::hash::FileHash::ZERO)
-    );
+    assert_eq!((file.segment_count(), file.size(), file.hash), (0, 0, crate::hash::FileHash::ZERO));
     assert_eq!(file.sha256, Some(Sha256::ZERO));
 }
 
@@ -162,10 +149,7 @@ fn counts_beyond_the_shard_are_refused() {
             assert!(matches!(error, Error::Truncated { .. }), "{error}");
         }
     }
-    let xorb = format!(
-        "{HEADER}02000000000000000000000000000000{END_RECORD}{}",
-        "11".repeat(32)
-    );
+    let xorb = format!("{HEADER}02000000000000000000000000000000{END_RECORD}{}", "11".repeat(32));
     let text = format!("{xorb}00000000ffffffff0b00000000000000");
     let error = parse(from_hex(&text)).expect_err("it lies");
     assert!(matches!(error, Error::Truncated { .. }), "{error}");
@@ -206,39 +190,21 @@ fn numbers_that_cannot_be_are_refused() {
     };
     assert!(with(80, 0xc000_0000).is_ok(), "as it is");
     assert!(with(0, 0).is_err(), "tag");
-    assert!(matches!(
-        with(32, 3),
-        Err(Error::UnknownVersion { version: 3, .. })
-    ));
+    assert!(matches!(with(32, 3), Err(Error::UnknownVersion { version: 3, .. })));
     assert!(with(40, 199).is_err(), "size of the footer");
     assert!(with(40, 200).is_err(), "a footer that is not there");
     assert!(with(80, 0xe000_0000).is_err(), "unknown flag of a file");
-    assert!(
-        with(80, 0x8000_0000).is_err(),
-        "the records behind do not fit the flags"
-    );
+    assert!(with(80, 0x8000_0000).is_err(), "the records behind do not fit the flags");
     assert!(with(84, 2).is_err(), "number of segments");
-    assert!(
-        with(84, 0).is_err(),
-        "a file without segments that has a hash"
-    );
+    assert!(with(84, 0).is_err(), "a file without segments that has a hash");
     let segment = 96;
     assert!(with(segment + 36, 0).is_err(), "a segment without bytes");
-    assert!(
-        with(segment + 36, 67_108_865).is_err(),
-        "a segment larger than any xorb"
-    );
+    assert!(with(segment + 36, 67_108_865).is_err(), "a segment larger than any xorb");
     assert!(with(segment + 40, 1).is_err(), "a segment without chunks");
-    assert!(
-        with(segment + 44, 8193).is_err(),
-        "a segment of more chunks than a xorb has"
-    );
+    assert!(with(segment + 44, 8193).is_err(), "a segment of more chunks than a xorb has");
     let xorb = 288;
     assert!(with(xorb + 36, 0).is_err(), "a xorb without chunks");
-    assert!(
-        with(xorb + 40, 12).is_err(),
-        "a xorb longer than its chunks"
-    );
+    assert!(with(xorb + 40, 12).is_err(), "a xorb longer than its chunks");
     let chunk = xorb + 48;
     assert!(with(chunk + 32, 1).is_err(), "a gap before a chunk");
     assert!(with(chunk + 36, 0).is_err(), "a chunk without bytes");
@@ -285,9 +251,7 @@ fn the_answer_about_a_chunk_is_that_of_the_specification() {
 
     // The specified answer has no table of chunks, ours has one line; the places that follow
     // from it differ.
-    let mut expected = from_hex(&format!(
-        "{HEADER}0200000000000000c800000000000000{END_RECORD}"
-    ));
+    let mut expected = from_hex(&format!("{HEADER}0200000000000000c800000000000000{END_RECORD}"));
     expected.extend(from_hex(
         "119f359d8b37394e0213441f7a559081d97ba0cf5f4ea519b151e66f460bf56c\
          00000000010000000b00000000000000\
@@ -303,36 +267,17 @@ fn the_answer_about_a_chunk_is_that_of_the_specification() {
             footer.extend(number.to_le_bytes());
         }
         footer.extend(key);
-        for number in [
-            1_700_000_000,
-            1_700_086_400,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            11,
-            place,
-        ] {
+        for number in [1_700_000_000, 1_700_086_400, 0, 0, 0, 0, 0, 0, 0, 0, 11, place] {
             footer.extend(number.to_le_bytes());
         }
         footer
     };
     let specified = [expected.as_slice(), &footer(0, 240)].concat();
     let digest = "851c6a22622464a331ff392be10def1afeb2d1dc80911d9f7faf7f02b97889bc";
-    assert_eq!(
-        (specified.len(), sha256_of(&specified).to_string().as_str()),
-        (440, digest)
-    );
+    assert_eq!((specified.len(), sha256_of(&specified).to_string().as_str()), (440, digest));
 
     let line = from_hex("284dab8ea574d7010000000000000000");
-    assert_eq!(
-        answer,
-        [expected.as_slice(), &line, &footer(1, 256)].concat()
-    );
+    assert_eq!(answer, [expected.as_slice(), &line, &footer(1, 256)].concat());
 }
 
 #[test]
@@ -347,62 +292,37 @@ fn an_answer_names_all_chunks_of_its_xorbs_keyed_and_in_order() {
     let footer = answer.len() - 200;
     as_upload[footer + 72..footer + 104].fill(0);
     let shard = parse(as_upload).expect("the same form");
-    assert_eq!(
-        shard.file_count(),
-        0,
-        "whose files these are is nobody's business"
-    );
+    assert_eq!(shard.file_count(), 0, "whose files these are is nobody's business");
     for (xorb, footer) in shard.xorbs().zip(&footers) {
         assert_eq!(xorb.hash, footer.hash());
-        let keyed: Vec<_> = footer
-            .chunk_hashes()
-            .map(|chunk| chunk.keyed(&key))
-            .collect();
-        assert_eq!(
-            xorb.chunks().map(|chunk| chunk.hash).collect::<Vec<_>>(),
-            keyed
-        );
+        let keyed: Vec<_> = footer.chunk_hashes().map(|chunk| chunk.keyed(&key)).collect();
+        assert_eq!(xorb.chunks().map(|chunk| chunk.hash).collect::<Vec<_>>(), keyed);
     }
     assert_eq!(shard.xorb_count(), 2);
 
-    let records = RECORD_BYTES
-        * (4 + footers
-            .iter()
-            .map(|f| f.chunk_count() as usize)
-            .sum::<usize>());
+    let records =
+        RECORD_BYTES * (4 + footers.iter().map(|f| f.chunk_count() as usize).sum::<usize>());
     let lookup = &answer[records + RECORD_BYTES..footer];
     let keys: Vec<_> = lookup
         .chunks_exact(16)
         .map(|line| u64::from_le_bytes(*line.first_chunk().expect("16 bytes")))
         .collect();
     assert!(keys.is_sorted());
-    assert_eq!(
-        keys.len(),
-        footers
-            .iter()
-            .map(|f| f.chunk_count() as usize)
-            .sum::<usize>()
-    );
+    assert_eq!(keys.len(), footers.iter().map(|f| f.chunk_count() as usize).sum::<usize>());
 }
 
 #[test]
 fn what_is_hidden_in_an_answer_keeps_its_place_and_shows_nothing() {
     let footer = footer_of(&splitmix(1, 900_000));
     let count = footer.chunk_count();
-    let offer = Offer {
-        xorb: &footer,
-        hidden: vec![0..2, 4..count - 1],
-    };
+    let offer = Offer { xorb: &footer, hidden: vec![0..2, 4..count - 1] };
     let (key, veil) = ([7; 32], [8; 32]);
     let mut answer = encode_offers(&[offer], &key, &veil, 1, 2);
     let end = answer.len() - 200;
     answer[end + 72..end + 104].fill(0);
     let shard = parse(answer).expect("the lengths of what is hidden add up too");
     let xorb = shard.xorbs().next().expect("one xorb");
-    assert_eq!(
-        (xorb.hash, xorb.length),
-        (footer.hash(), footer.total_length())
-    );
+    assert_eq!((xorb.hash, xorb.length), (footer.hash(), footer.total_length()));
     let is_shown = |index| matches!(index, 2 | 3) || index == count - 1;
     for (index, chunk) in (0..).zip(xorb.chunks()) {
         let keyed = footer.chunk_hash(index).keyed(&key);
@@ -483,10 +403,7 @@ impl Model {
                 .map(|chunk| (*chunk.hash.as_bytes(), chunk.length, chunk.is_eligible))
                 .collect(),
         });
-        Self {
-            files: files.collect(),
-            xorbs: xorbs.collect(),
-        }
+        Self { files: files.collect(), xorbs: xorbs.collect() }
     }
 }
 
@@ -515,11 +432,7 @@ impl ModelXorb {
         push_record(bytes, &self.hash, [0, count, length, 0]);
         let mut start = 0;
         for (hash, length, is_eligible) in &self.chunks {
-            push_record(
-                bytes,
-                hash,
-                [start, *length, u32::from(*is_eligible) << 31, 0],
-            );
+            push_record(bytes, hash, [start, *length, u32::from(*is_eligible) << 31, 0]);
             start += length;
         }
     }
@@ -534,21 +447,13 @@ fn push_record(bytes: &mut Vec<u8>, hash: &[u8; 32], numbers: [u32; 4]) {
 
 fn arbitrary_model() -> impl Strategy<Value = Model> {
     let segment = (any::<[u8; 32]>(), 0_u32..8192, 1_u32..=67_108_864);
-    let file = (
-        any::<[u8; 32]>(),
-        any::<Option<[u8; 32]>>(),
-        prop::collection::vec(segment, 0..5),
-    );
+    let file = (any::<[u8; 32]>(), any::<Option<[u8; 32]>>(), prop::collection::vec(segment, 0..5));
     let files = (prop::collection::vec(file, 0..5), any::<bool>()).prop_map(|(files, proven)| {
         let model = |(hash, sha256, segments): (_, _, Vec<([u8; 32], u32, u32)>)| ModelFile {
             hash: if segments.is_empty() { [0; 32] } else { hash },
             sha256,
-            range_hashes: proven.then(|| {
-                segments
-                    .iter()
-                    .map(|(xorb, ..)| xorb.map(|byte| !byte))
-                    .collect()
-            }),
+            range_hashes: proven
+                .then(|| segments.iter().map(|(xorb, ..)| xorb.map(|byte| !byte)).collect()),
             segments,
         };
         files.into_iter().map(model).collect()

@@ -113,12 +113,7 @@ impl UploadShard {
             0 => return Err(malformed("there are bytes behind its end")),
             _ => check_footer(&bytes, end, RECORD_BYTES * (1 + xorb_start))?,
         }
-        Ok(Self {
-            bytes,
-            file_count,
-            xorb_count,
-            xorb_start,
-        })
+        Ok(Self { bytes, file_count, xorb_count, xorb_start })
     }
 
     /// How many files there are, the same one twice counted twice.
@@ -161,20 +156,13 @@ impl<'a> UploadFile<'a> {
 
     /// The sum of all segments.
     pub fn size(&self) -> u64 {
-        self.segments
-            .iter()
-            .map(|record| u64::from(number(record, 1)))
-            .sum()
+        self.segments.iter().map(|record| u64::from(number(record, 1))).sum()
     }
 
     /// For each segment the proof that the client knows its chunks.
     pub fn range_hashes(&self) -> Option<impl ExactSizeIterator<Item = RangeHash> + use<'a>> {
         let records = self.range_hashes?;
-        Some(
-            records
-                .iter()
-                .map(|record| RangeHash::from_bytes(hash(record))),
-        )
+        Some(records.iter().map(|record| RangeHash::from_bytes(hash(record))))
     }
 
     /// Takes one file off the records, or the record that ends the files.
@@ -192,15 +180,10 @@ impl<'a> UploadFile<'a> {
         let count = number(header, 1);
         let segments = take(rest, count)?;
         segments.iter().try_for_each(check_segment)?;
-        let range_hashes = if flags & FILE_HAS_RANGE_HASHES != 0 {
-            Some(take(rest, count)?)
-        } else {
-            None
-        };
+        let range_hashes =
+            if flags & FILE_HAS_RANGE_HASHES != 0 { Some(take(rest, count)?) } else { None };
         let sha256 = if flags & FILE_HAS_METADATA != 0 {
-            take(rest, 1)?
-                .first()
-                .map(|record| Sha256::from_field(hash(record)))
+            take(rest, 1)?.first().map(|record| Sha256::from_field(hash(record)))
         } else {
             None
         };
@@ -208,12 +191,7 @@ impl<'a> UploadFile<'a> {
         if segments.is_empty() != (hash == FileHash::ZERO) {
             return Err(malformed("only the empty file has no segments"));
         }
-        Ok(Some(Self {
-            hash,
-            sha256,
-            segments,
-            range_hashes,
-        }))
+        Ok(Some(Self { hash, sha256, segments, range_hashes }))
     }
 }
 
@@ -257,9 +235,7 @@ impl<'a> UploadXorb<'a> {
         let mut end = 0;
         for chunk in self.chunks() {
             if chunk.start != end {
-                return Err(malformed(
-                    "a chunk does not start where the one before ends",
-                ));
+                return Err(malformed("a chunk does not start where the one before ends"));
             }
             if !(1..=MAX_CHUNK_BYTES).contains(&(chunk.length as usize)) {
                 return Err(malformed("a chunk has an impossible length"));
@@ -268,9 +244,7 @@ impl<'a> UploadXorb<'a> {
             end += chunk.length;
         }
         if end != self.length {
-            return Err(malformed(
-                "a xorb has another length than its chunks together",
-            ));
+            return Err(malformed("a xorb has another length than its chunks together"));
         }
         if end as usize > MAX_XORB_BYTES {
             return Err(Error::TooLarge {
@@ -291,10 +265,7 @@ fn parse_header(bytes: &[u8]) -> Result<usize> {
     }
     let version = long(header, 32);
     if version != VERSION {
-        return Err(Error::UnknownVersion {
-            what: WHAT,
-            version,
-        });
+        return Err(Error::UnknownVersion { what: WHAT, version });
     }
     match long(header, 40) {
         0 => Ok(0),
@@ -306,18 +277,12 @@ fn parse_header(bytes: &[u8]) -> Result<usize> {
 /// Checks what of a footer could contradict the sections, which end at `end`. The tables between
 /// the two are of use to clients only and are not looked at.
 fn check_footer(bytes: &[u8], end: usize, xorbs: usize) -> Result<()> {
-    let start = bytes
-        .len()
-        .checked_sub(FOOTER_BYTES)
-        .filter(|start| *start >= end);
+    let start = bytes.len().checked_sub(FOOTER_BYTES).filter(|start| *start >= end);
     let start = start.ok_or_else(truncated)?;
     let footer = &bytes[start..];
     let version = long(footer, 0);
     if version != FOOTER_VERSION {
-        return Err(Error::UnknownVersion {
-            what: "shard footer",
-            version,
-        });
+        return Err(Error::UnknownVersion { what: "shard footer", version });
     }
     let places = [RECORD_BYTES as u64, xorbs as u64, start as u64];
     if [long(footer, 8), long(footer, 16), long(footer, 192)] != places {
@@ -347,17 +312,13 @@ fn records(bytes: &[u8]) -> &[Record] {
 
 /// Takes so many records, if there are so many: a count costs nothing before this is known.
 fn take<'a>(rest: &mut &'a [Record], count: u32) -> Result<&'a [Record]> {
-    let (taken, behind) = rest
-        .split_at_checked(count as usize)
-        .ok_or_else(truncated)?;
+    let (taken, behind) = rest.split_at_checked(count as usize).ok_or_else(truncated)?;
     *rest = behind;
     Ok(taken)
 }
 
 fn hash(record: &Record) -> [u8; 32] {
-    *record
-        .first_chunk()
-        .expect("a record is longer than a hash")
+    *record.first_chunk().expect("a record is longer than a hash")
 }
 
 /// One of the four numbers behind the hash.
@@ -367,11 +328,7 @@ fn number(record: &Record, index: usize) -> u32 {
 }
 
 fn long(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(
-        *bytes[at..]
-            .first_chunk()
-            .expect("headers and footers are long enough"),
-    )
+    u64::from_le_bytes(*bytes[at..].first_chunk().expect("headers and footers are long enough"))
 }
 
 fn truncated() -> Error {

@@ -42,10 +42,7 @@ impl Compression {
             0 => Ok(Self::None),
             1 => Ok(Self::Lz4),
             2 => Ok(Self::ByteGroupedLz4),
-            other => Err(Error::malformed(
-                "compression",
-                format!("no scheme is number {other}"),
-            )),
+            other => Err(Error::malformed("compression", format!("no scheme is number {other}"))),
         }
     }
 }
@@ -117,11 +114,7 @@ pub(super) struct Compressor {
 
 impl Default for Compressor {
     fn default() -> Self {
-        Self {
-            table: CompressTable::large(),
-            grouped: Vec::new(),
-            frame: Vec::new(),
-        }
+        Self { table: CompressTable::large(), grouped: Vec::new(), frame: Vec::new() }
     }
 }
 
@@ -145,11 +138,7 @@ impl Compressor {
         let sample = &chunk[start..chunk.len().min(start + SAMPLE_BYTES)];
         let plain = self.encode(Compression::Lz4, sample);
         let grouped = self.encode(Compression::ByteGroupedLz4, sample);
-        if plain <= grouped {
-            Compression::Lz4
-        } else {
-            Compression::ByteGroupedLz4
-        }
+        if plain <= grouped { Compression::Lz4 } else { Compression::ByteGroupedLz4 }
     }
 
     /// Leaves the payload at the start of `frame` and returns its length.
@@ -185,10 +174,7 @@ fn looks_random(chunk: &[u8]) -> bool {
     let total = PROBES * PROBE_BYTES / 4;
     let most = total * (total + MAX_CHI_SQUARED) / 256;
     let is_even = |lane: &[u16; 256]| {
-        lane.iter()
-            .map(|count| usize::from(*count) * usize::from(*count))
-            .sum::<usize>()
-            <= most
+        lane.iter().map(|count| usize::from(*count) * usize::from(*count)).sum::<usize>() <= most
     };
     counts.iter().all(is_even)
 }

@@ -94,12 +94,8 @@ impl XorbFooter {
     /// The chunk that holds the byte at `offset` of the concatenation of all chunks, if there is
     /// such a byte.
     pub fn chunk_at(&self, offset: u32) -> Option<u32> {
-        let index = self
-            .chunks
-            .partition_point(|chunk| chunk.uncompressed_end <= offset);
-        u32::try_from(index)
-            .ok()
-            .filter(|index| *index < self.chunk_count())
+        let index = self.chunks.partition_point(|chunk| chunk.uncompressed_end <= offset);
+        u32::try_from(index).ok().filter(|index| *index < self.chunk_count())
     }
 
     /// The bytes of all serialized chunks: where the footer starts in a stored object.
@@ -121,10 +117,8 @@ impl XorbFooter {
     /// The uncompressed bytes of these chunks.
     pub fn uncompressed_length(&self, chunks: Range<u32>) -> Result<u64> {
         self.check(&chunks)?;
-        let (start, end) = (
-            self.uncompressed_start(chunks.start),
-            self.uncompressed_start(chunks.end),
-        );
+        let (start, end) =
+            (self.uncompressed_start(chunks.start), self.uncompressed_start(chunks.end));
         Ok(u64::from(end - start))
     }
 
@@ -199,26 +193,17 @@ impl XorbFooter {
         fields.expect(&IDENT, "it does not start with its mark")?;
         let [version] = *fields.take()?;
         if version != VERSION {
-            return Err(Error::UnknownVersion {
-                what: WHAT,
-                version: version.into(),
-            });
+            return Err(Error::UnknownVersion { what: WHAT, version: version.into() });
         }
         let hash = XorbHash::from_bytes(*fields.take()?);
 
         fields.expect(&HASHES_IDENT, "the section of hashes has no mark")?;
-        fields.expect(
-            &[HASHES_VERSION],
-            "the section of hashes has an unknown version",
-        )?;
+        fields.expect(&[HASHES_VERSION], "the section of hashes has an unknown version")?;
         fields.expect(&as_u32(count).to_le_bytes(), "its counts differ")?;
         let hashes = fields.list::<32>(count)?;
 
         fields.expect(&BOUNDARIES_IDENT, "the section of boundaries has no mark")?;
-        fields.expect(
-            &[BOUNDARIES_VERSION],
-            "the section of boundaries has an unknown version",
-        )?;
+        fields.expect(&[BOUNDARIES_VERSION], "the section of boundaries has an unknown version")?;
         fields.expect(&as_u32(count).to_le_bytes(), "its counts differ")?;
         let serialized_ends = fields.list::<4>(count)?;
         let uncompressed_ends = fields.list::<4>(count)?;
@@ -243,10 +228,7 @@ impl XorbFooter {
 
         fields.expect(&as_u32(count).to_le_bytes(), "its counts differ")?;
         for section in footer.section_offsets() {
-            fields.expect(
-                &section.to_le_bytes(),
-                "it tells the wrong place of a section",
-            )?;
+            fields.expect(&section.to_le_bytes(), "it tells the wrong place of a section")?;
         }
         let _nonce: &[u8; 4] = fields.take()?;
         fields.expect(&[0; 12], "there is something behind the nonce")?;
@@ -301,10 +283,7 @@ impl XorbFooter {
         if chunks.start < chunks.end && chunks.end <= self.chunk_count() {
             return Ok(());
         }
-        let reason = format!(
-            "{chunks:?} are not chunks of a xorb that has {}",
-            self.chunks.len()
-        );
+        let reason = format!("{chunks:?} are not chunks of a xorb that has {}", self.chunks.len());
         Err(Error::malformed("chunk range", reason))
     }
 }
@@ -328,9 +307,7 @@ pub(super) struct FooterBuilder {
 
 impl FooterBuilder {
     fn with_capacity(chunks: usize) -> Self {
-        Self {
-            chunks: Vec::with_capacity(chunks),
-        }
+        Self { chunks: Vec::with_capacity(chunks) }
     }
 
     pub(super) fn chunk_count(&self) -> usize {
@@ -350,10 +327,7 @@ impl FooterBuilder {
     /// Whether a chunk with this header may follow.
     pub(super) fn check(&self, header: &ChunkHeader) -> Result<()> {
         let serialized = self.serialized_end() + as_u32(header.serialized_length());
-        self.check_ends(
-            serialized,
-            self.uncompressed_end() + header.uncompressed_length,
-        )
+        self.check_ends(serialized, self.uncompressed_end() + header.uncompressed_length)
     }
 
     /// Adds a chunk with this header, which the caller has checked.
@@ -377,10 +351,7 @@ impl FooterBuilder {
             start = chunk.uncompressed_end;
             (chunk.hash, length.into())
         }));
-        Ok(XorbFooter {
-            hash,
-            chunks: self.chunks.into(),
-        })
+        Ok(XorbFooter { hash, chunks: self.chunks.into() })
     }
 
     fn push_ends(&mut self, hash: ChunkHash, serialized: u32, uncompressed: u32) -> Result<()> {
@@ -409,24 +380,12 @@ impl FooterBuilder {
     /// over a sum that was checked.
     fn check_ends(&self, serialized: u32, uncompressed: u32) -> Result<()> {
         for (what, size, limit) in [
-            (
-                "number of chunks in a xorb",
-                self.chunks.len() + 1,
-                MAX_XORB_CHUNKS,
-            ),
+            ("number of chunks in a xorb", self.chunks.len() + 1, MAX_XORB_CHUNKS),
             ("xorb", uncompressed as usize, MAX_XORB_BYTES),
-            (
-                "serialized xorb",
-                serialized as usize,
-                MAX_XORB_SERIALIZED_BYTES,
-            ),
+            ("serialized xorb", serialized as usize, MAX_XORB_SERIALIZED_BYTES),
         ] {
             if size > limit {
-                return Err(Error::TooLarge {
-                    what,
-                    size: size as u64,
-                    limit: limit as u64,
-                });
+                return Err(Error::TooLarge { what, size: size as u64, limit: limit as u64 });
             }
         }
         Ok(())
@@ -450,10 +409,7 @@ impl<'a> Fields<'a> {
     }
 
     fn expect(&mut self, expected: &[u8], or_else: &str) -> Result<()> {
-        self.0 = self
-            .0
-            .strip_prefix(expected)
-            .ok_or_else(|| malformed(or_else))?;
+        self.0 = self.0.strip_prefix(expected).ok_or_else(|| malformed(or_else))?;
         Ok(())
     }
 }

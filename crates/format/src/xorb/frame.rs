@@ -45,10 +45,7 @@ const END_MARK: [u8; 4] = [0; 4];
 pub(super) fn decode(frame: &[u8], content: &mut [u8]) -> Result<()> {
     let mut rest = Rest(frame);
     let header = Header::read(&mut rest)?;
-    if header
-        .content_size
-        .is_some_and(|size| size != content.len() as u64)
-    {
+    if header.content_size.is_some_and(|size| size != content.len() as u64) {
         return Err(malformed("its content size is not that of the chunk"));
     }
     let mut at = 0;
@@ -97,10 +94,7 @@ pub(super) fn decode(frame: &[u8], content: &mut [u8]) -> Result<()> {
 /// Compresses `content` of at most 256 KiB into a frame at the start of `buffer`, which grows if it
 /// must and never shrinks. Returns the frame's length.
 pub(super) fn encode(content: &[u8], buffer: &mut Vec<u8>, table: &mut CompressTable) -> usize {
-    assert!(
-        content.len() <= LARGE_BLOCK_BYTES,
-        "content is cut into chunks before"
-    );
+    assert!(content.len() <= LARGE_BLOCK_BYTES, "content is cut into chunks before");
     let most = BLOCK_START + get_maximum_output_size(content.len()) + END_MARK.len();
     if buffer.len() < most {
         buffer.resize(most, 0);
@@ -113,11 +107,7 @@ pub(super) fn encode(content: &[u8], buffer: &mut Vec<u8>, table: &mut CompressT
         buffer[BLOCK_START..BLOCK_START + content.len()].copy_from_slice(content);
         (content.len(), STORED)
     };
-    let header = if content.len() <= SMALL_BLOCK_BYTES {
-        SMALL_HEADER
-    } else {
-        LARGE_HEADER
-    };
+    let header = if content.len() <= SMALL_BLOCK_BYTES { SMALL_HEADER } else { LARGE_HEADER };
     let word = u32::try_from(length).expect("at most 256 KiB") | mark;
     let end = BLOCK_START + length;
     buffer[..header.len()].copy_from_slice(&header);
@@ -142,10 +132,7 @@ impl Header {
         let start = rest.0;
         let &[flags, sizes] = rest.array()?;
         if flags & VERSION_MASK != VERSION {
-            return Err(Error::UnknownVersion {
-                what: WHAT,
-                version: (flags >> 6).into(),
-            });
+            return Err(Error::UnknownVersion { what: WHAT, version: (flags >> 6).into() });
         }
         // Larger ones than 4 MiB and smaller ones than 64 KiB do not exist.
         let max_block_bytes = match sizes {
@@ -161,11 +148,8 @@ impl Header {
         if flags & DICTIONARY != 0 {
             return Err(malformed("it needs a dictionary"));
         }
-        let content_size = if flags & CONTENT_SIZE != 0 {
-            Some(u64::from_le_bytes(*rest.array()?))
-        } else {
-            None
-        };
+        let content_size =
+            if flags & CONTENT_SIZE != 0 { Some(u64::from_le_bytes(*rest.array()?)) } else { None };
         let descriptor = &start[..start.len() - rest.0.len()];
         let [_, expected, ..] = checksum(descriptor).to_le_bytes();
         if *rest.array()? != [expected] {

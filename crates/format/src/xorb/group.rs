@@ -22,12 +22,7 @@ pub(super) fn split(plain: &[u8], grouped: &mut [u8]) {
         lane[words.len()] = *byte;
     }
     let count = words.len();
-    let (a, b, c, d) = (
-        &mut a[..count],
-        &mut b[..count],
-        &mut c[..count],
-        &mut d[..count],
-    );
+    let (a, b, c, d) = (&mut a[..count], &mut b[..count], &mut c[..count], &mut d[..count]);
     for i in 0..count {
         [a[i], b[i], c[i], d[i]] = u32::from_le_bytes(words[i]).to_le_bytes();
     }

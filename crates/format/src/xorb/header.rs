@@ -34,11 +34,7 @@ impl ChunkHeader {
     pub fn encode(&self) -> [u8; Self::BYTES] {
         let [compressed, uncompressed] =
             [self.compressed_length, self.uncompressed_length].map(u32::to_le_bytes);
-        debug_assert_eq!(
-            (compressed[3], uncompressed[3]),
-            (0, 0),
-            "both limits are under 2^24"
-        );
+        debug_assert_eq!((compressed[3], uncompressed[3]), (0, 0), "both limits are under 2^24");
         let mut bytes = [0; Self::BYTES];
         bytes[0] = VERSION;
         bytes[1..4].copy_from_slice(&compressed[..3]);
@@ -50,10 +46,7 @@ impl ChunkHeader {
     /// Reads a header and holds it against all limits that need no payload.
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Result<Self> {
         if bytes[0] != VERSION {
-            return Err(Error::UnknownVersion {
-                what: WHAT,
-                version: bytes[0].into(),
-            });
+            return Err(Error::UnknownVersion { what: WHAT, version: bytes[0].into() });
         }
         let length = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], 0]);
         let header = Self {
@@ -86,10 +79,7 @@ impl ChunkHeader {
         if self.compression == Compression::None
             && self.compressed_length != self.uncompressed_length
         {
-            return Err(Error::malformed(
-                WHAT,
-                "two lengths for a chunk that is not compressed",
-            ));
+            return Err(Error::malformed(WHAT, "two lengths for a chunk that is not compressed"));
         }
         Ok(())
     }
@@ -120,17 +110,11 @@ mod tests {
     #[test]
     fn headers_beyond_a_limit_are_refused() {
         let right = [0, 0, 0, 2, 0, 0, 0, 2];
-        assert!(
-            ChunkHeader::decode(&right).is_ok(),
-            "131,072 bytes, not compressed"
-        );
+        assert!(ChunkHeader::decode(&right).is_ok(), "131,072 bytes, not compressed");
         for (wrong, why) in [
             ([1, 0, 0, 2, 0, 0, 0, 2], "version"),
             ([0, 0, 0, 2, 3, 0, 0, 2], "unknown scheme"),
-            (
-                [0, 0, 0, 2, 99, 0, 0, 2],
-                "auto is no scheme of a stored chunk",
-            ),
+            ([0, 0, 0, 2, 99, 0, 0, 2], "auto is no scheme of a stored chunk"),
             ([0, 1, 0, 2, 0, 1, 0, 2], "131,073 bytes"),
             ([0, 0, 0, 2, 1, 1, 0, 2], "131,073 bytes, compressed"),
             ([0, 1, 0, 4, 1, 0, 0, 2], "262,145 bytes of payload"),

@@ -38,10 +38,7 @@ impl ChunkDecoder {
     ) -> Result<()> {
         let place = footer.byte_range(chunks.clone())?;
         if bytes.len() as u64 != place.end - place.start {
-            return Err(Error::malformed(
-                WHAT,
-                "the bytes are not those of the chunk range",
-            ));
+            return Err(Error::malformed(WHAT, "the bytes are not those of the chunk range"));
         }
         let mut rest = bytes;
         for index in chunks {
@@ -58,18 +55,13 @@ impl ChunkDecoder {
     }
 
     fn decode<'a>(&'a mut self, serialized: &'a [u8], length: u32) -> Result<&'a [u8]> {
-        let (header, payload) = serialized
-            .split_first_chunk()
-            .expect("a footer has no shorter chunks");
+        let (header, payload) =
+            serialized.split_first_chunk().expect("a footer has no shorter chunks");
         let header = ChunkHeader::decode(header)?;
         if header.serialized_length() != serialized.len() || header.uncompressed_length != length {
-            return Err(Error::malformed(
-                WHAT,
-                "its header does not agree with the footer",
-            ));
+            return Err(Error::malformed(WHAT, "its header does not agree with the footer"));
         }
-        self.decompressor
-            .decompress(header.compression, payload, length)
+        self.decompressor.decompress(header.compression, payload, length)
     }
 }
 

@@ -71,9 +71,7 @@ fn content_of(bytes: &[u8], footer: &XorbFooter) -> Result<Vec<u8>> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[test]
@@ -88,10 +86,7 @@ fn bytes_of_a_small_xorb_are_those_of_clients() {
         "010000005c0000003000000000000000000000000000000000000000",
         "84000000",
     );
-    assert_eq!(
-        hex(&[body.as_slice(), &footer.encode(0)].concat()),
-        expected
-    );
+    assert_eq!(hex(&[body.as_slice(), &footer.encode(0)].concat()), expected);
 }
 
 #[test]
@@ -127,10 +122,7 @@ fn footers_answer_for_ranges_of_chunks() {
     let start: usize = lengths[..2].iter().sum();
     let length: usize = lengths[2..5].iter().sum();
     let (start, length) = (start as u64 + 16, length as u64);
-    assert_eq!(
-        footer.byte_range(2..5).expect("some"),
-        start..start + length + 24
-    );
+    assert_eq!(footer.byte_range(2..5).expect("some"), start..start + length + 24);
     assert_eq!(footer.uncompressed_length(2..5).expect("some"), length);
     assert_eq!(footer.chunk_length(2) as usize, lengths[2]);
     assert_eq!(
@@ -138,24 +130,15 @@ fn footers_answer_for_ranges_of_chunks() {
         "8a7d2946dd372b3e9acc01309ade82f51b0dfab016073cc41841ea522a39e492"
     );
     for index in 0..8 {
-        let (start, end) = (
-            footer.uncompressed_start(index),
-            footer.uncompressed_start(index + 1),
-        );
-        assert_eq!(
-            (footer.chunk_at(start), footer.chunk_at(end - 1)),
-            (Some(index), Some(index))
-        );
+        let (start, end) = (footer.uncompressed_start(index), footer.uncompressed_start(index + 1));
+        assert_eq!((footer.chunk_at(start), footer.chunk_at(end - 1)), (Some(index), Some(index)));
     }
     assert_eq!(footer.chunk_at(500_000), None);
     let empty = std::ops::Range { start: 5, end: 5 };
     let reversed = std::ops::Range { start: 5, end: 4 };
     for wrong in [empty, reversed, 0..9, 8..9, 0..u32::MAX] {
         assert!(footer.byte_range(wrong.clone()).is_err(), "{wrong:?}");
-        assert!(
-            footer.uncompressed_length(wrong.clone()).is_err(),
-            "{wrong:?}"
-        );
+        assert!(footer.uncompressed_length(wrong.clone()).is_err(), "{wrong:?}");
         assert!(footer.range_hash(wrong.clone()).is_err(), "{wrong:?}");
     }
 }
@@ -229,11 +212,7 @@ fn the_scheme_fits_the_content() {
         (counts, body.len())
     };
     let (counts, _) = schemes(&splitmix(1, 1 << 20));
-    assert_eq!(
-        (counts[1], counts[2]),
-        (0, 0),
-        "random bytes stay as they are"
-    );
+    assert_eq!((counts[1], counts[2]), (0, 0), "random bytes stay as they are");
     let (counts, length) = schemes(&repetitive(1, 1 << 20));
     assert_eq!((counts[0], counts[2]), (0, 0), "text is compressed");
     assert!(length < 700_000, "{length}");
@@ -241,17 +220,10 @@ fn the_scheme_fits_the_content() {
     assert_eq!((counts[0], counts[1]), (0, 0), "weights are grouped");
     assert!(length < 950_000, "{length}");
     let (counts, length) = schemes(&f32_weights(1, 1 << 20));
-    assert!(
-        counts[1] == 0 && counts[2] > 4 * counts[0],
-        "larger ones where it pays"
-    );
+    assert!(counts[1] == 0 && counts[2] > 4 * counts[0], "larger ones where it pays");
     assert!(length < 1_010_000, "{length}");
     let (counts, length) = schemes(&vec![0; 1 << 20]);
-    assert_eq!(
-        (counts[0], counts[2]),
-        (0, 0),
-        "and zeros are next to nothing"
-    );
+    assert_eq!((counts[0], counts[2]), (0, 0), "and zeros are next to nothing");
     assert!(length < 10_000, "{length}");
 }
 
@@ -272,15 +244,9 @@ fn a_footer_behind_the_chunks_must_agree() {
     for good in [footer.encode(0), footer.encode(0xdead_beef), old.clone()] {
         let whole = [body.as_slice(), &good].concat();
         assert_eq!(validate(&whole, hash).expect("it agrees"), footer);
-        assert_eq!(
-            validate_in_pieces(&whole, hash, 3).expect("it agrees"),
-            footer
-        );
+        assert_eq!(validate_in_pieces(&whole, hash, 3).expect("it agrees"), footer);
         for length in 1..good.len() {
-            assert!(
-                validate(&whole[..whole.len() - length], hash).is_err(),
-                "{length} cut off"
-            );
+            assert!(validate(&whole[..whole.len() - length], hash).is_err(), "{length} cut off");
         }
         assert!(validate(&[whole.as_slice(), &[0]].concat(), hash).is_err());
         assert!(validate(&[whole.as_slice(), &good].concat(), hash).is_err());
@@ -318,37 +284,25 @@ fn old_footer(footer: &XorbFooter) -> Vec<u8> {
 fn a_body_of_another_hash_is_refused() {
     let (body, _) = stored_xorb(b"some content");
     let (_, other) = stored_xorb(b"other content");
-    assert!(matches!(
-        validate(&body, other),
-        Err(Error::HashMismatch { .. })
-    ));
+    assert!(matches!(validate(&body, other), Err(Error::HashMismatch { .. })));
 }
 
 #[test]
 fn a_body_without_chunks_is_refused() {
     assert!(validate(b"", XorbHash::ZERO).is_err());
     let (_, footer) = written(b"some content");
-    assert!(
-        validate(&footer.encode(0), footer.hash()).is_err(),
-        "a footer only"
-    );
+    assert!(validate(&footer.encode(0), footer.hash()).is_err(), "a footer only");
 }
 
 #[test]
 fn a_body_that_is_cut_short_is_refused() {
     let content = repetitive(3, 30_000);
     let (body, hash) = stored_xorb(&content);
-    for length in (0..body.len())
-        .step_by(97)
-        .chain(body.len() - 9..body.len())
-    {
+    for length in (0..body.len()).step_by(97).chain(body.len() - 9..body.len()) {
         assert!(validate(&body[..length], hash).is_err(), "{length}");
     }
     let behind = [body.as_slice(), &[0]].concat();
-    assert!(
-        validate(&behind, hash).is_err(),
-        "a byte behind the last chunk"
-    );
+    assert!(validate(&behind, hash).is_err(), "a byte behind the last chunk");
 }
 
 #[test]
@@ -356,11 +310,7 @@ fn a_wrong_length_in_a_header_is_refused_though_the_hash_fits() {
     let content = repetitive(4, 8000);
     let hash = hash_of(&content);
     let mut frame = Vec::new();
-    let length = frame::encode(
-        &content,
-        &mut frame,
-        &mut lz4_flex::block::CompressTable::large(),
-    );
+    let length = frame::encode(&content, &mut frame, &mut lz4_flex::block::CompressTable::large());
     let frame = &frame[..length];
     let body = |length| serialized(Compression::Lz4, frame, length);
     assert!(validate(&body(8000), hash).is_ok());
@@ -398,14 +348,8 @@ fn more_bytes_than_the_limit_are_refused() {
     for _ in 0..MAX_XORB_BYTES / MAX_CHUNK_BYTES {
         validator.feed(&chunk).expect("under the limit");
     }
-    assert_eq!(
-        validator.serialized_length(),
-        67_108_864 + 8 * 512,
-        "over 64 MiB, and allowed"
-    );
-    let error = validator
-        .feed(&stored(b"x"))
-        .expect_err("one byte over the limit");
+    assert_eq!(validator.serialized_length(), 67_108_864 + 8 * 512, "over 64 MiB, and allowed");
+    let error = validator.feed(&stored(b"x")).expect_err("one byte over the limit");
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
 }
 
@@ -438,33 +382,18 @@ fn footers_that_contradict_themselves_are_refused() {
         let mut bad = good.clone();
         bad[at] ^= 0x80;
         let is_free = nonce.contains(&at) || serialized_ends.contains(&at);
-        assert!(
-            is_free || XorbFooter::decode(&bad).is_err(),
-            "bit flipped in byte {at}"
-        );
+        assert!(is_free || XorbFooter::decode(&bad).is_err(), "bit flipped in byte {at}");
     }
     for length in 0..good.len() {
-        assert!(
-            XorbFooter::decode(&good[good.len() - length..]).is_err(),
-            "{length}"
-        );
+        assert!(XorbFooter::decode(&good[good.len() - length..]).is_err(), "{length}");
     }
     let mut bad = good.clone();
     bad[serialized_ends.start + 3] = 1;
-    assert!(
-        XorbFooter::decode(&bad).is_err(),
-        "the first chunk ends behind the second"
-    );
+    assert!(XorbFooter::decode(&bad).is_err(), "the first chunk ends behind the second");
     for wrong in [0, 91, 92, 131, 133, 92 + 40 * 8193, u32::MAX] {
-        assert!(
-            XorbFooter::footer_length(wrong.to_le_bytes()).is_err(),
-            "{wrong}"
-        );
+        assert!(XorbFooter::footer_length(wrong.to_le_bytes()).is_err(), "{wrong}");
     }
-    assert_eq!(
-        XorbFooter::footer_length(132_u32.to_le_bytes()).expect("one chunk"),
-        136
-    );
+    assert_eq!(XorbFooter::footer_length(132_u32.to_le_bytes()).expect("one chunk"), 136);
 }
 
 fn arbitrary_content() -> impl Strategy<Value = Vec<u8>> {

@@ -71,10 +71,7 @@ impl XorbValidator {
             });
         }
         if self.state == State::Footer && !footer.agrees_with(&self.pending) {
-            return Err(Error::malformed(
-                WHAT,
-                "its footer does not agree with its chunks",
-            ));
+            return Err(Error::malformed(WHAT, "its footer does not agree with its chunks"));
         }
         Ok(footer)
     }
@@ -116,12 +113,7 @@ impl XorbValidator {
         };
         fill(&mut self.pending, piece, header.serialized_length());
         if self.pending.len() == header.serialized_length() {
-            prove(
-                &mut self.proven,
-                &mut self.decompressor,
-                &header,
-                &self.pending,
-            )?;
+            prove(&mut self.proven, &mut self.decompressor, &header, &self.pending)?;
             self.pending.clear();
         }
         Ok(())

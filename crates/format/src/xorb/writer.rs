@@ -37,19 +37,9 @@ impl XorbWriter {
     ///
     /// If the chunk is empty or over the limit, or if the xorb [is full](Self::is_full_for) for it.
     pub fn push(&mut self, chunk: &[u8], hash: ChunkHash) -> u32 {
-        assert!(
-            (1..=MAX_CHUNK_BYTES).contains(&chunk.len()),
-            "chunks are cut to size before"
-        );
-        assert!(
-            !self.is_full_for(chunk.len()),
-            "a full xorb is finished before"
-        );
-        debug_assert_eq!(
-            ChunkHash::of(chunk),
-            hash,
-            "the caller has hashed this chunk"
-        );
+        assert!((1..=MAX_CHUNK_BYTES).contains(&chunk.len()), "chunks are cut to size before");
+        assert!(!self.is_full_for(chunk.len()), "a full xorb is finished before");
+        debug_assert_eq!(ChunkHash::of(chunk), hash, "the caller has hashed this chunk");
         let index = self.chunk_count();
         let (compression, payload) = self.compressor.compress(chunk);
         let header = ChunkHeader {
@@ -84,10 +74,7 @@ impl XorbWriter {
     ///
     /// If there are no chunks.
     pub fn finish(self) -> (Bytes, XorbFooter) {
-        let footer = self
-            .footer
-            .finish()
-            .expect("a xorb without chunks is not finished");
+        let footer = self.footer.finish().expect("a xorb without chunks is not finished");
         (self.serialized.into(), footer)
     }
 }

@@ -106,12 +106,7 @@ fn person(user: &User) -> Value {
 }
 
 /// `GET /api/users/{name}/…`.
-pub(super) async fn user(
-    gateway: &Arc<Gateway>,
-    call: Call,
-    name: &str,
-    rest: &[&str],
-) -> Answer {
+pub(super) async fn user(gateway: &Arc<Gateway>, call: Call, name: &str, rest: &[&str]) -> Answer {
     if call.method != Method::GET && call.method != Method::HEAD {
         return Err(Failure::method("GET, HEAD"));
     }

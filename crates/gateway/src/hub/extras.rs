@@ -144,7 +144,9 @@ pub(super) async fn duplicate_files(at: &Context<'_>, mut call: Call) -> Answer 
     let mut failed = Vec::new();
     for file in &body.files {
         let known = match file.sha256.parse::<Sha256>() {
-            Ok(sha256) => at.hub().find_upload(&call.caller, at.repo(), &sha256).await.map_err(of)?,
+            Ok(sha256) => {
+                at.hub().find_upload(&call.caller, at.repo(), &sha256).await.map_err(of)?
+            }
             Err(_) => None,
         };
         if known.is_none() {
@@ -156,11 +158,7 @@ pub(super) async fn duplicate_files(at: &Context<'_>, mut call: Call) -> Answer 
 
 /// `GET …/safetensors-metadata/{index file}`: the headers of all shards that an index names, or
 /// of one file.
-pub(super) async fn safetensors_metadata(
-    at: &Context<'_>,
-    call: &Call,
-    index: &[&str],
-) -> Answer {
+pub(super) async fn safetensors_metadata(at: &Context<'_>, call: &Call, index: &[&str]) -> Answer {
     let of = |error| Failure::of(error, &call.caller);
     let index = super::place::whole(index)?;
     let revision = call.query.first("revision").unwrap_or("main");

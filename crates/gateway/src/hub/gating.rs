@@ -109,13 +109,12 @@ fn user_of_request(at: &Context<'_>, call: &Call, id: &str) -> Result<String, Fa
 pub(super) async fn ask(at: &Context<'_>, mut call: Call) -> Answer {
     let repo = at.reading(&call)?;
     let bytes = call.bytes(BODY_BYTES).await?;
-    let fields: Value = match serde_json::from_slice(&bytes) {
-        Ok(fields @ Value::Object(_)) => fields,
-        _ => {
-            let text = String::from_utf8_lossy(&bytes);
-            let form = crate::call::Query::parse(&text)?;
-            form.pairs().map(|(name, value)| (name.to_owned(), json!(value))).collect()
-        }
+    let fields = if let Ok(fields @ Value::Object(_)) = serde_json::from_slice(&bytes) {
+        fields
+    } else {
+        let text = String::from_utf8_lossy(&bytes);
+        let form = crate::call::Query::parse(&text)?;
+        form.pairs().map(|(name, value)| (name.to_owned(), json!(value))).collect()
     };
     let asked = at.hub().ask_access(&call.caller, &repo, &fields.to_string()).await;
     let status = asked.map_err(|error| Failure::of(error, &call.caller))?;

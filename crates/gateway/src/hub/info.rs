@@ -17,12 +17,32 @@ use crate::reply;
 
 /// Fields of every kind of repo that a client gets without asking.
 const COMMON: &[&str] = &[
-    "author", "cardData", "createdAt", "disabled", "downloads", "gated", "lastModified", "likes",
-    "private", "sha", "siblings", "tags", "usedStorage",
+    "author",
+    "cardData",
+    "createdAt",
+    "disabled",
+    "downloads",
+    "gated",
+    "lastModified",
+    "likes",
+    "private",
+    "sha",
+    "siblings",
+    "tags",
+    "usedStorage",
 ];
 const MODEL: &[&str] = &[
-    "config", "gguf", "library_name", "mask_token", "model-index", "modelId", "pipeline_tag",
-    "safetensors", "spaces", "transformersInfo", "widgetData",
+    "config",
+    "gguf",
+    "library_name",
+    "mask_token",
+    "model-index",
+    "modelId",
+    "pipeline_tag",
+    "safetensors",
+    "spaces",
+    "transformersInfo",
+    "widgetData",
 ];
 const DATASET: &[&str] = &["description"];
 const SPACE: &[&str] = &["datasets", "models", "runtime", "sdk", "subdomain"];

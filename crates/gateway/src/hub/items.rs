@@ -42,7 +42,8 @@ pub(super) async fn answer(at: &Context<'_>, mut call: Call, segments: &[&str]) 
         return Err(Failure::method("POST"));
     }
     let (resolved, _) = at.whole_revision(&call, segments).await?;
-    let is_json = call.header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
+    let is_json =
+        call.header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
     let (paths, expand): (Vec<String>, bool) = if is_json {
         let asked: Asked = call.json(BODY_BYTES).await?;
         let paths = match asked.paths {

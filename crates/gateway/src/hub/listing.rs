@@ -22,8 +22,17 @@ const DEFAULT_WITH_FILES: usize = 100;
 /// Words, tags and the like of one request.
 const MOST_FILTERS: usize = 100;
 
-const COMMON: &[&str] =
-    &["author", "createdAt", "downloads", "gated", "lastModified", "likes", "private", "tags", "trendingScore"];
+const COMMON: &[&str] = &[
+    "author",
+    "createdAt",
+    "downloads",
+    "gated",
+    "lastModified",
+    "likes",
+    "private",
+    "tags",
+    "trendingScore",
+];
 const MODEL: &[&str] = &["library_name", "modelId", "pipeline_tag"];
 const DATASET: &[&str] = &["description"];
 const SPACE: &[&str] = &["sdk"];
@@ -111,7 +120,11 @@ fn query(call: &Call) -> Result<Query, Failure> {
         parameters: text("num_parameters").map_or(Ok((None, None)), |text| parameters(&text))?,
         sort: sort(asked.first("sort")),
         ascending: asked.first("direction") == Some("1"),
-        linked: ["models", "datasets", "linked"].into_iter().flat_map(many).map(ToOwned::to_owned).collect(),
+        linked: ["models", "datasets", "linked"]
+            .into_iter()
+            .flat_map(many)
+            .map(ToOwned::to_owned)
+            .collect(),
     };
     if query.tags.len() + query.search.len() + query.linked.len() > MOST_FILTERS {
         return Err(Failure::invalid(format!("more than {MOST_FILTERS} filters")));

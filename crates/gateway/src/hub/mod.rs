@@ -7,12 +7,12 @@ mod accounts;
 mod branches;
 mod commit;
 pub(crate) mod commits;
+mod extras;
 mod gating;
 mod info;
 mod items;
 mod listing;
 mod manifest;
-mod extras;
 mod place;
 mod preupload;
 mod pulls;
@@ -71,12 +71,7 @@ async fn api(gateway: &Arc<Gateway>, call: Call, segments: &[&str]) -> Answer {
 }
 
 /// Routes below `/api/{kinds}/{namespace}/{name}`.
-async fn repo_api(
-    gateway: &Arc<Gateway>,
-    call: Call,
-    kind: RepoKind,
-    segments: &[&str],
-) -> Answer {
+async fn repo_api(gateway: &Arc<Gateway>, call: Call, kind: RepoKind, segments: &[&str]) -> Answer {
     let (place, rest) = place::of_api(gateway, &call, kind, segments)?;
     let at = place::Context { gateway, place: &place };
     match (rest, &call.method) {

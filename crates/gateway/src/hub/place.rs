@@ -20,10 +20,31 @@ use crate::error::Failure;
 
 /// What follows a repo's name; after a single word it tells that the word was the whole name.
 const BELOW: &[&str] = &[
-    "auth-check", "branch", "commit", "commits", "compare", "discussions", "duplicate", "lfs-files",
-    "like", "likers", "paths-info", "preupload", "raw", "refs", "resolve", "revision", "runtime",
-    "safetensors-metadata", "settings", "super-squash", "tag", "tree", "user-access-request",
-    "xet-read-token", "xet-write-token",
+    "auth-check",
+    "branch",
+    "commit",
+    "commits",
+    "compare",
+    "discussions",
+    "duplicate",
+    "lfs-files",
+    "like",
+    "likers",
+    "paths-info",
+    "preupload",
+    "raw",
+    "refs",
+    "resolve",
+    "revision",
+    "runtime",
+    "safetensors-metadata",
+    "settings",
+    "super-squash",
+    "tag",
+    "tree",
+    "user-access-request",
+    "xet-read-token",
+    "xet-write-token",
 ];
 
 /// A repo that the caller may see.
@@ -157,9 +178,7 @@ pub(super) fn of_web<'s>(
         [_, "resolve" | "raw", third, ..] if !matches!(*third, "resolve" | "raw") => {
             Err(legacy(gateway, call, kind, &prefix, segments))
         }
-        [_, _, _, ..] => {
-            Ok(Some((found(gateway, call, kind, &prefix, segments)?, &segments[2..])))
-        }
+        [_, _, _, ..] => Ok(Some((found(gateway, call, kind, &prefix, segments)?, &segments[2..]))),
         _ => Ok(None),
     }
 }

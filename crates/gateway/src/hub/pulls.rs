@@ -96,8 +96,7 @@ async fn list(at: &Context<'_>, call: &Call) -> Answer {
     let all: Vec<&Pull> = pulls.iter().filter(wanted).collect();
     let page = call.query.first("p").and_then(|page| page.parse::<usize>().ok()).unwrap_or(0);
     let start = page.saturating_mul(PAGE);
-    let shown: Vec<Value> =
-        all.iter().skip(start).take(PAGE).map(|pull| view(at, pull)).collect();
+    let shown: Vec<Value> = all.iter().skip(start).take(PAGE).map(|pull| view(at, pull)).collect();
     reply::json(&json!({"discussions": shown, "count": all.len(), "start": start}))
 }
 
@@ -132,12 +131,15 @@ async fn details(at: &Context<'_>, call: &Call, number: u32) -> Answer {
     let found = at.hub().pull(at.repo(), number).await;
     let (pull, state) = found.map_err(|error| Failure::of(error, &call.caller))?;
     let mut answer = view(at, &pull);
-    let first = event(at, &Comment {
-        id: ballast_format::id::OperationId::from_bytes([0; 16]),
-        author: pull.author,
-        text: pull.description.clone(),
-        time_ms: pull.created_ms,
-    });
+    let first = event(
+        at,
+        &Comment {
+            id: ballast_format::id::OperationId::from_bytes([0; 16]),
+            author: pull.author,
+            text: pull.description.clone(),
+            time_ms: pull.created_ms,
+        },
+    );
     let mut events = vec![first];
     events.extend(pull.comments.iter().map(|comment| event(at, comment)));
     answer["events"] = json!(events);

@@ -120,7 +120,8 @@ fn first_files(
 ) -> Result<Vec<(FilePath, Bytes)>, Failure> {
     let mut decoded = Vec::with_capacity(files.len());
     for file in files {
-        let path = FilePath::parse(&file.path).map_err(|error| Failure::invalid(error.to_string()))?;
+        let path =
+            FilePath::parse(&file.path).map_err(|error| Failure::invalid(error.to_string()))?;
         let content = match file.encoding.as_deref() {
             Some("base64") => {
                 let decoded = BASE64_STANDARD.decode(&file.content);

@@ -8,9 +8,8 @@ use ballast_format::name::FilePath;
 use ballast_format::range::RangeRequest;
 use ballast_node::download::{ItemKind, LargeFile, TreeItem};
 use http::header::{
-    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, RANGE, USER_AGENT,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, RANGE, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -60,22 +59,14 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
     if is_known(&call, &etag) {
         return Ok(with(StatusCode::NOT_MODIFIED, headers, Body::empty()));
     }
-    if item.large.is_some()
-        && headers.contains_key(X_XET_HASH)
-        && call.accepts(XET_FILE_INFO)
-    {
+    if item.large.is_some() && headers.contains_key(X_XET_HASH) && call.accepts(XET_FILE_INFO) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(XET_FILE_INFO));
         return Ok(with(StatusCode::OK, headers, Body::from("{}")));
     }
     bytes(at, &call, &item, headers).await
 }
 
-async fn bytes(
-    at: &Context<'_>,
-    call: &Call,
-    item: &TreeItem,
-    mut headers: HeaderMap,
-) -> Answer {
+async fn bytes(at: &Context<'_>, call: &Call, item: &TreeItem, mut headers: HeaderMap) -> Answer {
     let range = match call.header(RANGE) {
         None => None,
         // Units that we do not know are ignored, as HTTP wants it.
@@ -91,9 +82,11 @@ async fn bytes(
         Some(range) => {
             let range = range.resolve(item.size).map_err(|past| {
                 let failure = Failure::unsatisfiable(past.size);
-                headers.get(X_REPO_COMMIT).cloned().into_iter().fold(failure, |failure, value| {
-                    failure.header(X_REPO_COMMIT, value)
-                })
+                headers
+                    .get(X_REPO_COMMIT)
+                    .cloned()
+                    .into_iter()
+                    .fold(failure, |failure, value| failure.header(X_REPO_COMMIT, value))
             })?;
             let text = format!("bytes {}-{}/{}", range.start, range.end - 1, item.size);
             headers.insert(CONTENT_RANGE, text_value(&text)?);
@@ -158,9 +151,8 @@ fn media_type(name: &str) -> (&'static str, bool) {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
     match ending.as_str() {
         "json" => ("application/json", false),
-        "md" | "txt" | "py" | "yaml" | "yml" | "toml" | "gitattributes" | "jinja" | "csv" | "tsv" => {
-            ("text/plain; charset=utf-8", false)
-        }
+        "md" | "txt" | "py" | "yaml" | "yml" | "toml" | "gitattributes" | "jinja" | "csv"
+        | "tsv" => ("text/plain; charset=utf-8", false),
         "html" | "htm" => ("text/html; charset=utf-8", true),
         "svg" => ("image/svg+xml", true),
         "xml" | "xhtml" => ("application/xml", true),
@@ -189,8 +181,7 @@ fn describe_large(
     let kinds = repo.kind().plural();
     let token = format!("{base}/api/{kinds}/{}/xet-read-token/{commit}", repo.name());
     let info = format!("{base}/xet/v1/reconstructions/{}", large.file);
-    let link =
-        format!("<{token}>; rel=\"xet-auth\", <{info}>; rel=\"xet-reconstruction-info\"");
+    let link = format!("<{token}>; rel=\"xet-auth\", <{info}>; rel=\"xet-reconstruction-info\"");
     headers.insert(LINK, text_value(&link)?);
     headers.insert(X_XET_HASH, text_value(&large.file.to_string())?);
     Ok(())

@@ -33,9 +33,9 @@ pub(super) fn visibility_of(
     match visibility {
         Some("public") => Ok(Some(Visibility::Public)),
         Some("private") => Ok(Some(Visibility::Private)),
-        Some(other) => Err(Failure::invalid(format!(
-            "`{other}` is no visibility: `public` or `private`"
-        ))),
+        Some(other) => {
+            Err(Failure::invalid(format!("`{other}` is no visibility: `public` or `private`")))
+        }
         None => Ok(private.map(|private| match private {
             true => Visibility::Private,
             false => Visibility::Public,

@@ -42,7 +42,9 @@ pub(super) async fn answer(at: &Context<'_>, call: &Call, segments: &[&str]) -> 
         .tree_page(at.repo(), resolved.commit, path.as_ref(), recursive, after, limit)
         .await
         .map_err(of)?;
-    let last = if expand { last_commits(at, call, resolved.commit, &page.items).await? } else {
+    let last = if expand {
+        last_commits(at, call, resolved.commit, &page.items).await?
+    } else {
         BTreeMap::new()
     };
     let items: Vec<Value> =
@@ -98,7 +100,11 @@ pub(super) fn view(item: &TreeItem, last: Option<Option<&CommitView>>) -> Value 
 }
 
 /// `Link` to the next page: the same request with another cursor.
-pub(super) fn next_link(call: &Call, parameter: &str, cursor: &str) -> Result<HeaderValue, Failure> {
+pub(super) fn next_link(
+    call: &Call,
+    parameter: &str,
+    cursor: &str,
+) -> Result<HeaderValue, Failure> {
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
     let mut url = format!("{}{}?", call.base(), call.path.path());
     for (name, value) in call.query.pairs().filter(|(name, _)| *name != parameter) {

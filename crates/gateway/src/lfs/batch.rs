@@ -93,8 +93,7 @@ pub(crate) async fn answer(mut call: Call, segments: &[&str]) -> Answer {
         Operation::Upload => upload(&call, &repo, &batch).await?,
         Operation::Download => (Transfer::Basic, download(&call, &repo, &batch).await?),
     };
-    let answer =
-        json!({"transfer": transfer.as_str(), "objects": objects, "hash_algo": "sha256"});
+    let answer = json!({"transfer": transfer.as_str(), "objects": objects, "hash_algo": "sha256"});
     reply::json_as(StatusCode::OK, LFS_JSON, &answer)
 }
 
@@ -198,7 +197,8 @@ async fn upload(
 /// Where a client that speaks Xet gets its tokens, and the first one.
 fn xet_action(call: &Call, repo: &Repo, scope: XetScope, reference: Option<&str>) -> Value {
     let issued = token::issue(call, repo, scope);
-    let revision = reference.map_or("main", |name| name.strip_prefix("refs/heads/").unwrap_or(name));
+    let revision =
+        reference.map_or("main", |name| name.strip_prefix("refs/heads/").unwrap_or(name));
     let revision = utf8_percent_encode(revision, NON_ALPHANUMERIC);
     let create = if scope == XetScope::Propose { "?create_pr=1" } else { "" };
     let (base, kind, name) = (call.base(), repo.kind().plural(), repo.name());

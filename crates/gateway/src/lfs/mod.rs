@@ -17,9 +17,6 @@ use crate::reply;
 pub(crate) mod batch;
 mod object;
 
-#[cfg(test)]
-mod tests;
-
 pub(crate) use object::answer as signed;
 
 /// The media type of this dialect.

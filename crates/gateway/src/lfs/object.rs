@@ -147,8 +147,7 @@ async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     hub.may_read_files(&call.caller, repo).map_err(told)?;
     let file = hub.find_upload(&call.caller, repo, &link.sha256).await.map_err(told)?;
     let file = file.filter(|file| file.size == link.size);
-    let file =
-        file.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "object not found"))?;
+    let file = file.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "object not found"))?;
     let range = match call.header(RANGE).map(RangeRequest::parse) {
         Some(Ok(range)) => {
             let range = range.resolve(file.size);
@@ -168,12 +167,7 @@ async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     Ok(download(body, link, range, length))
 }
 
-fn download(
-    body: Body,
-    link: &LfsLink,
-    range: Option<Range<u64>>,
-    length: u64,
-) -> Response<Body> {
+fn download(body: Body, link: &LfsLink, range: Option<Range<u64>>, length: u64) -> Response<Body> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

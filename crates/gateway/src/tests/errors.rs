@@ -122,10 +122,9 @@ async fn headers_tell_what_a_status_cannot() {
 #[tokio::test]
 async fn what_is_inside_stays_inside() {
     let secret = "v1/xorb/ab/abcdef and /var/lib/ballast and os error 28";
-    for error in [
-        Error::Corrupt { what: secret.to_owned() },
-        Error::Internal { reason: secret.to_owned() },
-    ] {
+    for error in
+        [Error::Corrupt { what: secret.to_owned() }, Error::Internal { reason: secret.to_owned() }]
+    {
         let (headers, _, body) = told(Failure::of(error, &user())).await;
         let message = headers["x-error-message"].to_str().expect("text").to_owned();
         for part in ["xorb", "/var", "os error"] {

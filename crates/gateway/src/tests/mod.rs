@@ -2,11 +2,8 @@
 
 mod client;
 mod connections;
+mod discovery;
 mod errors;
-mod faults;
-mod hidden;
-mod lfs;
-mod operate;
 mod rig;
 mod routes;
 mod upload;

@@ -6,9 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ballast_format::hash::Sha256;
+use ballast_format::log::Visibility;
 use ballast_format::name::{FilePath, RepoKind, RepoName};
 use ballast_node::access::{Access, Caller, Repo};
 use ballast_node::hub::{Hub, HubSettings};
+use ballast_node::repo::NewRepo;
+use ballast_node::upload::commit::CommitHeader;
 use ballast_store::env::Env as _;
 use ballast_store::index::IndexHandle;
 use ballast_store::index::memory::Memory;
@@ -106,7 +109,7 @@ impl Rig {
     /// A new user; their name and a token with their full rights.
     pub(crate) async fn user(&self, name: &str) -> String {
         let users = self.ask("POST", "/api/ballast/v1/users").bearer(&self.admin);
-        users.json(&json!({"name": name})).send().await.expect(200);
+        users.json(&json!({"name": name})).send().await.expect(201);
         self.token(name, json!({"role": "write"})).await
     }
 
@@ -115,7 +118,7 @@ impl Rig {
         wanted["user"] = json!(user);
         wanted["name"] = json!("test");
         let tokens = self.ask("POST", "/api/ballast/v1/tokens").bearer(&self.admin);
-        let answer = tokens.json(&wanted).send().await.expect(200).json();
+        let answer = tokens.json(&wanted).send().await.expect(201).json();
         answer["token"].as_str().expect("a token").to_owned()
     }
 
@@ -138,7 +141,12 @@ impl Rig {
     pub(crate) async fn repo_of(&self, token: &str, name: &str, private: bool) -> String {
         let visibility = if private { Visibility::Private } else { Visibility::Public };
         let name = RepoName::parse(name).expect("a name");
-        let new = NewRepo { kind: RepoKind::Model, name: &name, visibility: Some(visibility), sdk: None };
+        let new = NewRepo {
+            kind: RepoKind::Model,
+            name: name.clone(),
+            visibility: Some(visibility),
+            sdk: None,
+        };
         self.hub().create_repo(&self.caller(token), &new).await.expect("a new repo");
         name.to_string()
     }

@@ -176,8 +176,11 @@ async fn both_versions_of_shards_register_and_say_so() {
     let stream = rig.xet("POST", "/v2/shards", &token).body(packed.shard()).send().await;
     let stream = stream.expect(200);
     assert_eq!(stream.header("content-type"), Some("application/x-ndjson"));
-    let lines: Vec<Value> = String::from_utf8(stream.body).expect("text").lines()
-        .map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let lines: Vec<Value> = String::from_utf8(stream.body)
+        .expect("text")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
     assert_eq!(lines.last(), Some(&json!({"type": "result"})));
     let v1 = rig.xet("POST", "/v1/shards", &token).body(packed.shard()).send().await.expect(200);
     assert_eq!(v1.json()["result"], 0);

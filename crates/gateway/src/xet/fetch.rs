@@ -13,7 +13,9 @@ use ballast_format::limits::MAX_RANGES;
 use ballast_node::download::{ByteStream, CopyName};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
-use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
+};
 use http::{Method, Response, StatusCode};
 
 use crate::Gateway;

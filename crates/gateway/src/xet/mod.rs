@@ -20,9 +20,6 @@ pub(crate) mod telemetry;
 pub(crate) mod token;
 mod xorb;
 
-#[cfg(test)]
-mod tests;
-
 /// One request below `/xet`; `segments` begin with the version.
 pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
     if !call.gateway.settings.xet {

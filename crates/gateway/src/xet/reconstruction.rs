@@ -52,8 +52,7 @@ pub(super) async fn of_files(mut call: Call) -> Answer {
         let message = format!("name 1 to {MOST_FILES} files by `file_id`");
         return Err(Failure::invalid(message));
     }
-    let mut wanted: Vec<FileHash> =
-        wanted.into_iter().map(hash).collect::<Result<_, Failure>>()?;
+    let mut wanted: Vec<FileHash> = wanted.into_iter().map(hash).collect::<Result<_, Failure>>()?;
     wanted.sort_unstable();
     wanted.dedup();
     let (mut files, mut fetches, mut terms) = (Vec::new(), Vec::new(), 0);

@@ -17,8 +17,8 @@ use ballast_node::upload::ShardPut;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::{Either, select};
-use http::header::{CONTENT_TYPE, HeaderValue};
 use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 
 use super::token::{self, Need};

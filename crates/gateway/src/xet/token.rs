@@ -23,8 +23,7 @@ const GRACE_SECONDS: u64 = 60;
 
 pub(crate) const X_XET_ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-xet-access-token");
 pub(crate) const X_XET_CAS_URL: HeaderName = HeaderName::from_static("x-xet-cas-url");
-pub(crate) const X_XET_EXPIRATION: HeaderName =
-    HeaderName::from_static("x-xet-token-expiration");
+pub(crate) const X_XET_EXPIRATION: HeaderName = HeaderName::from_static("x-xet-token-expiration");
 
 /// A token that has just been made.
 pub(crate) struct Issued {
@@ -75,16 +74,10 @@ fn value(text: &str) -> Result<HeaderValue, Failure> {
 
 /// The right to send files for `repo`: for its branches, or for a pull request where that is what
 /// the client wants and reading is all that it may.
-pub(crate) fn writing_scope(
-    call: &Call,
-    repo: &Repo,
-    proposes: bool,
-) -> Result<XetScope, Failure> {
+pub(crate) fn writing_scope(call: &Call, repo: &Repo, proposes: bool) -> Result<XetScope, Failure> {
     match call.gateway.hub.repo_by_id(&call.caller, repo.id(), Access::Write) {
         Ok(_) => Ok(XetScope::Write),
-        Err(Error::Denied { .. }) if proposes && may_propose(&call.caller) => {
-            Ok(XetScope::Propose)
-        }
+        Err(Error::Denied { .. }) if proposes && may_propose(&call.caller) => Ok(XetScope::Propose),
         Err(error) => Err(Failure::of(error, &call.caller)),
     }
 }

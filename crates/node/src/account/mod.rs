@@ -68,9 +68,7 @@ const MAX_TEXT_BYTES: usize = 1000;
 fn check_text(what: &str, text: &str) -> Result<()> {
     if text.len() > MAX_TEXT_BYTES || text.chars().any(char::is_control) {
         let limit = MAX_TEXT_BYTES;
-        return Err(Error::invalid(format!(
-            "{what} must be one line of at most {limit} bytes"
-        )));
+        return Err(Error::invalid(format!("{what} must be one line of at most {limit} bytes")));
     }
     Ok(())
 }
@@ -82,9 +80,7 @@ fn check_new_name(state: &AccountsState, name: &Namespace) -> Result<()> {
     }
     match state.owner(name) {
         None => Ok(()),
-        Some(_) => Err(Error::Exists {
-            what: format!("the name `{name}`"),
-        }),
+        Some(_) => Err(Error::Exists { what: format!("the name `{name}`") }),
     }
 }
 

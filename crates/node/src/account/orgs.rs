@@ -27,9 +27,7 @@ fn may_administer(state: &AccountsState, caller: &Caller, org: &Org) -> Result<(
         return Ok(());
     }
     let name = &org.name;
-    Err(Error::denied(format!(
-        "only administrators of `{name}` may do this"
-    )))
+    Err(Error::denied(format!("only administrators of `{name}` may do this")))
 }
 
 impl Hub {
@@ -46,22 +44,14 @@ impl Hub {
         let user = caller.user()?.user;
         let id = OrgId::from_bytes(random_bytes(self.env().as_ref()));
         let name = Namespace::parse(name)?;
-        let fullname = if fullname.is_empty() {
-            name.as_str()
-        } else {
-            fullname
-        };
+        let fullname = if fullname.is_empty() { name.as_str() } else { fullname };
         let created = AccountChange::OrgCreated {
             id,
             name: name.clone(),
             fullname: fullname.to_owned(),
             default_visibility,
         };
-        let member = AccountChange::MemberSet {
-            org: id,
-            user,
-            role: Some(Role::Admin),
-        };
+        let member = AccountChange::MemberSet { org: id, user, role: Some(Role::Admin) };
         self.accounts
             .append(self, Some(user), Batch::new(), |state| {
                 confirm_admin(state, caller)?;
@@ -83,14 +73,9 @@ impl Hub {
         role: Option<Role>,
     ) -> Result<()> {
         let org = self.org_of_name(org)?;
-        self.accounts
-            .read(|state| may_administer(state, caller, &org))?;
+        self.accounts.read(|state| may_administer(state, caller, &org))?;
         let user = self.user_of_name(user)?;
-        let change = AccountChange::MemberSet {
-            org: org.id,
-            user: user.id,
-            role,
-        };
+        let change = AccountChange::MemberSet { org: org.id, user: user.id, role };
         self.accounts
             .append(self, caller.user_id(), Batch::new(), |state| {
                 may_administer(state, caller, &org)?;
@@ -114,13 +99,9 @@ impl Hub {
 
     /// The organisation of this name.
     pub fn org_of_name(&self, name: &str) -> Result<Arc<Org>> {
-        let missing = || Error::NotFound {
-            what: format!("the organisation `{name}`"),
-        };
+        let missing = || Error::NotFound { what: format!("the organisation `{name}`") };
         let parsed = Namespace::parse(name).map_err(|_| missing())?;
-        self.accounts
-            .read(|state| state.org_by_name(&parsed))
-            .ok_or_else(missing)
+        self.accounts.read(|state| state.org_by_name(&parsed)).ok_or_else(missing)
     }
 
     /// An organisation's members by name, with their role.

@@ -117,10 +117,7 @@ impl Hub {
             check_admin(caller)?;
         }
         let user = self.user_of_name(user)?;
-        if token
-            .expires_ms
-            .is_some_and(|end| end <= self.env().now_ms())
-        {
+        if token.expires_ms.is_some_and(|end| end <= self.env().now_ms()) {
             return Err(Error::invalid("the token would have ended already"));
         }
         let secret = Secret::draw(self.env().as_ref());
@@ -154,27 +151,15 @@ impl Hub {
         if !own {
             check_admin(caller)?;
         }
-        let only = user
-            .map(|user| self.user_of_name(user))
-            .transpose()?
-            .map(|user| user.id);
+        let only = user.map(|user| self.user_of_name(user)).transpose()?.map(|user| user.id);
         let mut found: Vec<TokenView> = self.accounts.read(|state| {
             let of = |token: &&Arc<Token>| only.is_none_or(|id| token.user == id);
             let view = |token: &Arc<Token>| {
-                Some(TokenView {
-                    token: Arc::clone(token),
-                    user: state.user(&token.user)?,
-                })
+                Some(TokenView { token: Arc::clone(token), user: state.user(&token.user)? })
             };
             state.tokens().filter(of).filter_map(view).collect()
         });
-        found.sort_by_key(|view| {
-            (
-                view.user.name.folded(),
-                view.token.created_ms,
-                view.token.id,
-            )
-        });
+        found.sort_by_key(|view| (view.user.name.folded(), view.token.created_ms, view.token.id));
         Ok(found)
     }
 
@@ -182,20 +167,14 @@ impl Hub {
     /// user's, administrators everybody's.
     pub async fn revoke_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
         let by = caller.user()?;
-        let missing = || Error::NotFound {
-            what: format!("the token `{id}`"),
-        };
+        let missing = || Error::NotFound { what: format!("the token `{id}`") };
         let may = |state: &AccountsState| {
             let token = state.token(&id).ok_or_else(missing)?;
             let own = token.user == by.user;
             if caller.is_admin() || id == by.token || (own && by.role == TokenRole::Write) {
                 return Ok(());
             }
-            Err(if own {
-                Error::denied("your token may not revoke others")
-            } else {
-                missing()
-            })
+            Err(if own { Error::denied("your token may not revoke others") } else { missing() })
         };
         self.accounts.read(may)?;
         self.accounts
@@ -210,8 +189,6 @@ impl Hub {
     /// The token by which the caller came.
     pub fn token_of(&self, caller: &Caller) -> Result<Arc<Token>> {
         let by = caller.user()?;
-        self.accounts
-            .read(|state| state.token(&by.token))
-            .ok_or(Error::BadToken)
+        self.accounts.read(|state| state.token(&by.token)).ok_or(Error::BadToken)
     }
 }

@@ -41,11 +41,7 @@ impl NewUser<'_> {
     fn change(&self, id: UserId) -> Result<AccountChange> {
         check_text("a full name", self.fullname)?;
         check_text("an address", self.email.unwrap_or_default())?;
-        let fullname = if self.fullname.is_empty() {
-            self.name
-        } else {
-            self.fullname
-        };
+        let fullname = if self.fullname.is_empty() { self.name } else { self.fullname };
         Ok(AccountChange::UserCreated {
             id,
             name: Namespace::parse(self.name)?,
@@ -87,9 +83,7 @@ impl Hub {
         self.accounts
             .append(self, None, Batch::new(), |state| {
                 if state.has_users() {
-                    return Err(Error::Exists {
-                        what: "a user".to_owned(),
-                    });
+                    return Err(Error::Exists { what: "a user".to_owned() });
                 }
                 Ok(changes.clone())
             })
@@ -100,9 +94,7 @@ impl Hub {
     /// Every user; only administrators may see them all.
     pub fn list_users(&self, caller: &Caller) -> Result<Vec<Arc<User>>> {
         check_admin(caller)?;
-        let mut users: Vec<_> = self
-            .accounts
-            .read(|state| state.users().map(Arc::clone).collect());
+        let mut users: Vec<_> = self.accounts.read(|state| state.users().map(Arc::clone).collect());
         users.sort_by_key(|user: &Arc<User>| user.name.folded());
         Ok(users)
     }
@@ -135,13 +127,9 @@ impl Hub {
 
     /// The user of this name.
     pub fn user_of_name(&self, name: &str) -> Result<Arc<User>> {
-        let missing = || Error::NotFound {
-            what: format!("the user `{name}`"),
-        };
+        let missing = || Error::NotFound { what: format!("the user `{name}`") };
         let parsed = Namespace::parse(name).map_err(|_| missing())?;
-        self.accounts
-            .read(|state| state.user_by_name(&parsed))
-            .ok_or_else(missing)
+        self.accounts.read(|state| state.user_by_name(&parsed)).ok_or_else(missing)
     }
 
     /// The user of this id.
@@ -152,8 +140,6 @@ impl Hub {
     /// What somebody belongs to.
     pub fn memberships(&self, id: UserId) -> Vec<MembershipView> {
         let orgs = self.accounts.read(|state| state.orgs_of(&id));
-        orgs.into_iter()
-            .map(|(org, role)| MembershipView { org, role })
-            .collect()
+        orgs.into_iter().map(|(org, role)| MembershipView { org, role }).collect()
     }
 }

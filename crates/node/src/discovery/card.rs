@@ -25,34 +25,18 @@ impl<'a> Card<'a> {
     /// Reads a `README.md`.
     pub fn read(readme: &'a str) -> Self {
         let Some(front) = Front::of(readme) else {
-            return Self {
-                data: None,
-                text: readme,
-            };
+            return Self { data: None, text: readme };
         };
         match yaml::parse(front.yaml) {
-            Ok(Value::Object(data)) => Self {
-                data: Some(data),
-                text: front.text,
-            },
-            Ok(_) | Err(_) => Self {
-                data: None,
-                text: front.text,
-            },
+            Ok(Value::Object(data)) => Self { data: Some(data), text: front.text },
+            Ok(_) | Err(_) => Self { data: None, text: front.text },
         }
     }
 
     /// The first heading of the text, or the `title` of the front matter.
     pub fn title(&self) -> Option<String> {
-        let named = self
-            .data
-            .as_ref()
-            .and_then(|data| data.get("title")?.as_str());
-        let heading = || {
-            self.text
-                .lines()
-                .find_map(|line| line.trim().strip_prefix("# "))
-        };
+        let named = self.data.as_ref().and_then(|data| data.get("title")?.as_str());
+        let heading = || self.text.lines().find_map(|line| line.trim().strip_prefix("# "));
         let title = named.or_else(heading)?.trim();
         (!title.is_empty()).then(|| title.chars().take(200).collect())
     }
@@ -80,11 +64,7 @@ impl<'a> Front<'a> {
         for line in rest.split_inclusive('\n') {
             if line.trim_end() == "---" {
                 let (yaml, text) = (&rest[..at], &rest[at + line.len()..]);
-                return Some(Self {
-                    yaml,
-                    text,
-                    line: blank + 2,
-                });
+                return Some(Self { yaml, text, line: blank + 2 });
             }
             at += line.len();
         }
@@ -106,34 +86,22 @@ pub fn review(readme: &str, kind: RepoKind) -> Review {
     let mut review = Review::default();
     let Some(front) = Front::of(readme) else {
         let message = "empty or missing yaml metadata in repo card".to_owned();
-        review.warnings.push(Fault {
-            line: None,
-            message,
-        });
+        review.warnings.push(Fault { line: None, message });
         return review;
     };
     match yaml::parse(front.yaml) {
         Ok(Value::Object(data)) => review.warnings = doubts(&data, kind),
         Ok(Value::Null) => {
             let message = "empty or missing yaml metadata in repo card".to_owned();
-            review.warnings.push(Fault {
-                line: Some(front.line),
-                message,
-            });
+            review.warnings.push(Fault { line: Some(front.line), message });
         }
         Ok(_) => {
             let message = "the metadata is not a mapping of names to values".to_owned();
-            review.errors.push(Fault {
-                line: Some(front.line),
-                message,
-            });
+            review.errors.push(Fault { line: Some(front.line), message });
         }
         Err(fault) => {
             let line = fault.line.map(|line| line + front.line - 1);
-            review.errors.push(Fault {
-                line,
-                message: fault.message,
-            });
+            review.errors.push(Fault { line, message: fault.message });
         }
     }
     review
@@ -143,34 +111,14 @@ pub fn review(readme: &str, kind: RepoKind) -> Review {
 fn doubts(data: &Map<String, Value>, kind: RepoKind) -> Vec<Fault> {
     let mut doubts = Vec::new();
     let mut doubt = |message: String| {
-        doubts.push(Fault {
-            line: None,
-            message,
-        })
+        doubts.push(Fault { line: None, message });
     };
-    for name in [
-        "pipeline_tag",
-        "library_name",
-        "license_name",
-        "pretty_name",
-        "title",
-        "sdk",
-    ] {
-        if data
-            .get(name)
-            .is_some_and(|value| !value.is_string() && !value.is_null())
-        {
+    for name in ["pipeline_tag", "library_name", "license_name", "pretty_name", "title", "sdk"] {
+        if data.get(name).is_some_and(|value| !value.is_string() && !value.is_null()) {
             doubt(format!("\"{name}\" must be a string"));
         }
     }
-    for name in [
-        "language",
-        "license",
-        "tags",
-        "datasets",
-        "metrics",
-        "base_model",
-    ] {
+    for name in ["language", "license", "tags", "datasets", "metrics", "base_model"] {
         let is_texts = |value: &Value| match value {
             Value::String(_) | Value::Null => true,
             Value::Array(items) => items.iter().all(Value::is_string),
@@ -180,19 +128,14 @@ fn doubts(data: &Map<String, Value>, kind: RepoKind) -> Vec<Fault> {
             doubt(format!("\"{name}\" must be a string or a list of strings"));
         }
     }
-    if data
-        .get("model-index")
-        .is_some_and(|value| !value.is_array())
-    {
+    if data.get("model-index").is_some_and(|value| !value.is_array()) {
         doubt("\"model-index\" must be a list".to_owned());
     }
     if kind == RepoKind::Model
         && let Some(tag) = data.get("pipeline_tag").and_then(Value::as_str)
         && !task::is_known(tag)
     {
-        doubt(format!(
-            "\"pipeline_tag\": `{tag}` is not a task that is known here"
-        ));
+        doubt(format!("\"pipeline_tag\": `{tag}` is not a task that is known here"));
     }
     doubts
 }
@@ -217,10 +160,7 @@ mod tests {
     #[test]
     fn front_matter_and_text_are_told_apart() {
         let card = Card::read("---\nlicense: mit\ntags:\n- a\n---\n# A model\ntext\n");
-        assert_eq!(
-            card.data.as_ref().map(|data| data["license"].clone()),
-            Some(json!("mit"))
-        );
+        assert_eq!(card.data.as_ref().map(|data| data["license"].clone()), Some(json!("mit")));
         assert_eq!(card.text, "# A model\ntext\n");
         assert_eq!(card.title().as_deref(), Some("A model"));
     }
@@ -228,21 +168,13 @@ mod tests {
     #[test]
     fn windows_line_ends_and_a_byte_order_mark_do_not_matter() {
         let card = Card::read("\u{feff}---\r\nlicense: mit\r\n---\r\ntext");
-        assert_eq!(
-            card.data.map(|data| data["license"].clone()),
-            Some(json!("mit"))
-        );
+        assert_eq!(card.data.map(|data| data["license"].clone()), Some(json!("mit")));
         assert_eq!(card.text, "text");
     }
 
     #[test]
     fn a_card_without_front_matter_is_all_text() {
-        for readme in [
-            "",
-            "text",
-            "--- not front matter\n---\n",
-            "---\nnever: ends\n",
-        ] {
+        for readme in ["", "text", "--- not front matter\n---\n", "---\nnever: ends\n"] {
             let card = Card::read(readme);
             assert_eq!((card.data, card.text), (None, readme));
         }
@@ -266,21 +198,10 @@ mod tests {
     #[test]
     fn a_review_warns_of_what_has_no_effect() {
         let of = |yaml: &str| review(&format!("---\n{yaml}\n---\n"), RepoKind::Model);
-        assert_eq!(
-            of("license: mit\ntags: [a, b]\npipeline_tag: fill-mask"),
-            Review::default()
-        );
-        for yaml in [
-            "tags: 5",
-            "pipeline_tag: [a]",
-            "pipeline_tag: juggling",
-            "model-index: 1",
-        ] {
+        assert_eq!(of("license: mit\ntags: [a, b]\npipeline_tag: fill-mask"), Review::default());
+        for yaml in ["tags: 5", "pipeline_tag: [a]", "pipeline_tag: juggling", "model-index: 1"] {
             let review = of(yaml);
-            assert!(
-                review.errors.is_empty() && review.warnings.len() == 1,
-                "{yaml}: {review:?}"
-            );
+            assert!(review.errors.is_empty() && review.warnings.len() == 1, "{yaml}: {review:?}");
         }
         assert_eq!(of("").warnings.len(), 1);
         assert_eq!(of("- a").errors.len(), 1);

@@ -31,12 +31,7 @@ const MAX_SHARDS: usize = 200;
 /// Metrics that are kept of one card.
 const MAX_METRICS: usize = 200;
 /// What of `config.json` is shown; the rest is long.
-const CONFIG_KEYS: &[&str] = &[
-    "architectures",
-    "model_type",
-    "auto_map",
-    "quantization_config",
-];
+const CONFIG_KEYS: &[&str] = &["architectures", "model_type", "auto_map", "quantization_config"];
 /// What of the tokenizer's configuration is shown.
 const TOKENIZER_KEYS: &[&str] = &[
     "bos_token",
@@ -124,9 +119,7 @@ impl Hub {
             used_storage: items.iter().map(|item| item.size).sum(),
             ..Facts::default()
         };
-        let readme = self
-            .read_text(repo, &items, "README.md", MAX_README_BYTES)
-            .await;
+        let readme = self.read_text(repo, &items, "README.md", MAX_README_BYTES).await;
         let readme = readme.unwrap_or_default();
         let card = Card::read(&readme);
         facts.title = card.title();
@@ -136,10 +129,7 @@ impl Hub {
             facts.metrics = metrics(data);
             let results = data.get("eval_results").and_then(Value::as_array);
             facts.eval_results = results.map_or_else(Vec::new, Clone::clone);
-            let sdk = data
-                .get("sdk")
-                .and_then(Value::as_str)
-                .map(ToOwned::to_owned);
+            let sdk = data.get("sdk").and_then(Value::as_str).map(ToOwned::to_owned);
             facts.sdk = facts.sdk.or(sdk);
         }
         if repo.kind() == RepoKind::Model {
@@ -166,9 +156,7 @@ impl Hub {
             facts.mask_token = mask.map(ToOwned::to_owned);
             shown.insert("tokenizer_config".to_owned(), Value::Object(picked));
         }
-        let class = pipeline
-            .as_ref()
-            .and_then(|index| index.get("_class_name")?.as_str());
+        let class = pipeline.as_ref().and_then(|index| index.get("_class_name")?.as_str());
         facts.config = (!shown.is_empty()).then_some(shown);
         facts.safetensors = self.read_safetensors(repo, items).await;
         facts.gguf = self.read_gguf(repo, items).await;
@@ -189,17 +177,11 @@ impl Hub {
             None
         };
         facts.library_name = said("library_name").or_else(|| guess.map(ToOwned::to_owned));
-        let by_config = facts
-            .transformers_info
-            .as_ref()
-            .and_then(|info| info.pipeline_tag.clone());
+        let by_config = facts.transformers_info.as_ref().and_then(|info| info.pipeline_tag.clone());
         let by_class = class.and_then(task::of_pipeline).map(ToOwned::to_owned);
         let by_library =
             (guess == Some("sentence-transformers")).then(|| "sentence-similarity".to_owned());
-        facts.pipeline_tag = said("pipeline_tag")
-            .or(by_class)
-            .or(by_library)
-            .or(by_config);
+        facts.pipeline_tag = said("pipeline_tag").or(by_class).or(by_library).or(by_config);
     }
 
     async fn read_text(
@@ -209,9 +191,7 @@ impl Hub {
         name: &str,
         limit: u64,
     ) -> Option<String> {
-        let item = items
-            .iter()
-            .find(|item| item.path == name && item.size > 0)?;
+        let item = items.iter().find(|item| item.path == name && item.size > 0)?;
         let mut feed = self.feed(repo, item, item.size.min(limit)).await?;
         let bytes = feed.bytes(item.size.min(limit)).await.ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -234,7 +214,8 @@ impl Hub {
         match self.open_item(repo, item, 0..limit.min(item.size)).await {
             Ok(stream) => Some(Feed::new(stream, limit)),
             Err(error) => {
-                tracing::debug!(repo = %repo.name(), path = item.path, %error, "no fact from a file");
+                let (name, path) = (repo.name(), &item.path);
+                tracing::debug!(repo = %name, path, %error, "no fact from a file");
                 None
             }
         }
@@ -248,10 +229,7 @@ impl Hub {
     ) -> Option<Parameters> {
         let mut names = vec!["model.safetensors".to_owned()];
         let index = "model.safetensors.index.json";
-        if let Some(text) = self
-            .read_text(repo, items, index, MAX_CONFIG_BYTES * 8)
-            .await
-        {
+        if let Some(text) = self.read_text(repo, items, index, MAX_CONFIG_BYTES * 8).await {
             names = safetensors::shards(text.as_bytes())?;
         }
         let mut sum: Option<Parameters> = None;
@@ -283,34 +261,22 @@ fn pick<'a>(
     object: &'a Map<String, Value>,
     keys: &'a [&str],
 ) -> impl Iterator<Item = (String, Value)> + 'a {
-    keys.iter()
-        .filter_map(|key| Some(((*key).to_owned(), object.get(*key)?.clone())))
+    keys.iter().filter_map(|key| Some(((*key).to_owned(), object.get(*key)?.clone())))
 }
 
 /// The figures of a card's `model-index`.
 fn metrics(card: &Map<String, Value>) -> Vec<Metric> {
     let list = |value: &Value, name: &str| {
-        value
-            .get(name)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
+        value.get(name).and_then(Value::as_array).cloned().unwrap_or_default()
     };
     let text = |value: &Value, outer: &str, inner: &str| {
         Some(value.get(outer)?.get(inner)?.as_str()?.to_owned())
     };
     let mut found = Vec::new();
     let models = card.get("model-index").and_then(Value::as_array);
-    for result in models
-        .into_iter()
-        .flatten()
-        .flat_map(|model| list(model, "results"))
-    {
+    for result in models.into_iter().flatten().flat_map(|model| list(model, "results")) {
         for metric in list(&result, "metrics") {
-            let name = metric
-                .get("type")
-                .or_else(|| metric.get("name"))
-                .and_then(Value::as_str);
+            let name = metric.get("type").or_else(|| metric.get("name")).and_then(Value::as_str);
             if let (Some(name), Some(value)) = (name, metric.get("value"))
                 && found.len() < MAX_METRICS
             {

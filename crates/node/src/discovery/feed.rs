@@ -29,11 +29,7 @@ pub struct Feed {
 impl Feed {
     /// Reads at most `limit` bytes of `stream`.
     pub fn new(stream: ByteStream, limit: u64) -> Self {
-        Self {
-            stream,
-            piece: Bytes::new(),
-            left: limit,
-        }
+        Self { stream, piece: Bytes::new(), left: limit }
     }
 
     /// How many more bytes may be taken.
@@ -87,9 +83,7 @@ impl Feed {
         let mut missing = count;
         while missing > 0 {
             self.fill().await?;
-            let step = usize::try_from(missing)
-                .unwrap_or(usize::MAX)
-                .min(self.piece.len());
+            let step = usize::try_from(missing).unwrap_or(usize::MAX).min(self.piece.len());
             bytes.extend_from_slice(&self.piece.split_to(step));
             missing -= step as u64;
         }
@@ -102,9 +96,7 @@ impl Feed {
         let mut missing = count;
         while missing > 0 {
             self.fill().await?;
-            let step = usize::try_from(missing)
-                .unwrap_or(usize::MAX)
-                .min(self.piece.len());
+            let step = usize::try_from(missing).unwrap_or(usize::MAX).min(self.piece.len());
             self.piece.advance(step);
             missing -= step as u64;
         }
@@ -130,10 +122,8 @@ pub(super) mod tests {
 
     /// A stream of `content` in pieces of `size` bytes.
     pub(in super::super) fn streamed(content: &[u8], size: usize) -> ByteStream {
-        let pieces: Vec<_> = content
-            .chunks(size.max(1))
-            .map(|piece| Ok(Bytes::copy_from_slice(piece)))
-            .collect();
+        let pieces: Vec<_> =
+            content.chunks(size.max(1)).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
         Box::pin(stream::iter(pieces))
     }
 
@@ -145,10 +135,7 @@ pub(super) mod tests {
             assert_eq!(feed.u32().await.ok(), Some(0x0302_0100));
             assert!(feed.skip(100).await.is_ok());
             assert_eq!(feed.bytes(3).await.ok(), Some(vec![104, 105, 106]));
-            assert_eq!(
-                feed.u64().await.ok().map(u64::to_le_bytes).map(|b| b[0]),
-                Some(107)
-            );
+            assert_eq!(feed.u64().await.ok().map(u64::to_le_bytes).map(|b| b[0]), Some(107));
             assert_eq!(feed.left(), 256 - 4 - 100 - 3 - 8);
         }
     }

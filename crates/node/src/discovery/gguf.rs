@@ -88,10 +88,7 @@ pub async fn read(feed: &mut Feed) -> Result<Gguf, Halt> {
         let key = key.ok_or(Halt::Malformed("a key is too long"))?;
         let context = key.strip_suffix(".context_length");
         let is_kept = context.is_some()
-            || matches!(
-                key.as_str(),
-                "general.architecture" | "tokenizer.chat_template"
-            );
+            || matches!(key.as_str(), "general.architecture" | "tokenizer.chat_template");
         match (key.as_str(), value(feed, is_kept).await?) {
             ("general.architecture", Kept::Text(name)) => gguf.architecture = Some(name),
             ("tokenizer.chat_template", Kept::Text(template)) => {
@@ -105,10 +102,7 @@ pub async fn read(feed: &mut Feed) -> Result<Gguf, Halt> {
             _ => {}
         }
     }
-    gguf.context_length = gguf
-        .architecture
-        .as_ref()
-        .and_then(|name| contexts.remove(name));
+    gguf.context_length = gguf.architecture.as_ref().and_then(|name| contexts.remove(name));
     gguf.total = elements(feed, tensors).await?;
     Ok(gguf)
 }
@@ -126,15 +120,11 @@ async fn elements(feed: &mut Feed, tensors: u64) -> Result<u64, Halt> {
         let mut count = 1_u64;
         for _ in 0..dimensions {
             let size = feed.u64().await?;
-            count = count
-                .checked_mul(size)
-                .ok_or(Halt::Malformed("a tensor is too large"))?;
+            count = count.checked_mul(size).ok_or(Halt::Malformed("a tensor is too large"))?;
         }
         // Its type and where its data lies.
         feed.skip(4 + 8).await?;
-        total = total
-            .checked_add(count)
-            .ok_or(Halt::Malformed("there are too many parameters"))?;
+        total = total.checked_add(count).ok_or(Halt::Malformed("there are too many parameters"))?;
     }
     Ok(total)
 }
@@ -158,9 +148,7 @@ async fn value(feed: &mut Feed, is_kept: bool) -> Result<Kept, Halt> {
         return Ok(Kept::Nothing);
     }
     Ok(match what {
-        kind::STRING => text(feed, MAX_TEXT_BYTES)
-            .await?
-            .map_or(Kept::Nothing, Kept::Text),
+        kind::STRING => text(feed, MAX_TEXT_BYTES).await?.map_or(Kept::Nothing, Kept::Text),
         kind::U32 => Kept::Number(u64::from(feed.u32().await?)),
         kind::U64 => Kept::Number(feed.u64().await?),
         kind::I32 => {
@@ -185,9 +173,7 @@ async fn skip(feed: &mut Feed, what: u32) -> Result<(), Halt> {
     while let Some((what, left)) = open.last_mut() {
         let what = *what;
         if let Some(width) = kind::width(what) {
-            let length = width
-                .checked_mul(*left)
-                .ok_or(Halt::Malformed("an array is too long"))?;
+            let length = width.checked_mul(*left).ok_or(Halt::Malformed("an array is too long"))?;
             open.pop();
             feed.skip(length).await?;
             continue;
@@ -242,15 +228,12 @@ mod tests {
         }
 
         fn text(&mut self, text: &str) -> &mut Self {
-            self.u64(text.len() as u64)
-                .0
-                .extend_from_slice(text.as_bytes());
+            self.u64(text.len() as u64).0.extend_from_slice(text.as_bytes());
             self
         }
 
         fn tensor(&mut self, name: &str, shape: &[u64]) -> &mut Self {
-            self.text(name)
-                .u32(u32::try_from(shape.len()).expect("it is short"));
+            self.text(name).u32(u32::try_from(shape.len()).expect("it is short"));
             for size in shape {
                 self.u64(*size);
             }
@@ -261,25 +244,12 @@ mod tests {
     fn model() -> Writer {
         let mut file = Writer::new(3, 2, 6);
         file.text("llama.context_length").u32(kind::U32).u32(4096);
-        file.text("general.architecture")
-            .u32(kind::STRING)
-            .text("llama");
-        file.text("tokenizer.ggml.tokens")
-            .u32(kind::ARRAY)
-            .u32(kind::STRING)
-            .u64(3);
+        file.text("general.architecture").u32(kind::STRING).text("llama");
+        file.text("tokenizer.ggml.tokens").u32(kind::ARRAY).u32(kind::STRING).u64(3);
         file.text("<s>").text("").text("</s>");
-        file.text("tokenizer.ggml.scores")
-            .u32(kind::ARRAY)
-            .u32(6)
-            .u64(3)
-            .u32(0)
-            .u32(0)
-            .u32(0);
+        file.text("tokenizer.ggml.scores").u32(kind::ARRAY).u32(6).u64(3).u32(0).u32(0).u32(0);
         file.text("other.context_length").u32(kind::U64).u64(1);
-        file.text("tokenizer.chat_template")
-            .u32(kind::STRING)
-            .text("{{ messages }}");
+        file.text("tokenizer.chat_template").u32(kind::STRING).text("{{ messages }}");
         file.tensor("a", &[10, 20]).tensor("b", &[5]);
         file
     }
@@ -316,11 +286,7 @@ mod tests {
         let mut file = Writer::new(3, 0, 1);
         file.u64(long);
         files.push(file);
-        for (what, items) in [
-            (kind::STRING, long),
-            (kind::U64, long),
-            (kind::U64, long / 8),
-        ] {
+        for (what, items) in [(kind::STRING, long), (kind::U64, long), (kind::U64, long / 8)] {
             let mut file = Writer::new(3, 0, 1);
             file.text("k").u32(kind::ARRAY).u32(what).u64(items);
             files.push(file);
@@ -349,10 +315,7 @@ mod tests {
         }
         // Arrays of nothing take no bytes of the file for their items, so they may not be many.
         let mut file = Writer::new(3, 0, 1);
-        file.text("k")
-            .u32(kind::ARRAY)
-            .u32(kind::ARRAY)
-            .u64(u64::MAX);
+        file.text("k").u32(kind::ARRAY).u32(kind::ARRAY).u64(u64::MAX);
         assert!(parse(&file.0, 64).await.is_err());
     }
 
@@ -366,7 +329,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn noise_never_panics(noise in prop::collection::vec(any::<u8>(), 0..400), at in 0_usize..200) {
+        fn noise_never_panics(
+            noise in prop::collection::vec(any::<u8>(), 0..400),
+            at in 0_usize..200,
+        ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it can");
             let mut file = Writer::new(3, 3, 3).0;
             file.extend_from_slice(&noise);

@@ -118,12 +118,8 @@ impl Hub {
         let records = self.records(|record| {
             let namespace = record.name.namespace();
             record.kind == kind
-                && author
-                    .as_ref()
-                    .is_none_or(|author| namespace.folded() == *author)
-                && query
-                    .gated
-                    .is_none_or(|gated| gated == (record.gating != Gating::None))
+                && author.as_ref().is_none_or(|author| namespace.folded() == *author)
+                && query.gated.is_none_or(|gated| gated == (record.gating != Gating::None))
                 && self.may_see(caller, record)
         });
         let wanted = Wanted::new(query);
@@ -131,9 +127,7 @@ impl Hub {
             .into_iter()
             .filter_map(|record| {
                 let facts = self.facts(&record.id);
-                wanted
-                    .fits(&record, &facts)
-                    .then(|| self.listed(&Repo { record }))
+                wanted.fits(&record, &facts).then(|| self.listed(&Repo { record }))
             })
             .collect();
         found.sort_by(|a, b| order(query, a, b));
@@ -148,11 +142,7 @@ impl Hub {
     pub fn count_repos(&self, caller: &Caller, namespace: &str) -> (u64, u64, u64) {
         let mut counts = (0, 0, 0);
         let own = |record: &RepoRecord| {
-            record
-                .name
-                .namespace()
-                .as_str()
-                .eq_ignore_ascii_case(namespace)
+            record.name.namespace().as_str().eq_ignore_ascii_case(namespace)
                 && self.may_see(caller, record)
         };
         for record in self.records(own) {
@@ -202,17 +192,10 @@ impl<'a> Wanted<'a> {
     fn new(query: &'a Query) -> Self {
         let words = query.search.iter().flat_map(|text| {
             let lower = text.to_lowercase();
-            lower
-                .split_whitespace()
-                .map(ToOwned::to_owned)
-                .collect::<Vec<_>>()
+            lower.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>()
         });
         let tags = query.tags.iter().map(|tag| tag.to_lowercase());
-        Self {
-            query,
-            words: words.collect(),
-            tags: tags.collect(),
-        }
+        Self { query, words: words.collect(), tags: tags.collect() }
     }
 
     fn fits(&self, record: &RepoRecord, facts: &Facts) -> bool {
@@ -248,29 +231,16 @@ fn links(facts: &Facts, name: &str) -> bool {
     let Some(card) = &facts.card else {
         return false;
     };
-    let named = ["models", "datasets"]
-        .into_iter()
-        .flat_map(|list| texts(card, list));
-    named
-        .into_iter()
-        .any(|other| other.eq_ignore_ascii_case(name))
+    let named = ["models", "datasets"].into_iter().flat_map(|list| texts(card, list));
+    named.into_iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// Whether a word is in what is known of a repo.
 fn says(record: &RepoRecord, facts: &Facts, word: &str) -> bool {
     record.name.folded().contains(word)
-        || facts
-            .title
-            .as_ref()
-            .is_some_and(|title| title.to_lowercase().contains(word))
-        || record
-            .description
-            .as_ref()
-            .is_some_and(|text| text.to_lowercase().contains(word))
-        || facts
-            .tags
-            .iter()
-            .any(|tag| tag.to_lowercase().contains(word))
+        || facts.title.as_ref().is_some_and(|title| title.to_lowercase().contains(word))
+        || record.description.as_ref().is_some_and(|text| text.to_lowercase().contains(word))
+        || facts.tags.iter().any(|tag| tag.to_lowercase().contains(word))
         || facts.text.contains(word)
 }
 

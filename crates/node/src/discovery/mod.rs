@@ -41,25 +41,15 @@ pub(crate) struct Discovery {
 
 impl Discovery {
     fn get(&self, id: &RepoId) -> Option<Arc<Facts>> {
-        self.facts
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(id)
-            .map(Arc::clone)
+        self.facts.read().unwrap_or_else(PoisonError::into_inner).get(id).map(Arc::clone)
     }
 
     fn put(&self, id: RepoId, facts: Arc<Facts>) {
-        self.facts
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, facts);
+        self.facts.write().unwrap_or_else(PoisonError::into_inner).insert(id, facts);
     }
 
     fn remove(&self, id: &RepoId) {
-        self.facts
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id);
+        self.facts.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 }
 
@@ -113,10 +103,7 @@ impl Hub {
     }
 
     async fn load_fact(self: &Arc<Self>, repo: &Repo) -> Result<()> {
-        let row = self
-            .index()
-            .get(Table::Fact, &schema::fact_key(&repo.id()))
-            .await?;
+        let row = self.index().get(Table::Fact, &schema::fact_key(&repo.id())).await?;
         let facts = row.and_then(|row| serde_json::from_slice::<Facts>(&row).ok());
         let main = match self.repo_state(repo).await {
             Ok(state) => state.main().map(|main| main.to_string()),

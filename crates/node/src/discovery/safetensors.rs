@@ -35,10 +35,7 @@ impl Parameters {
         if kind.is_empty() || kind.len() > MAX_TYPE_BYTES || !is_plain {
             return Err("a tensor has a type of no known form");
         }
-        let total = self
-            .total
-            .checked_add(count)
-            .ok_or("there are too many parameters")?;
+        let total = self.total.checked_add(count).ok_or("there are too many parameters")?;
         if let Some(sum) = self.parameters.get_mut(kind) {
             *sum += count;
         } else if self.parameters.len() == MAX_TYPES {
@@ -52,10 +49,7 @@ impl Parameters {
 
     /// Adds what another file of the same model holds.
     pub fn merge(&mut self, other: &Self) -> Result<(), &'static str> {
-        other
-            .parameters
-            .iter()
-            .try_for_each(|(kind, count)| self.add(kind, *count))
+        other.parameters.iter().try_for_each(|(kind, count)| self.add(kind, *count))
     }
 }
 
@@ -63,9 +57,7 @@ impl Parameters {
 pub async fn header(feed: &mut Feed) -> Result<Vec<u8>, Halt> {
     let length = feed.u64().await?;
     if length < 2 || length > feed.left() {
-        return Err(Halt::Malformed(
-            "the header's length is not that of a safetensors file",
-        ));
+        return Err(Halt::Malformed("the header's length is not that of a safetensors file"));
     }
     feed.bytes(length).await
 }
@@ -105,9 +97,7 @@ impl<'de> Visitor<'de> for Tensors<'_> {
                 continue;
             }
             let tensor = entries.next_value::<Tensor<'de>>()?;
-            self.0
-                .add(&tensor.dtype.0, tensor.shape.0)
-                .map_err(A::Error::custom)?;
+            self.0.add(&tensor.dtype.0, tensor.shape.0).map_err(A::Error::custom)?;
         }
         Ok(())
     }
@@ -199,10 +189,7 @@ mod tests {
             assert_eq!(parameters.total, 204);
             let by_type: Vec<_> = parameters.parameters.into_iter().collect();
             let expected = [("BF16", 201), ("F32", 3), ("I8", 0)];
-            assert_eq!(
-                by_type,
-                expected.map(|(kind, count)| (kind.to_owned(), count))
-            );
+            assert_eq!(by_type, expected.map(|(kind, count)| (kind.to_owned(), count)));
         }
     }
 
@@ -230,12 +217,7 @@ mod tests {
 
     #[test]
     fn as_many_types_as_one_likes_are_refused() {
-        let tensor = |n: usize| {
-            (
-                format!("t{n}"),
-                json!({"dtype": format!("T{n}"), "shape": [1]}),
-            )
-        };
+        let tensor = |n: usize| (format!("t{n}"), json!({"dtype": format!("T{n}"), "shape": [1]}));
         let header = Value::Object((0..=MAX_TYPES).map(tensor).collect());
         assert!(tally(header.to_string().as_bytes()).is_err());
     }
@@ -252,10 +234,7 @@ mod tests {
     #[test]
     fn an_index_names_each_file_once() {
         let index = json!({"metadata": {}, "weight_map": {"a": "2", "b": "1", "c": "2"}});
-        assert_eq!(
-            shards(index.to_string().as_bytes()),
-            Some(vec!["1".into(), "2".into()])
-        );
+        assert_eq!(shards(index.to_string().as_bytes()), Some(vec!["1".into(), "2".into()]));
         assert_eq!(shards(b"{}"), None);
         assert_eq!(shards(b"[1"), None);
     }

@@ -70,10 +70,7 @@ pub fn format_of(file: &str) -> Option<&'static str> {
     if name.starts_with("pytorch_model") && name.ends_with(".bin") {
         return Some("pytorch");
     }
-    FORMATS
-        .iter()
-        .find(|(end, _)| name.ends_with(end))
-        .map(|(_, tag)| *tag)
+    FORMATS.iter().find(|(end, _)| name.ends_with(end)).map(|(_, tag)| *tag)
 }
 
 /// The tags of a repo of this kind, from its other facts and the text of its card.
@@ -113,11 +110,7 @@ fn of_model<'a>(
     if config.is_some_and(|config| config.contains_key("auto_map")) {
         tags.add("custom_code");
     }
-    if facts
-        .config
-        .as_ref()
-        .is_some_and(|config| config.contains_key("quantization_config"))
-    {
+    if facts.config.as_ref().is_some_and(|config| config.contains_key("quantization_config")) {
         let method =
             config.and_then(|c| c.get("quantization_config")?.get("quant_method")?.as_str());
         tags.add_all("", method.into_iter());
@@ -145,10 +138,7 @@ pub fn relation<'a>(facts: &Facts, card: &'a Map<String, Value>, bases: usize) -
         return relation;
     }
     let is_quantized = facts.gguf.is_some()
-        || facts
-            .config
-            .as_ref()
-            .is_some_and(|c| c.contains_key("quantization_config"));
+        || facts.config.as_ref().is_some_and(|c| c.contains_key("quantization_config"));
     if facts.library_name.as_deref() == Some("peft") {
         "adapter"
     } else if bases > 1 {
@@ -194,9 +184,7 @@ fn papers(text: &str) -> Vec<String> {
     for (at, word) in lower.match_indices("arxiv") {
         let rest = &lower[at + word.len()..];
         let rest = rest.strip_prefix(".org").unwrap_or(rest);
-        let rest = rest
-            .strip_prefix("/abs/")
-            .or_else(|| rest.strip_prefix("/pdf/"));
+        let rest = rest.strip_prefix("/abs/").or_else(|| rest.strip_prefix("/pdf/"));
         let rest = rest.or_else(|| lower[at + word.len()..].strip_prefix(':'));
         let Some(rest) = rest.map(str::trim_start) else {
             continue;
@@ -227,10 +215,7 @@ mod tests {
     use super::*;
 
     fn facts(card: &Value) -> Facts {
-        Facts {
-            card: card.as_object().cloned(),
-            ..Facts::default()
-        }
+        Facts { card: card.as_object().cloned(), ..Facts::default() }
     }
 
     #[test]
@@ -244,11 +229,7 @@ mod tests {
                 "base_model": "meta/llama", "tags": ["mine", "transformers"],
             }))
         };
-        let files = [
-            "model.safetensors",
-            "onnx/model.onnx",
-            "pytorch_model-00001-of-00002.bin",
-        ];
+        let files = ["model.safetensors", "onnx/model.onnx", "pytorch_model-00001-of-00002.bin"];
         let text = "see [the paper](https://arxiv.org/abs/2307.09288) and arXiv:1706.03762v5";
         let tags = of(RepoKind::Model, &facts, files.into_iter(), text);
         let expected = [
@@ -293,20 +274,12 @@ mod tests {
         let of = |facts: &Facts, bases| {
             relation(facts, facts.card.as_ref().expect("it has one"), bases).to_owned()
         };
-        assert_eq!(
-            of(&facts(&json!({"base_model_relation": "merge"})), 1),
-            "merge"
-        );
+        assert_eq!(of(&facts(&json!({"base_model_relation": "merge"})), 1), "merge");
         assert_eq!(of(&facts(&json!({})), 2), "merge");
-        let adapter = Facts {
-            library_name: Some("peft".into()),
-            ..facts(&json!({}))
-        };
+        let adapter = Facts { library_name: Some("peft".into()), ..facts(&json!({})) };
         assert_eq!(of(&adapter, 1), "adapter");
-        let quantized = Facts {
-            gguf: Some(Default::default()),
-            ..facts(&json!({}))
-        };
+        let quantized =
+            Facts { gguf: Some(crate::discovery::gguf::Gguf::default()), ..facts(&json!({})) };
         assert_eq!(of(&quantized, 1), "quantized");
     }
 
@@ -314,30 +287,22 @@ mod tests {
     fn tags_are_few_short_and_plain() {
         let many: Vec<String> = (0..1000).map(|n| format!("t{n}")).collect();
         let crowded = facts(&json!({ "tags": many }));
-        assert_eq!(
-            of(RepoKind::Model, &crowded, [].into_iter(), "").len(),
-            MAX_TAGS
-        );
+        assert_eq!(of(RepoKind::Model, &crowded, [].into_iter(), "").len(), MAX_TAGS);
         let bad = facts(&json!({"tags": ["", " ", "a\nb", "x".repeat(201), "ok"]}));
         assert_eq!(of(RepoKind::Model, &bad, [].into_iter(), ""), ["ok"]);
     }
 
     #[test]
     fn what_is_no_paper_is_left_out() {
-        for text in [
-            "arxiv",
-            "arxiv.org/abs/",
-            "arxiv:12.34",
-            "arxiv.org/abs/abcd.12345",
-            "arxiv:",
-        ] {
+        for text in ["arxiv", "arxiv.org/abs/", "arxiv:12.34", "arxiv.org/abs/abcd.12345", "arxiv:"]
+        {
             assert!(papers(text).is_empty(), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_searched_for_papers(text in "(arxiv|\\.org|/abs/|:|[0-9.]{0,6}|\\PC){0,40}") {
+        fn any_text_is_searched(text in "(arxiv|\\.org|/abs/|:|[0-9.]{0,6}|\\PC){0,40}") {
             let _ = papers(&text);
         }
     }

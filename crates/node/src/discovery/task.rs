@@ -13,10 +13,7 @@ const TASKS: &[(&str, &str)] = &[
     ("audio-classification", "Audio Classification"),
     ("audio-text-to-text", "Audio-Text-to-Text"),
     ("audio-to-audio", "Audio-to-Audio"),
-    (
-        "automatic-speech-recognition",
-        "Automatic Speech Recognition",
-    ),
+    ("automatic-speech-recognition", "Automatic Speech Recognition"),
     ("depth-estimation", "Depth Estimation"),
     ("document-question-answering", "Document Question Answering"),
     ("feature-extraction", "Feature Extraction"),
@@ -60,10 +57,7 @@ const TASKS: &[(&str, &str)] = &[
     ("time-series-forecasting", "Time Series Forecasting"),
     ("token-classification", "Token Classification"),
     ("translation", "Translation"),
-    (
-        "unconditional-image-generation",
-        "Unconditional Image Generation",
-    ),
+    ("unconditional-image-generation", "Unconditional Image Generation"),
     ("video-classification", "Video Classification"),
     ("video-text-to-text", "Video-Text-to-Text"),
     ("video-to-video", "Video-to-Video"),
@@ -71,10 +65,7 @@ const TASKS: &[(&str, &str)] = &[
     ("visual-question-answering", "Visual Question Answering"),
     ("voice-activity-detection", "Voice Activity Detection"),
     ("zero-shot-classification", "Zero-Shot Classification"),
-    (
-        "zero-shot-image-classification",
-        "Zero-Shot Image Classification",
-    ),
+    ("zero-shot-image-classification", "Zero-Shot Image Classification"),
     ("zero-shot-object-detection", "Zero-Shot Object Detection"),
 ];
 
@@ -111,24 +102,9 @@ const SOUND: Option<&str> = Some("AutoFeatureExtractor");
 
 /// What the end of a class's name says: auto class, task, processor.
 const SUFFIXES: &[(&str, &str, Option<&str>, Option<&str>)] = &[
-    (
-        "LMHeadModel",
-        "AutoModelForCausalLM",
-        Some("text-generation"),
-        TOKENIZER,
-    ),
-    (
-        "ForCausalLM",
-        "AutoModelForCausalLM",
-        Some("text-generation"),
-        TOKENIZER,
-    ),
-    (
-        "ForMaskedLM",
-        "AutoModelForMaskedLM",
-        Some("fill-mask"),
-        TOKENIZER,
-    ),
+    ("LMHeadModel", "AutoModelForCausalLM", Some("text-generation"), TOKENIZER),
+    ("ForCausalLM", "AutoModelForCausalLM", Some("text-generation"), TOKENIZER),
+    ("ForMaskedLM", "AutoModelForMaskedLM", Some("fill-mask"), TOKENIZER),
     (
         "ForSequenceClassification",
         "AutoModelForSequenceClassification",
@@ -147,19 +123,9 @@ const SUFFIXES: &[(&str, &str, Option<&str>, Option<&str>)] = &[
         Some("question-answering"),
         TOKENIZER,
     ),
-    (
-        "ForMultipleChoice",
-        "AutoModelForMultipleChoice",
-        Some("multiple-choice"),
-        TOKENIZER,
-    ),
+    ("ForMultipleChoice", "AutoModelForMultipleChoice", Some("multiple-choice"), TOKENIZER),
     ("ForPreTraining", "AutoModelForPreTraining", None, TOKENIZER),
-    (
-        "ForCTC",
-        "AutoModelForCTC",
-        Some("automatic-speech-recognition"),
-        PROCESSOR,
-    ),
+    ("ForCTC", "AutoModelForCTC", Some("automatic-speech-recognition"), PROCESSOR),
     (
         "ForSpeechSeq2Seq",
         "AutoModelForSpeechSeq2Seq",
@@ -184,12 +150,7 @@ const SUFFIXES: &[(&str, &str, Option<&str>, Option<&str>)] = &[
         Some("video-classification"),
         IMAGES,
     ),
-    (
-        "ForObjectDetection",
-        "AutoModelForObjectDetection",
-        Some("object-detection"),
-        IMAGES,
-    ),
+    ("ForObjectDetection", "AutoModelForObjectDetection", Some("object-detection"), IMAGES),
     (
         "ForSemanticSegmentation",
         "AutoModelForSemanticSegmentation",
@@ -208,36 +169,11 @@ const SUFFIXES: &[(&str, &str, Option<&str>, Option<&str>)] = &[
         Some("image-segmentation"),
         IMAGES,
     ),
-    (
-        "ForDepthEstimation",
-        "AutoModelForDepthEstimation",
-        Some("depth-estimation"),
-        IMAGES,
-    ),
-    (
-        "ForVision2Seq",
-        "AutoModelForVision2Seq",
-        Some("image-to-text"),
-        PROCESSOR,
-    ),
-    (
-        "ForImageTextToText",
-        "AutoModelForImageTextToText",
-        Some("image-text-to-text"),
-        PROCESSOR,
-    ),
-    (
-        "ForMaskGeneration",
-        "AutoModelForMaskGeneration",
-        Some("mask-generation"),
-        PROCESSOR,
-    ),
-    (
-        "VisionEncoderDecoderModel",
-        "AutoModelForVision2Seq",
-        Some("image-to-text"),
-        PROCESSOR,
-    ),
+    ("ForDepthEstimation", "AutoModelForDepthEstimation", Some("depth-estimation"), IMAGES),
+    ("ForVision2Seq", "AutoModelForVision2Seq", Some("image-to-text"), PROCESSOR),
+    ("ForImageTextToText", "AutoModelForImageTextToText", Some("image-text-to-text"), PROCESSOR),
+    ("ForMaskGeneration", "AutoModelForMaskGeneration", Some("mask-generation"), PROCESSOR),
+    ("VisionEncoderDecoderModel", "AutoModelForVision2Seq", Some("image-to-text"), PROCESSOR),
     (
         "CLIPModel",
         "AutoModelForZeroShotImageClassification",
@@ -263,9 +199,7 @@ pub fn transformers_info(config: &Map<String, Value>) -> Option<TransformersInfo
         let (_, auto_model, task, processor) = known?;
         (*auto_model, *task, *processor)
     };
-    let mine = config
-        .get("auto_map")
-        .and_then(|map| map.get(auto_model)?.as_str());
+    let mine = config.get("auto_map").and_then(|map| map.get(auto_model)?.as_str());
     Some(TransformersInfo {
         auto_model: auto_model.to_owned(),
         pipeline_tag: task.map(ToOwned::to_owned),
@@ -278,41 +212,21 @@ pub fn transformers_info(config: &Map<String, Value>) -> Option<TransformersInfo
 fn conditional(
     config: &Map<String, Value>,
 ) -> (&'static str, Option<&'static str>, Option<&'static str>) {
-    let family = config
-        .get("model_type")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let hears = ["whisper", "speech_to_text", "speecht5"]
-        .iter()
-        .any(|f| family.starts_with(f));
+    let family = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let hears = ["whisper", "speech_to_text", "speecht5"].iter().any(|f| family.starts_with(f));
     if hears {
-        return (
-            "AutoModelForSpeechSeq2Seq",
-            Some("automatic-speech-recognition"),
-            PROCESSOR,
-        );
+        return ("AutoModelForSpeechSeq2Seq", Some("automatic-speech-recognition"), PROCESSOR);
     }
     if config.contains_key("vision_config") {
-        return (
-            "AutoModelForImageTextToText",
-            Some("image-text-to-text"),
-            PROCESSOR,
-        );
+        return ("AutoModelForImageTextToText", Some("image-text-to-text"), PROCESSOR);
     }
-    let task = if family == "marian" {
-        "translation"
-    } else {
-        "text2text-generation"
-    };
+    let task = if family == "marian" { "translation" } else { "text2text-generation" };
     ("AutoModelForSeq2SeqLM", Some(task), TOKENIZER)
 }
 
 /// What the pipeline class of a `diffusers` model is for.
 pub fn of_pipeline(class: &str) -> Option<&'static str> {
-    let class = class
-        .strip_prefix("Flax")
-        .or_else(|| class.strip_prefix("Onnx"))
-        .unwrap_or(class);
+    let class = class.strip_prefix("Flax").or_else(|| class.strip_prefix("Onnx")).unwrap_or(class);
     let task = if class.contains("Video") || class.contains("AnimateDiff") {
         if class.contains("ImageToVideo")
             || class.contains("ImgToVid")
@@ -359,16 +273,8 @@ mod tests {
     #[test]
     fn classes_tell_the_task() {
         let cases = [
-            (
-                "LlamaForCausalLM",
-                "AutoModelForCausalLM",
-                Some("text-generation"),
-            ),
-            (
-                "GPT2LMHeadModel",
-                "AutoModelForCausalLM",
-                Some("text-generation"),
-            ),
+            ("LlamaForCausalLM", "AutoModelForCausalLM", Some("text-generation")),
+            ("GPT2LMHeadModel", "AutoModelForCausalLM", Some("text-generation")),
             ("BertForMaskedLM", "AutoModelForMaskedLM", Some("fill-mask")),
             ("BertModel", "AutoModel", Some("feature-extraction")),
             ("BertForPreTraining", "AutoModelForPreTraining", None),
@@ -380,11 +286,7 @@ mod tests {
         ];
         for (class, auto_model, task) in cases {
             let expected = Some((auto_model.to_owned(), task.map(ToOwned::to_owned)));
-            assert_eq!(
-                of(&json!({ "architectures": [class] })),
-                expected,
-                "{class}"
-            );
+            assert_eq!(of(&json!({ "architectures": [class] })), expected, "{class}");
         }
         for config in [
             json!({}),
@@ -406,19 +308,10 @@ mod tests {
             of(&config).and_then(|(_, task)| task)
         };
         let task = |text: &str| Some(text.to_owned());
-        assert_eq!(
-            with(json!({"model_type": "t5"})),
-            task("text2text-generation")
-        );
+        assert_eq!(with(json!({"model_type": "t5"})), task("text2text-generation"));
         assert_eq!(with(json!({"model_type": "marian"})), task("translation"));
-        assert_eq!(
-            with(json!({"model_type": "whisper"})),
-            task("automatic-speech-recognition")
-        );
-        assert_eq!(
-            with(json!({"vision_config": {}})),
-            task("image-text-to-text")
-        );
+        assert_eq!(with(json!({"model_type": "whisper"})), task("automatic-speech-recognition"));
+        assert_eq!(with(json!({"vision_config": {}})), task("image-text-to-text"));
     }
 
     #[test]

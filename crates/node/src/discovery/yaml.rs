@@ -34,10 +34,7 @@ pub struct Fault {
 pub fn parse(text: &str) -> Result<Value, Fault> {
     if text.len() > MAX_YAML_BYTES {
         let message = format!("it is longer than {MAX_YAML_BYTES} bytes");
-        return Err(Fault {
-            line: None,
-            message,
-        });
+        return Err(Fault { line: None, message });
     }
     let left = Cell::new(MAX_TEXT_BYTES);
     serde_saphyr::with_deserializer_from_str_with_options(text, options(), |deserializer| {
@@ -46,10 +43,7 @@ pub fn parse(text: &str) -> Result<Value, Fault> {
     .map_err(|error| {
         let line = error.location().map(|location| location.line());
         let message = error.without_snippet().to_string();
-        Fault {
-            line,
-            message: message.chars().take(500).collect(),
-        }
+        Fault { line, message: message.chars().take(500).collect() }
     })
 }
 
@@ -88,7 +82,7 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
-    fn spend<E: serde::de::Error>(&self, bytes: usize) -> Result<(), E> {
+    fn spend<E: serde::de::Error>(self, bytes: usize) -> Result<(), E> {
         // Empty values cost too: each is a node in memory.
         let left = self.left.get().checked_sub(bytes + 16);
         self.left
@@ -216,15 +210,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_stays_text() {
-        assert_eq!(
-            parse("a: .nan\nb: -.inf\n"),
-            Ok(json!({"a": ".nan", "b": "-.inf"}))
-        );
+        assert_eq!(parse("a: .nan\nb: -.inf\n"), Ok(json!({"a": ".nan", "b": "-.inf"})));
         let long = "123456789012345678901234567890";
-        assert_eq!(
-            parse(&format!("a: {long}")).map(|v| v["a"].is_null()),
-            Ok(false)
-        );
+        assert_eq!(parse(&format!("a: {long}")).map(|v| v["a"].is_null()), Ok(false));
     }
 
     #[test]
@@ -262,7 +250,8 @@ mod tests {
         assert!(parse(&"[".repeat(100_000)).is_err());
         assert!(parse(&format!("{}{}", "[".repeat(64), "]".repeat(64))).is_err());
         assert!(parse(&format!("{}{}", "[".repeat(16), "]".repeat(16))).is_ok());
-        let deep: String = (0..200).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+        let lines: Vec<String> = (0..200).map(|n| " ".repeat(n) + "a:\n").collect();
+        let deep = lines.concat();
         assert!(parse(&deep).is_err());
         assert!(parse(&"a".repeat(MAX_YAML_BYTES + 1)).is_err());
         assert!(parse(&"- a\n".repeat(MAX_NODES + 1)).is_err());

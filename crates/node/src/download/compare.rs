@@ -47,10 +47,7 @@ impl Hub {
                 let other = new.remove(&name);
                 pairs.push((name, Some(entry), other));
             }
-            pairs.extend(
-                new.into_iter()
-                    .map(|(name, entry)| (name, None, Some(entry))),
-            );
+            pairs.extend(new.into_iter().map(|(name, entry)| (name, None, Some(entry))));
             for (name, old, new) in pairs {
                 let path = format!("{prefix}{name}");
                 let folder = |entry: &Option<TreeEntry>| {

@@ -34,10 +34,7 @@ impl Hub {
 
     async fn find_copy(&self, xorb: &XorbHash) -> Result<Option<CopyName>> {
         let prefix = schema::copies_prefix(CopyKind::Xorb, xorb.as_bytes());
-        let rows = self
-            .index()
-            .scan(Table::Copy, &prefix, None, LOOKED_AT)
-            .await?;
+        let rows = self.index().scan(Table::Copy, &prefix, None, LOOKED_AT).await?;
         for (key, _) in &rows {
             let copy = schema::copy_of(key)?;
             if !self.distrusts(&copy) {
@@ -136,11 +133,7 @@ impl Hub {
     /// Notes a copy in the index.
     async fn note_copy(&self, copy: &CopyName, size: u64) -> Result<()> {
         let mut batch = Batch::new();
-        batch.put(
-            Table::Copy,
-            schema::copy_key(copy),
-            schema::number_row(size),
-        );
+        batch.put(Table::Copy, schema::copy_key(copy), schema::number_row(size));
         Ok(self.index().apply(batch).await?)
     }
 }

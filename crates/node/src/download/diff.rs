@@ -32,10 +32,7 @@ impl Hub {
             text.push_str(&head(path, old.as_ref(), new.as_ref()));
             let before = self.text_of(repo.id(), old.as_ref()).await?;
             let after = self.text_of(repo.id(), new.as_ref()).await?;
-            let (from, to) = (
-                side('a', path, old.is_some()),
-                side('b', path, new.is_some()),
-            );
+            let (from, to) = (side('a', path, old.is_some()), side('b', path, new.is_some()));
             match (before, after) {
                 (Some(before), Some(after)) if before != after => {
                     // Writing to a string does not fail.
@@ -64,10 +61,7 @@ impl Hub {
         if entry.mode == EntryMode::Submodule {
             return Ok(Some(format!("Subproject commit {}\n", entry.id)));
         }
-        match self
-            .object(repo, &entry.id, ObjectKind::Blob, MAX_TEXT_BYTES)
-            .await
-        {
+        match self.object(repo, &entry.id, ObjectKind::Blob, MAX_TEXT_BYTES).await {
             Ok(content) if content.contains(&0) => Ok(None),
             Ok(content) => Ok(String::from_utf8(content.into()).ok()),
             Err(Error::TooLarge { .. }) => Ok(None),
@@ -84,25 +78,13 @@ fn head(path: &str, old: Option<&TreeEntry>, new: Option<&TreeEntry>) -> String 
         (None, Some(new)) => format!("new file mode {}\n{ids}\n", digits(new.mode)),
         (Some(old), None) => format!("deleted file mode {}\n{ids}\n", digits(old.mode)),
         (Some(old), Some(new)) if old.mode != new.mode => {
-            let modes = format!(
-                "old mode {}\nnew mode {}\n",
-                digits(old.mode),
-                digits(new.mode)
-            );
-            if old.id == new.id {
-                modes
-            } else {
-                format!("{modes}{ids}\n")
-            }
+            let modes = format!("old mode {}\nnew mode {}\n", digits(old.mode), digits(new.mode));
+            if old.id == new.id { modes } else { format!("{modes}{ids}\n") }
         }
         (Some(old), _) => format!("{ids} {}\n", digits(old.mode)),
         (None, None) => String::new(),
     };
-    format!(
-        "diff --git {} {}\n{lines}",
-        quoted('a', path),
-        quoted('b', path)
-    )
+    format!("diff --git {} {}\n{lines}", quoted('a', path), quoted('b', path))
 }
 
 fn digits(mode: EntryMode) -> &'static str {
@@ -140,10 +122,7 @@ fn unified(before: &str, after: &str) -> String {
     let mut text = String::new();
     let mut group: Vec<Hunk> = Vec::new();
     for hunk in diff.hunks() {
-        if group
-            .last()
-            .is_some_and(|last| hunk.before.start - last.before.end > 2 * CONTEXT)
-        {
+        if group.last().is_some_and(|last| hunk.before.start - last.before.end > 2 * CONTEXT) {
             write_group(&mut text, &input, &group);
             group.clear();
         }
@@ -190,16 +169,8 @@ fn write_lines(
     lines: Range<u32>,
     is_before: bool,
 ) {
-    let tokens = if is_before {
-        &input.before
-    } else {
-        &input.after
-    };
-    for token in tokens
-        .get(lines.start as usize..lines.end as usize)
-        .into_iter()
-        .flatten()
-    {
+    let tokens = if is_before { &input.before } else { &input.after };
+    for token in tokens.get(lines.start as usize..lines.end as usize).into_iter().flatten() {
         let line = input.interner[*token];
         text.push(mark);
         text.push_str(line);

@@ -49,18 +49,13 @@ impl Flow {
     pub(crate) fn new() -> Arc<Self> {
         let units = usize::try_from(BUDGET_BYTES / UNIT_BYTES).expect("it fits into memory");
         let budget = Arc::new(Semaphore::new(units));
-        Arc::new(Self {
-            budget,
-            readers: AtomicU64::new(0),
-        })
+        Arc::new(Self { budget, readers: AtomicU64::new(0) })
     }
 
     /// One more reader.
     pub(crate) fn enter(self: &Arc<Self>) -> Reader {
         self.readers.fetch_add(1, Ordering::Relaxed);
-        Reader {
-            flow: Arc::clone(self),
-        }
+        Reader { flow: Arc::clone(self) }
     }
 
     /// What nobody holds.
@@ -77,9 +72,7 @@ impl Flow {
         if let Ok(share) = budget().try_acquire_many_owned(units) {
             return Ok(Arc::new(share));
         }
-        let busy = |reason: &str| Error::Busy {
-            reason: reason.to_owned(),
-        };
+        let busy = |reason: &str| Error::Busy { reason: reason.to_owned() };
         tokio::select! {
             share = budget().acquire_many_owned(units) => {
                 share.map(Arc::new).map_err(|_| busy("shutting down"))
@@ -116,10 +109,7 @@ pub(crate) fn held(bytes: Bytes, share: &Share) -> Bytes {
         }
     }
     let share = Arc::clone(share);
-    Bytes::from_owner(Held {
-        bytes,
-        _share: share,
-    })
+    Bytes::from_owner(Held { bytes, _share: share })
 }
 
 #[cfg(test)]

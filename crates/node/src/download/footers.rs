@@ -24,15 +24,12 @@ pub(crate) struct Sound {
 impl Sound {
     fn new(chunks: u32) -> Self {
         let words = (chunks as usize).div_ceil(64).min(WORDS);
-        Self {
-            chunks: (0..words).map(|_| AtomicU64::new(0)).collect(),
-        }
+        Self { chunks: (0..words).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Whether all of these were.
     pub(crate) fn has(&self, chunks: Range<u32>) -> bool {
-        self.words(chunks)
-            .all(|(word, bits)| word.load(Ordering::Relaxed) & bits == bits)
+        self.words(chunks).all(|(word, bits)| word.load(Ordering::Relaxed) & bits == bits)
     }
 
     /// All of these were hashed just now.
@@ -80,9 +77,7 @@ impl Hub {
         let footer = XorbFooter::decode(&tail).map_err(damaged)?;
         let whole = footer.serialized_length() + length as u64 == total;
         if !whole || footer.hash().as_bytes() != &copy.hash {
-            return Err(Error::corrupt(format!(
-                "`{key}` is not the xorb that it is named"
-            )));
+            return Err(Error::corrupt(format!("`{key}` is not the xorb that it is named")));
         }
         Ok(Arc::new(footer))
     }

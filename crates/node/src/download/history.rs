@@ -40,10 +40,7 @@ pub struct CommitView {
 
 impl CommitView {
     fn new(id: ObjectHash, commit: &Commit) -> Self {
-        let (title, message) = commit
-            .message
-            .split_once('\n')
-            .unwrap_or((&commit.message, ""));
+        let (title, message) = commit.message.split_once('\n').unwrap_or((&commit.message, ""));
         Self {
             id,
             title: title.trim_end().to_owned(),
@@ -68,10 +65,7 @@ struct Open<'a> {
 impl Hub {
     /// One commit.
     pub async fn commit_view(&self, repo: &Repo, id: ObjectHash) -> Result<CommitView> {
-        Ok(CommitView::new(
-            id,
-            self.commit(repo.id(), &id).await?.as_ref(),
-        ))
+        Ok(CommitView::new(id, self.commit(repo.id(), &id).await?.as_ref()))
     }
 
     /// Commits from this one back, and how many there are in all.
@@ -131,11 +125,7 @@ impl Hub {
     ) -> Result<BTreeMap<String, CommitView>> {
         let (mut found, mut wanted) = (BTreeMap::new(), Vec::new());
         for path in paths {
-            match self
-                .caches
-                .touched
-                .get(&(repo.id(), commit, path.as_str().into()))
-            {
+            match self.caches.touched.get(&(repo.id(), commit, path.as_str().into())) {
                 Some(id) => {
                     found.insert(path.to_string(), self.commit_view(repo, id).await?);
                 }
@@ -143,9 +133,7 @@ impl Hub {
             }
         }
         for (path, id) in self.find_touched(repo.id(), commit, &wanted).await? {
-            self.caches
-                .touched
-                .insert((repo.id(), commit, path.as_str().into()), id);
+            self.caches.touched.insert((repo.id(), commit, path.as_str().into()), id);
             found.insert(path.to_string(), self.commit_view(repo, id).await?);
         }
         Ok(found)
@@ -170,8 +158,7 @@ impl Hub {
             looks += 1;
             if before.tree != commit.tree {
                 for folder in &mut open {
-                    self.look(repo, folder, before.tree, |path| found.push((path, id)))
-                        .await?;
+                    self.look(repo, folder, before.tree, |path| found.push((path, id))).await?;
                     looks += 1;
                     let_others_in(looks).await;
                 }
@@ -180,11 +167,7 @@ impl Hub {
             id = parent;
             let_others_in(looks).await;
         }
-        found.extend(
-            open.iter()
-                .flat_map(|folder| &folder.paths)
-                .map(|(path, _)| (*path, id)),
-        );
+        found.extend(open.iter().flat_map(|folder| &folder.paths).map(|(path, _)| (*path, id)));
         Ok(found)
     }
 
@@ -210,11 +193,7 @@ impl Hub {
                 position(&tree, path.name()).map(|index| (path, tree.entries[index].id))
             };
             let paths = names.into_iter().filter_map(at).collect();
-            open.push(Open {
-                folder,
-                tree: Some(id),
-                paths,
-            });
+            open.push(Open { folder, tree: Some(id), paths });
         }
         Ok(open)
     }

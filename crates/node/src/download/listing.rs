@@ -64,34 +64,20 @@ impl Hub {
             commit: Some(commit),
         })?;
         let prefix = path.map(|path| format!("{path}/")).unwrap_or_default();
-        let mut walk = Walk {
-            repo: repo.id(),
-            recursive,
-            levels: Vec::new(),
-        };
+        let mut walk = Walk { repo: repo.id(), recursive, levels: Vec::new() };
         walk.enter(self, prefix, &folder).await?;
         if let Some(after) = after {
             walk.skip_to(self, after).await?;
         }
         let entries = walk.take(self, limit.max(1)).await?;
-        let next = entries
-            .last()
-            .filter(|_| !walk.is_done())
-            .map(|(path, _)| path.clone());
-        Ok(Page {
-            items: self.items_of(repo.id(), entries).await?,
-            next,
-        })
+        let next = entries.last().filter(|_| !walk.is_done()).map(|(path, _)| path.clone());
+        Ok(Page { items: self.items_of(repo.id(), entries).await?, next })
     }
 
     /// Every file of a commit, and no folder.
     pub async fn siblings(&self, repo: &Repo, commit: ObjectHash) -> Result<Vec<TreeItem>> {
         let root = self.commit(repo.id(), &commit).await?.tree;
-        let mut walk = Walk {
-            repo: repo.id(),
-            recursive: true,
-            levels: Vec::new(),
-        };
+        let mut walk = Walk { repo: repo.id(), recursive: true, levels: Vec::new() };
         walk.enter(self, String::new(), &root).await?;
         let mut entries = walk.take(self, MAX_SIBLINGS).await?;
         entries.retain(|(_, entry)| entry.mode != EntryMode::Directory);
@@ -105,22 +91,14 @@ impl Walk {
             return Err(Error::corrupt(format!("the folder `{prefix}` is too deep")));
         }
         let tree = hub.tree(self.repo, tree).await?;
-        self.levels.push(Level {
-            prefix,
-            tree,
-            next: 0,
-        });
+        self.levels.push(Level { prefix, tree, next: 0 });
         Ok(())
     }
 
     /// Goes on behind this path.
     async fn skip_to(&mut self, hub: &Hub, after: &str) -> Result<()> {
         let foreign = || Error::invalid("the cursor is not one of this listing");
-        let prefix = self
-            .levels
-            .first()
-            .map(|level| level.prefix.clone())
-            .unwrap_or_default();
+        let prefix = self.levels.first().map(|level| level.prefix.clone()).unwrap_or_default();
         let parts = after.strip_prefix(&prefix).ok_or_else(foreign)?;
         let mut parts = parts.split('/').peekable();
         while let Some(part) = parts.next() {
@@ -165,8 +143,6 @@ impl Walk {
 
     /// Whether nothing is left.
     fn is_done(&self) -> bool {
-        self.levels
-            .iter()
-            .all(|level| level.next >= level.tree.entries.len())
+        self.levels.iter().all(|level| level.next >= level.tree.entries.len())
     }
 }

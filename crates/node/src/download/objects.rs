@@ -28,10 +28,7 @@ impl Hub {
         repo: RepoId,
         id: &ObjectHash,
     ) -> Result<Option<ObjectRow>> {
-        let row = self
-            .index()
-            .get(Table::Object, &schema::object_key(&repo, id))
-            .await?;
+        let row = self.index().get(Table::Object, &schema::object_key(&repo, id)).await?;
         Ok(row.map(|row| ObjectRow::decode(&row)).transpose()?)
     }
 
@@ -83,10 +80,7 @@ impl Hub {
         let prefix = [&repo.as_bytes()[..], &whole[..]].concat();
         let (mut after, mut found) = (None, None);
         loop {
-            let rows = self
-                .index()
-                .scan(Table::Object, &prefix, after.as_deref(), ROWS)
-                .await?;
+            let rows = self.index().scan(Table::Object, &prefix, after.as_deref(), ROWS).await?;
             let Some((last, _)) = rows.last() else {
                 return Ok(found);
             };
@@ -110,22 +104,13 @@ impl Hub {
         kind: ObjectKind,
         limit: u64,
     ) -> Result<Bytes> {
-        let row = self
-            .object_row(repo, id)
-            .await?
-            .ok_or_else(|| missing(repo, id))?;
+        let row = self.object_row(repo, id).await?.ok_or_else(|| missing(repo, id))?;
         if row.kind != kind {
-            return Err(Error::corrupt(format!(
-                "`{id}` of repo `{repo}` is no {kind:?}"
-            )));
+            return Err(Error::corrupt(format!("`{id}` of repo `{repo}` is no {kind:?}")));
         }
         if row.length > limit {
             let what = format!("the object `{id}`");
-            return Err(Error::TooLarge {
-                what,
-                size: row.length,
-                limit,
-            });
+            return Err(Error::TooLarge { what, size: row.length, limit });
         }
         self.read_object(id, &row).await
     }
@@ -157,10 +142,7 @@ impl Hub {
         pack: &CopyName,
     ) -> Result<Bytes> {
         let key = Key::Copy(*pack);
-        let content = self
-            .store()
-            .get_range(&key, row.offset..row.offset + row.length)
-            .await;
+        let content = self.store().get_range(&key, row.offset..row.offset + row.length).await;
         let content = content.map_err(|error| match error.kind() {
             // What a log names and the store does not have is damage, and no wrong question.
             ErrorKind::NotFound => Error::corrupt(format!("`{key}` is gone")),
@@ -173,9 +155,7 @@ impl Hub {
             hash_object(row.kind, &content)
         };
         if actual.ok() != Some(*id) {
-            return Err(Error::corrupt(format!(
-                "`{key}`: the object `{id}` has other bytes"
-            )));
+            return Err(Error::corrupt(format!("`{key}`: the object `{id}` has other bytes")));
         }
         Ok(content)
     }
@@ -185,9 +165,7 @@ impl Hub {
         if let Some(tree) = self.caches.trees.get(&(repo, *id)) {
             return Ok(tree);
         }
-        let content = self
-            .object(repo, id, ObjectKind::Tree, MAX_TREE_BYTES)
-            .await?;
+        let content = self.object(repo, id, ObjectKind::Tree, MAX_TREE_BYTES).await?;
         let tree = if content.len() > DONE_AT_ONCE {
             self.pool().run(move || Tree::decode(&content)).await?
         } else {
@@ -203,9 +181,7 @@ impl Hub {
         if let Some(commit) = self.caches.commits.get(&(repo, *id)) {
             return Ok(commit);
         }
-        let content = self
-            .object(repo, id, ObjectKind::Commit, MAX_TREE_BYTES)
-            .await?;
+        let content = self.object(repo, id, ObjectKind::Commit, MAX_TREE_BYTES).await?;
         let commit = Commit::decode(&content);
         let commit = commit.map_err(|error| Error::corrupt(format!("`{id}`: {error}")))?;
         let commit = Arc::new(commit);

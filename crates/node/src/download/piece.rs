@@ -41,12 +41,7 @@ impl Piece {
             Error::corrupt(format!("a manifest names chunks of `{xorb}`: {error}"))
         })?;
         let footer = Arc::clone(footer);
-        Ok(Self {
-            copy,
-            footer,
-            chunks,
-            place,
-        })
+        Ok(Self { copy, footer, chunks, place })
     }
 
     /// Serialized bytes.
@@ -179,10 +174,7 @@ impl Hub {
     /// The serialized bytes of a piece, whose chunks are sound.
     pub(crate) async fn read_piece(&self, piece: &Piece) -> Result<Bytes> {
         let bytes = self.get_piece(piece).await?;
-        if !self
-            .sound(&piece.copy, &piece.footer)
-            .has(piece.chunks.clone())
-        {
+        if !self.sound(&piece.copy, &piece.footer).has(piece.chunks.clone()) {
             self.decode_on_pool(piece, bytes.clone(), true).await?;
         }
         Ok(bytes)
@@ -262,22 +254,14 @@ mod tests {
             writer.push(chunk, ChunkHash::of(chunk));
         }
         let (bytes, footer) = writer.finish();
-        let copy = CopyName {
-            kind: CopyKind::Xorb,
-            hash: *footer.hash().as_bytes(),
-            epoch: 0,
-            nonce: 1,
-        };
+        let copy =
+            CopyName { kind: CopyKind::Xorb, hash: *footer.hash().as_bytes(), epoch: 0, nonce: 1 };
         (bytes, Arc::new(footer), copy)
     }
 
     #[test]
     fn compressed_and_plain_chunks_come_out_in_order_and_plain_ones_are_not_copied() {
-        let contents = [
-            splitmix(1, 300_000),
-            bf16_weights(2, 300_000),
-            splitmix(3, 100_000),
-        ];
+        let contents = [splitmix(1, 300_000), bf16_weights(2, 300_000), splitmix(3, 100_000)];
         let (bytes, footer, copy) = xorb_of(&contents);
         let piece = Piece::new(copy, &footer, 0..footer.chunk_count()).expect("all of it");
         let decoded = piece.decode(&bytes, true, &mut ChunkDecoder::new());
@@ -286,11 +270,7 @@ mod tests {
         let inside = bytes.as_ptr_range();
         let shared = |chunk: &&Bytes| inside.contains(&chunk.as_ptr());
         assert!(shared(&decoded.first().expect("some")) && shared(&decoded.last().expect("some")));
-        assert_eq!(
-            decoded.iter().filter(|chunk| !shared(chunk)).count(),
-            1,
-            "joined"
-        );
+        assert_eq!(decoded.iter().filter(|chunk| !shared(chunk)).count(), 1, "joined");
     }
 
     #[test]
@@ -306,11 +286,7 @@ mod tests {
         let later = Piece::new(copy, &footer, 1..2).expect("a chunk");
         let place = usize::try_from(later.place.start).expect("small")
             ..usize::try_from(later.place.end).expect("small");
-        assert!(
-            later
-                .decode(&bytes.slice(place), true, &mut decoder)
-                .is_ok()
-        );
+        assert!(later.decode(&bytes.slice(place), true, &mut decoder).is_ok());
     }
 
     #[test]

@@ -59,17 +59,13 @@ impl Hub {
         let key = Key::Copy(row.shard);
         let range = row.offset..row.offset + u64::from(row.length);
         if row.length as usize > MAX_MANIFEST_BYTES {
-            return Err(Error::corrupt(format!(
-                "`{key}` has a manifest that is too long"
-            )));
+            return Err(Error::corrupt(format!("`{key}` has a manifest that is too long")));
         }
         let bytes = self.store().get_range(&key, range).await?;
         let manifest = self.pool().run(move || Manifest::decode(&bytes)).await?;
         let manifest = manifest.map_err(|error| Error::corrupt(format!("`{key}`: {error}")))?;
         if manifest.file != *file {
-            return Err(Error::corrupt(format!(
-                "`{key}` has another file's manifest"
-            )));
+            return Err(Error::corrupt(format!("`{key}` has another file's manifest")));
         }
         let manifest = Arc::new(manifest);
         self.caches.manifests.insert(*file, Arc::clone(&manifest));
@@ -78,10 +74,7 @@ impl Hub {
 
     /// Where a file's manifest is.
     pub(crate) async fn manifest_row(&self, file: &FileHash) -> Result<Option<ManifestRow>> {
-        let row = self
-            .index()
-            .get(Table::Manifest, &schema::manifest_key(file))
-            .await?;
+        let row = self.index().get(Table::Manifest, &schema::manifest_key(file)).await?;
         Ok(row.map(|row| ManifestRow::decode(&row)).transpose()?)
     }
 
@@ -102,9 +95,7 @@ impl Hub {
         if file == FileHash::ZERO {
             return of_empty_file(range);
         }
-        let missing = || Error::NotFound {
-            what: format!("the file `{file}`"),
-        };
+        let missing = || Error::NotFound { what: format!("the file `{file}`") };
         let key = schema::file_repo_key(&file, &repo.id());
         let row = self.index().get(Table::FileRepo, &key).await?;
         row.ok_or_else(missing)?;
@@ -133,11 +124,7 @@ impl Hub {
         // One copy of each xorb for the whole answer: offsets are a copy's own (Invariant 7).
         let mut xorbs = self.open_all(&terms).await?;
         let mut skipped = 0;
-        let outer = if first == last {
-            vec![first]
-        } else {
-            vec![first, last]
-        };
+        let outer = if first == last { vec![first] } else { vec![first, last] };
         for index in outer {
             let term = &mut terms[index - first];
             let (start, end) = (manifest.start_of(index), manifest.end_of(index));
@@ -161,11 +148,7 @@ impl Hub {
         for xorb in xorbs.into_values() {
             xorb.merge_into(&mut fetches)?;
         }
-        Ok(Reconstruction {
-            offset_into_first_range: skipped,
-            terms,
-            fetches,
-        })
+        Ok(Reconstruction { offset_into_first_range: skipped, terms, fetches })
     }
 
     /// Opens every xorb that the terms name, each once.
@@ -175,14 +158,7 @@ impl Hub {
             .map(|xorb| async move {
                 let (copy, footer) = self.needed_xorb(&xorb).await?;
                 let wanted = BTreeSet::new();
-                Ok((
-                    xorb,
-                    Wanted {
-                        copy,
-                        footer,
-                        wanted,
-                    },
-                ))
+                Ok((xorb, Wanted { copy, footer, wanted }))
             })
             .buffer_unordered(OPENED_AT_ONCE)
             .try_collect()
@@ -259,9 +235,7 @@ fn trim_start(footer: &XorbFooter, term: &mut Term, start: u64) -> Result<u64> {
 
 fn chunk_at(footer: &XorbFooter, term: &Term, offset: u64) -> Result<u32> {
     let base = footer.uncompressed_start(term.chunks.start);
-    let offset = u32::try_from(offset)
-        .ok()
-        .and_then(|offset| base.checked_add(offset));
+    let offset = u32::try_from(offset).ok().and_then(|offset| base.checked_add(offset));
     let chunk = offset.and_then(|offset| footer.chunk_at(offset));
     chunk.ok_or_else(|| Error::internal("a term's byte is in no chunk of it"))
 }

@@ -42,14 +42,9 @@ impl Hub {
         if let Some(found) = by_ref(state, revision) {
             return Ok(found);
         }
-        let unknown = || Error::RevisionNotFound {
-            revision: shorten(revision),
-        };
+        let unknown = || Error::RevisionNotFound { revision: shorten(revision) };
         let commit: ObjectHash = revision.parse().map_err(|_| unknown())?;
-        let found = Resolved {
-            commit,
-            reference: None,
-        };
+        let found = Resolved { commit, reference: None };
         // Clients that know the commit ask for each file by it: what is in memory is known to be
         // this repo's.
         if self.caches.commits.get(&(repo.id(), commit)).is_some() {
@@ -84,17 +79,10 @@ impl Hub {
 fn by_ref(state: &RepoState, revision: &str) -> Option<Resolved> {
     // Git's name for what a clone shows first.
     let revision = if revision == "HEAD" { "main" } else { revision };
-    let full = [
-        RefName::parse(revision),
-        RefName::branch(revision),
-        RefName::tag(revision),
-    ];
+    let full = [RefName::parse(revision), RefName::branch(revision), RefName::tag(revision)];
     full.into_iter().flatten().find_map(|name| {
         let commit = *state.refs.get(&name)?;
-        Some(Resolved {
-            commit,
-            reference: Some(name),
-        })
+        Some(Resolved { commit, reference: Some(name) })
     })
 }
 

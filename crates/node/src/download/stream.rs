@@ -83,9 +83,9 @@ impl Hub {
         let error = self.note_damage(copy, error);
         let xorb = ballast_format::hash::XorbHash::from_bytes(copy.hash);
         match self.xorb_copy(&xorb).await? {
-            Some(other) if other != *copy && !self.distrusts(&other) => Ok(Error::denied(
-                "these bytes have moved: ask for the reconstruction again",
-            )),
+            Some(other) if other != *copy && !self.distrusts(&other) => {
+                Ok(Error::denied("these bytes have moved: ask for the reconstruction again"))
+            }
             _ => Ok(error),
         }
     }
@@ -101,9 +101,7 @@ impl Hub {
         }
         let manifest = self.needed_manifest(&file.file).await?;
         if range.end > manifest.size {
-            return Err(Error::Unsatisfiable {
-                size: manifest.size,
-            });
+            return Err(Error::Unsatisfiable { size: manifest.size });
         }
         started(self.read_manifest(manifest, range)).await
     }
@@ -209,9 +207,7 @@ fn cut(mut pieces: Vec<Bytes>, wanted: &Range<u64>) -> Vec<Bytes> {
 async fn started(mut bytes: ByteStream) -> Result<ByteStream> {
     match bytes.next().await.transpose()? {
         None => Ok(Box::pin(stream::empty())),
-        Some(first) => Ok(Box::pin(
-            stream::once(future::ready(Ok(first))).chain(bytes),
-        )),
+        Some(first) => Ok(Box::pin(stream::once(future::ready(Ok(first))).chain(bytes))),
     }
 }
 

@@ -23,9 +23,7 @@ async fn rig() -> (Rig, Caller, Repo) {
 async fn put_all(rig: &Rig, caller: &Caller, repo: &Repo, paths: &[&str]) -> Result<ObjectHash> {
     let mut draft = rig.draft(caller, repo).await;
     for name in paths {
-        draft
-            .add_file(path(name), (*name).to_owned().into())
-            .await?;
+        draft.add_file(path(name), (*name).to_owned().into()).await?;
     }
     Ok(draft.finish().await?.commit)
 }
@@ -42,9 +40,7 @@ async fn a_revision_is_a_branch_a_tag_a_full_ref_or_a_commit() -> Result<()> {
         (RefName::branch("both")?, second),
         (RefName::tag("v1.0")?, first),
     ] {
-        rig.hub
-            .create_ref(&anna, &repo, &name, commit, false)
-            .await?;
+        rig.hub.create_ref(&anna, &repo, &name, commit, false).await?;
     }
     let hex = first.to_string();
     for (revision, commit, reference) in [
@@ -62,21 +58,10 @@ async fn a_revision_is_a_branch_a_tag_a_full_ref_or_a_commit() -> Result<()> {
         assert_eq!((found.commit, name), (commit, reference), "{revision}");
     }
     let tree = rig.hub.commit(repo.id(), &first).await?.tree.to_string();
-    for revision in [
-        "",
-        "nowhere",
-        &"0".repeat(40),
-        &tree,
-        &hex[..10],
-        "refs/pr/1",
-        "a b",
-        "\u{7}",
-    ] {
+    for revision in ["", "nowhere", &"0".repeat(40), &tree, &hex[..10], "refs/pr/1", "a b", "\u{7}"]
+    {
         let refused = rig.hub.resolve(&repo, revision).await;
-        assert!(
-            matches!(refused, Err(Error::RevisionNotFound { .. })),
-            "{revision}"
-        );
+        assert!(matches!(refused, Err(Error::RevisionNotFound { .. })), "{revision}");
     }
     let long = rig.hub.resolve(&repo, &"x".repeat(5000)).await;
     assert!(matches!(long, Err(Error::RevisionNotFound { revision }) if revision.len() == 100));
@@ -91,10 +76,7 @@ async fn a_commit_of_another_repo_is_no_revision() -> Result<()> {
     rig.hub.item(&other, commit, &path("a")).await?;
     let refused = rig.hub.resolve(&repo, &commit.to_string()).await;
     assert!(matches!(refused, Err(Error::RevisionNotFound { .. })));
-    assert_eq!(
-        rig.hub.resolve(&other, &commit.to_string()).await?.commit,
-        commit
-    );
+    assert_eq!(rig.hub.resolve(&other, &commit.to_string()).await?.commit, commit);
     Ok(())
 }
 
@@ -102,18 +84,13 @@ async fn a_commit_of_another_repo_is_no_revision() -> Result<()> {
 async fn the_longest_ref_that_a_path_begins_with_is_meant() -> Result<()> {
     let (rig, anna, repo) = rig().await;
     let first = rig.main(&repo).await;
-    let proposal = CommitHeader {
-        create_pull: true,
-        ..header()
-    };
+    let proposal = CommitHeader { create_pull: true, ..header() };
     let mut draft = rig.hub.begin_commit(&anna, repo.clone(), proposal).await?;
     draft.add_file(path("p"), "p".into()).await?;
     draft.finish().await?;
     // Git would not have `a` beside `a/b`; nothing here depends on that.
     for name in ["a/b", "a/b/c", "d"] {
-        rig.hub
-            .create_ref(&anna, &repo, &RefName::branch(name)?, first, false)
-            .await?;
+        rig.hub.create_ref(&anna, &repo, &RefName::branch(name)?, first, false).await?;
     }
     for (segments, used, revision) in [
         (vec!["a", "b", "c", "file"], 3, "a/b/c"),
@@ -136,37 +113,20 @@ async fn the_longest_ref_that_a_path_begins_with_is_meant() -> Result<()> {
 }
 
 /// Folders beside files whose names sort between them and their slash.
-const PATHS: &[&str] = &[
-    "a-b",
-    "a.txt",
-    "a/1",
-    "a/b/2",
-    "a/b/3",
-    "a/b.txt",
-    "a0",
-    "b/c/d/e/f/g",
-    "z",
-    "ä/ö",
-    "b c/d",
-];
+const PATHS: &[&str] =
+    &["a-b", "a.txt", "a/1", "a/b/2", "a/b/3", "a/b.txt", "a0", "b/c/d/e/f/g", "z", "ä/ö", "b c/d"];
 
 #[tokio::test]
 async fn pages_of_any_size_make_the_whole_listing() -> Result<()> {
     let (rig, anna, repo) = rig().await;
     let commit = put_all(&rig, &anna, &repo, PATHS).await?;
-    for (folder, recursive, count) in [
-        (None, true, 21),
-        (None, false, 9),
-        (Some("a"), true, 5),
-        (Some("a"), false, 3),
-    ] {
+    for (folder, recursive, count) in
+        [(None, true, 21), (None, false, 9), (Some("a"), true, 5), (Some("a"), false, 3)]
+    {
         let folder = folder.map(path);
         let page = |after: Option<String>, limit| {
-            let (hub, repo, folder) = (&rig.hub, &repo, folder.as_ref());
-            async move {
-                hub.tree_page(repo, commit, folder, recursive, after.as_deref(), limit)
-                    .await
-            }
+            let (hub, repo, path) = (&rig.hub, &repo, folder.as_ref());
+            async move { hub.tree_page(repo, commit, path, recursive, after.as_deref(), limit).await }
         };
         let whole = page(None, 1000).await?;
         assert_eq!((whole.items.len(), &whole.next), (count, &None));
@@ -182,11 +142,7 @@ async fn pages_of_any_size_make_the_whole_listing() -> Result<()> {
                     break;
                 }
             }
-            assert_eq!(
-                (&joined, pages),
-                (&whole.items, count.div_ceil(limit)),
-                "{limit}"
-            );
+            assert_eq!((&joined, pages), (&whole.items, count.div_ceil(limit)), "{limit}");
         }
     }
     Ok(())
@@ -206,28 +162,14 @@ async fn a_cursor_belongs_to_its_listing() -> Result<()> {
         (Some(&a), true, "a"),
         (Some(&a), true, "a/"),
     ] {
-        let refused = hub
-            .tree_page(&repo, commit, folder, recursive, Some(cursor), 10)
-            .await;
+        let refused = hub.tree_page(&repo, commit, folder, recursive, Some(cursor), 10).await;
         assert!(matches!(refused, Err(Error::Invalid { .. })), "{cursor}");
     }
-    let after_last = hub
-        .tree_page(&repo, commit, None, true, Some("ä/ö"), 10)
-        .await?;
-    assert_eq!(
-        after_last,
-        Page {
-            items: Vec::new(),
-            next: None
-        }
-    );
+    let after_last = hub.tree_page(&repo, commit, None, true, Some("ä/ö"), 10).await?;
+    assert_eq!(after_last, Page { items: Vec::new(), next: None });
     for absent in ["nowhere", "a.txt", "a/1/x"] {
-        let refused = hub
-            .tree_page(&repo, commit, Some(&path(absent)), true, None, 10)
-            .await;
-        let Err(Error::EntryNotFound { path, commit: at }) = refused else {
-            panic!("{absent}")
-        };
+        let refused = hub.tree_page(&repo, commit, Some(&path(absent)), true, None, 10).await;
+        let Err(Error::EntryNotFound { path, commit: at }) = refused else { panic!("{absent}") };
         assert_eq!((path.as_str(), at), (absent, Some(commit)));
     }
     Ok(())
@@ -244,16 +186,10 @@ async fn items_are_found_by_path_and_the_same_the_second_time() -> Result<()> {
             assert_eq!(*rig.hub.item(&repo, commit, &path(&item.path)).await?, item);
         }
     }
-    assert_eq!(
-        rig.hub.item(&repo, commit, &path("b")).await?.kind,
-        ItemKind::Directory
-    );
+    assert_eq!(rig.hub.item(&repo, commit, &path("b")).await?.kind, ItemKind::Directory);
     for absent in ["a/c", "a0/x", "A.TXT", "w/model.bin/x"] {
         let refused = rig.hub.item(&repo, commit, &path(absent)).await;
-        assert!(
-            matches!(refused, Err(Error::EntryNotFound { .. })),
-            "{absent}"
-        );
+        assert!(matches!(refused, Err(Error::EntryNotFound { .. })), "{absent}");
     }
     let ask = ["w/model.bin", "nowhere", "a", "w/model.bin"].map(path);
     let items = rig.hub.items(&repo, commit, &ask).await?;
@@ -267,28 +203,16 @@ async fn ranges_of_small_and_large_files_are_their_bytes() -> Result<()> {
     let (rig, anna, repo) = rig().await;
     let weights = splitmix(2, 500_000);
     rig.put_large(&anna, &repo, "large.bin", &weights).await;
-    rig.put(&anna, &repo, "small.txt", weights[..70_000].to_vec())
-        .await?;
+    rig.put(&anna, &repo, "small.txt", weights[..70_000].to_vec()).await?;
     rig.put(&anna, &repo, "empty.txt", "").await?;
     let main = rig.main(&repo).await;
-    for (name, whole) in [
-        ("large.bin", &weights[..]),
-        ("small.txt", &weights[..70_000]),
-        ("empty.txt", &[]),
-    ] {
+    for (name, whole) in
+        [("large.bin", &weights[..]), ("small.txt", &weights[..70_000]), ("empty.txt", &[])]
+    {
         let item = rig.hub.item(&repo, main, &path(name)).await?;
         let size = whole.len();
-        for (start, end) in [
-            (0, size),
-            (0, 1),
-            (1, 66_000),
-            (69_999, 70_001),
-            (size, size + 5),
-        ] {
-            let pieces = rig
-                .hub
-                .open_item(&repo, &item, start as u64..end as u64)
-                .await?;
+        for (start, end) in [(0, size), (0, 1), (1, 66_000), (69_999, 70_001), (size, size + 5)] {
+            let pieces = rig.hub.open_item(&repo, &item, start as u64..end as u64).await?;
             let pieces: Vec<Bytes> = pieces.try_collect().await?;
             let expected = whole.get(start..end.min(size)).unwrap_or_default();
             assert_eq!(pieces.concat(), expected, "{name} {start}..{end}");
@@ -306,43 +230,20 @@ async fn a_damaged_object_is_refused_and_another_copy_of_its_pack_read() -> Resu
     rig.put(&anna, &repo, "a.txt", "precious words").await?;
     let main = rig.main(&repo).await;
     let item = rig.hub.item(&repo, main, &path("a.txt")).await?;
-    let row = rig
-        .hub
-        .object_row(repo.id(), &item.id)
-        .await?
-        .expect("it is there");
-    let sound = rig
-        .objects
-        .get(&Key::Copy(row.pack).path())
-        .await
-        .expect("it is there");
+    let row = rig.hub.object_row(repo.id(), &item.id).await?.expect("it is there");
+    let sound = rig.objects.get(&Key::Copy(row.pack).path()).await.expect("it is there");
     let mut bytes = sound.bytes().await.expect("it is read").to_vec();
     let good = bytes.clone();
     bytes[usize::try_from(row.offset).expect("small")] ^= 1;
-    rig.objects
-        .put(&Key::Copy(row.pack).path(), bytes.into())
-        .await
-        .expect("it is damaged");
+    rig.objects.put(&Key::Copy(row.pack).path(), bytes.into()).await.expect("it is damaged");
     let refused = rig.read(&repo, "a.txt").await;
     assert!(matches!(refused, Err(Error::Corrupt { .. })));
-    let another = rig
-        .hub
-        .store()
-        .new_copy(row.pack.kind, row.pack.hash, row.pack.epoch);
-    rig.objects
-        .put(&Key::Copy(another).path(), good.into())
-        .await
-        .expect("another copy");
+    let another = rig.hub.store().new_copy(row.pack.kind, row.pack.hash, row.pack.epoch);
+    rig.objects.put(&Key::Copy(another).path(), good.into()).await.expect("another copy");
     assert_eq!(rig.text(&repo, "a.txt").await, "precious words");
-    rig.objects
-        .delete(&Key::Copy(row.pack).path())
-        .await
-        .expect("the damaged one goes");
+    rig.objects.delete(&Key::Copy(row.pack).path()).await.expect("the damaged one goes");
     assert_eq!(rig.text(&repo, "a.txt").await, "precious words");
-    rig.objects
-        .delete(&Key::Copy(another).path())
-        .await
-        .expect("the other goes too");
+    rig.objects.delete(&Key::Copy(another).path()).await.expect("the other goes too");
     let refused = rig.read(&repo, "a.txt").await;
     assert!(matches!(refused, Err(Error::Corrupt { .. })));
     Ok(())

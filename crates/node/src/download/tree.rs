@@ -94,11 +94,7 @@ pub(super) fn position(tree: &Tree, name: &str) -> Option<usize> {
         let has = entry.name.bytes().chain(is_folder.then_some(b'/'));
         has.cmp(wanted.bytes().chain(slash))
     };
-    let find = |slash| {
-        tree.entries
-            .binary_search_by(|entry| key(entry, name, slash))
-            .ok()
-    };
+    let find = |slash| tree.entries.binary_search_by(|entry| key(entry, name, slash)).ok();
     find(None).or_else(|| find(Some(b'/')))
 }
 
@@ -111,31 +107,15 @@ impl Hub {
         commit: ObjectHash,
         path: &FilePath,
     ) -> Result<Arc<TreeItem>> {
-        let place = ItemPlace {
-            repo: repo.id(),
-            commit,
-            path: path.as_str(),
-        };
+        let place = ItemPlace { repo: repo.id(), commit, path: path.as_str() };
         if let Some(item) = self.caches.items.get(&place) {
             return Ok(item);
         }
-        let missing = || Error::EntryNotFound {
-            path: path.to_string(),
-            commit: Some(commit),
-        };
-        let entry = self
-            .entry(repo.id(), commit, path)
-            .await?
-            .ok_or_else(missing)?;
-        let mut items = self
-            .items_of(repo.id(), vec![(path.to_string(), entry)])
-            .await?;
+        let missing = || Error::EntryNotFound { path: path.to_string(), commit: Some(commit) };
+        let entry = self.entry(repo.id(), commit, path).await?.ok_or_else(missing)?;
+        let mut items = self.items_of(repo.id(), vec![(path.to_string(), entry)]).await?;
         let item = Arc::new(items.pop().ok_or_else(missing)?);
-        let key = ItemKey {
-            repo: repo.id(),
-            commit,
-            path: path.as_str().into(),
-        };
+        let key = ItemKey { repo: repo.id(), commit, path: path.as_str().into() };
         self.caches.items.insert(key, Arc::clone(&item));
         Ok(item)
     }
@@ -197,16 +177,12 @@ impl Hub {
     ) -> Result<Vec<TreeItem>> {
         let is_blob =
             |entry: &TreeEntry| !matches!(entry.mode, EntryMode::Directory | EntryMode::Submodule);
-        let blobs: Vec<ObjectHash> = entries
-            .iter()
-            .filter(|(_, entry)| is_blob(entry))
-            .map(|(_, entry)| entry.id)
-            .collect();
+        let blobs: Vec<ObjectHash> =
+            entries.iter().filter(|(_, entry)| is_blob(entry)).map(|(_, entry)| entry.id).collect();
         let rows = self.object_rows(repo, &blobs).await?;
         let pointers = rows.iter().filter_map(|row| row.pointer);
-        let keys: Vec<_> = pointers
-            .map(|pointer| schema::file_key(&repo, &pointer.sha256))
-            .collect();
+        let keys: Vec<_> =
+            pointers.map(|pointer| schema::file_key(&repo, &pointer.sha256)).collect();
         let mut files = Vec::with_capacity(keys.len());
         for keys in keys.chunks(ROWS) {
             files.extend(self.index().get_many(Table::File, keys.to_vec()).await?);
@@ -216,23 +192,11 @@ impl Hub {
         for (path, entry) in entries {
             if !is_blob(&entry) {
                 let (kind, id) = (ItemKind::Directory, entry.id);
-                items.push(TreeItem {
-                    path,
-                    kind,
-                    id,
-                    size: 0,
-                    large: None,
-                });
+                items.push(TreeItem { path, kind, id, size: 0, large: None });
                 continue;
             }
-            let row = rows
-                .next()
-                .ok_or_else(|| Error::internal("a row is missing"))?;
-            let file = if row.pointer.is_some() {
-                files.next().flatten()
-            } else {
-                None
-            };
+            let row = rows.next().ok_or_else(|| Error::internal("a row is missing"))?;
+            let file = if row.pointer.is_some() { files.next().flatten() } else { None };
             items.push(file_item(path, &entry, &row, file)?);
         }
         Ok(items)
@@ -263,8 +227,7 @@ impl Hub {
 
     /// The blob behind a file as it is stored: of a large file, the pointer.
     pub async fn raw_blob(&self, repo: &Repo, item: &TreeItem, limit: u64) -> Result<Bytes> {
-        self.object(repo.id(), &item.id, ObjectKind::Blob, limit)
-            .await
+        self.object(repo.id(), &item.id, ObjectKind::Blob, limit).await
     }
 }
 
@@ -277,13 +240,7 @@ fn file_item(
     let (kind, id) = (ItemKind::File, entry.id);
     // A pointer whose file the repo never had is a text like any other.
     let (Some(pointer), Some(file)) = (row.pointer, file) else {
-        return Ok(TreeItem {
-            path,
-            kind,
-            id,
-            size: row.length,
-            large: None,
-        });
+        return Ok(TreeItem { path, kind, id, size: row.length, large: None });
     };
     let file = FileRow::decode(&file)?;
     let large = LargeFile {
@@ -292,11 +249,5 @@ fn file_item(
         pointer_size: row.length,
         file: file.file,
     };
-    Ok(TreeItem {
-        path,
-        kind,
-        id,
-        size: file.size,
-        large: Some(large),
-    })
+    Ok(TreeItem { path, kind, id, size: file.size, large: Some(large) })
 }

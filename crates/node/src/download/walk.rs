@@ -102,14 +102,8 @@ impl Walk {
         }
         let mut chunks = term.chunks.clone();
         let skipped = u32::try_from(self.position - start).unwrap_or(u32::MAX);
-        let offset = footer
-            .uncompressed_start(chunks.start)
-            .saturating_add(skipped);
+        let offset = footer.uncompressed_start(chunks.start).saturating_add(skipped);
         chunks.start = footer.chunk_at(offset).unwrap_or(chunks.start);
-        Ok(Open {
-            copy,
-            footer,
-            chunks,
-        })
+        Ok(Open { copy, footer, chunks })
     }
 }

@@ -114,9 +114,7 @@ impl Hub {
         self.may_create_in(caller, to.namespace())?;
         self.catalogue
             .append(self, Some(by), Batch::new(), |state| {
-                let record = self
-                    .confirm(caller, state.by_id(&id), Access::Admin)?
-                    .record;
+                let record = self.confirm(caller, state.by_id(&id), Access::Admin)?.record;
                 self.may_create_in(&self.again(caller)?, to.namespace())?;
                 if record.name == *to {
                     return Ok(Vec::new());
@@ -161,9 +159,7 @@ fn checked_sdk(new: &NewRepo) -> Result<Option<String>> {
         (RepoKind::Space, None) => Err(Error::invalid("a space needs an `sdk`")),
         (RepoKind::Space, Some(sdk)) if !SDKS.contains(&sdk) => {
             let known = SDKS.join(", ");
-            Err(Error::invalid(format!(
-                "`{sdk}` is none of the SDKs {known}"
-            )))
+            Err(Error::invalid(format!("`{sdk}` is none of the SDKs {known}")))
         }
         (RepoKind::Space, sdk) => Ok(sdk.map(ToOwned::to_owned)),
         _ => Ok(None),
@@ -174,8 +170,6 @@ fn checked_sdk(new: &NewRepo) -> Result<Option<String>> {
 fn check_free(state: &CatalogueState, kind: RepoKind, name: &RepoName) -> Result<()> {
     match state.by_own_name(kind, name) {
         None => Ok(()),
-        Some(_) => Err(Error::Exists {
-            what: format!("the {kind} `{name}`"),
-        }),
+        Some(_) => Err(Error::Exists { what: format!("the {kind} `{name}`") }),
     }
 }

@@ -110,22 +110,16 @@ impl Hub {
         let (asker, id) = (self.user_of_name(user)?, repo.id());
         self.catalogue
             .append(self, caller.user_id(), Batch::new(), |state| {
-                let record = self
-                    .confirm(caller, state.by_id(&id), Access::Write)?
-                    .record;
+                let record = self.confirm(caller, state.by_id(&id), Access::Write)?.record;
                 if record.gating == Gating::None {
                     return Err(not_gated(repo));
                 }
                 match state.access_status(&id, &asker.id) {
                     None if !granting => {
-                        return Err(Error::NotFound {
-                            what: format!("a request of `{user}`"),
-                        });
+                        return Err(Error::NotFound { what: format!("a request of `{user}`") });
                     }
                     Some(now) if now == status => {
-                        return Err(Error::Exists {
-                            what: format!("that decision for `{user}`"),
-                        });
+                        return Err(Error::Exists { what: format!("that decision for `{user}`") });
                     }
                     _ => {}
                 }

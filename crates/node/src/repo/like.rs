@@ -23,9 +23,10 @@ impl Hub {
                 if state.is_liked(&id, &user) == like {
                     return Ok(Vec::new());
                 }
-                let change = match like {
-                    true => CatalogueChange::Liked { id, user },
-                    false => CatalogueChange::Unliked { id, user },
+                let change = if like {
+                    CatalogueChange::Liked { id, user }
+                } else {
+                    CatalogueChange::Unliked { id, user }
                 };
                 Ok(vec![change])
             })
@@ -40,10 +41,7 @@ impl Hub {
     /// Who likes a repo, by name.
     pub fn likers(&self, repo: &Repo) -> Vec<Arc<User>> {
         let ids = self.catalogue.read(|state| state.likers(&repo.id()));
-        let mut users: Vec<_> = ids
-            .into_iter()
-            .filter_map(|id| self.user_of_id(id))
-            .collect();
+        let mut users: Vec<_> = ids.into_iter().filter_map(|id| self.user_of_id(id)).collect();
         users.sort_by_key(|user| user.name.folded());
         users
     }
@@ -52,10 +50,7 @@ impl Hub {
     pub fn likes_of(&self, caller: &Caller, user: UserId) -> Vec<(Repo, u64)> {
         let likes = self.catalogue.read(|state| state.likes_of(&user));
         let visible = |like: &Like| {
-            Some((
-                self.repo_by_id(caller, like.repo, Access::Read).ok()?,
-                like.time_ms,
-            ))
+            Some((self.repo_by_id(caller, like.repo, Access::Read).ok()?, like.time_ms))
         };
         likes.iter().filter_map(visible).collect()
     }

@@ -53,11 +53,7 @@ impl NewPull<'_> {
             description: self.description.to_owned(),
             author,
         };
-        let set = RepoChange::RefSet {
-            name: RefName::pull(number),
-            old: None,
-            new: at,
-        };
+        let set = RepoChange::RefSet { name: RefName::pull(number), old: None, new: at };
         Ok((number, vec![opened, set]))
     }
 }
@@ -65,11 +61,7 @@ impl NewPull<'_> {
 fn check_text(text: &str) -> Result<()> {
     if text.len() > MAX_TEXT_BYTES {
         let (what, size) = ("the text".to_owned(), text.len() as u64);
-        return Err(Error::TooLarge {
-            what,
-            size,
-            limit: MAX_TEXT_BYTES as u64,
-        });
+        return Err(Error::TooLarge { what, size, limit: MAX_TEXT_BYTES as u64 });
     }
     Ok(())
 }
@@ -89,9 +81,7 @@ impl Hub {
         let state = self
             .append_repo(repo, caller.user_id(), &[], |state| {
                 self.confirm_by_id(caller, repo.id(), Access::Read)?;
-                let revision = || Error::RevisionNotFound {
-                    revision: "main".to_owned(),
-                };
+                let revision = || Error::RevisionNotFound { revision: "main".to_owned() };
                 let tip = state.main().ok_or_else(revision)?;
                 let (next, changes) = new.changes(caller, repo, state, tip)?;
                 number = next;
@@ -111,11 +101,7 @@ impl Hub {
     /// One pull request, with the state that it is part of.
     pub async fn pull(&self, repo: &Repo, number: u32) -> Result<(Pull, Arc<RepoState>)> {
         let state = self.repo_state(repo).await?;
-        let pull = state
-            .pulls
-            .get(&number)
-            .cloned()
-            .ok_or_else(|| missing(number))?;
+        let pull = state.pulls.get(&number).cloned().ok_or_else(|| missing(number))?;
         Ok((pull, state))
     }
 
@@ -171,18 +157,12 @@ impl Hub {
                 self.confirm_by_id(caller, repo.id(), Access::Read)?;
                 check_room(state)?;
                 state.pulls.get(&number).ok_or_else(|| missing(number))?;
-                Ok(vec![RepoChange::Comment {
-                    number,
-                    id,
-                    author,
-                    text: text.to_owned(),
-                }])
+                Ok(vec![RepoChange::Comment { number, id, author, text: text.to_owned() }])
             })
             .await?;
         let comments = state.pulls.get(&number).map(|pull| &pull.comments);
         let said = comments.and_then(|all| all.iter().rfind(|said| said.id == id));
-        said.cloned()
-            .ok_or_else(|| Error::internal("the comment is not there"))
+        said.cloned().ok_or_else(|| Error::internal("the comment is not there"))
     }
 }
 
@@ -191,7 +171,5 @@ fn closed() -> Error {
 }
 
 fn missing(number: u32) -> Error {
-    Error::NotFound {
-        what: format!("the discussion {number}"),
-    }
+    Error::NotFound { what: format!("the discussion {number}") }
 }

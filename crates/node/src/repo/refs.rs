@@ -48,10 +48,7 @@ impl Hub {
             } else {
                 &mut refs.conversions
             };
-            list.push(RefView {
-                name: name.clone(),
-                commit: *commit,
-            });
+            list.push(RefView { name: name.clone(), commit: *commit });
         }
         refs.pulls.sort_by_key(|view| view.name.pull_number());
         Ok(refs)
@@ -72,23 +69,15 @@ impl Hub {
             self.confirm_by_id(caller, repo.id(), Access::Write)?;
             let old = state.refs.get(name).copied();
             if old.is_some() && !overwrite {
-                return Err(Error::Exists {
-                    what: format!("`{}`", name.short()),
-                });
+                return Err(Error::Exists { what: format!("`{}`", name.short()) });
             }
             if old.is_none() && state.refs.len() >= MAX_REFS {
-                return Err(Error::invalid(format!(
-                    "a repo has at most {MAX_REFS} refs"
-                )));
+                return Err(Error::invalid(format!("a repo has at most {MAX_REFS} refs")));
             }
             if old == Some(commit) {
                 return Ok(Vec::new());
             }
-            Ok(vec![RepoChange::RefSet {
-                name: name.clone(),
-                old,
-                new: commit,
-            }])
+            Ok(vec![RepoChange::RefSet { name: name.clone(), old, new: commit }])
         })
         .await?;
         if *name == RefName::main() {
@@ -106,14 +95,9 @@ impl Hub {
         check_name(name)?;
         self.append_repo(repo, caller.user_id(), &[], |state| {
             self.confirm_by_id(caller, repo.id(), Access::Write)?;
-            let revision = || Error::RevisionNotFound {
-                revision: name.short().to_owned(),
-            };
+            let revision = || Error::RevisionNotFound { revision: name.short().to_owned() };
             let old = state.refs.get(name).copied().ok_or_else(revision)?;
-            Ok(vec![RepoChange::RefDeleted {
-                name: name.clone(),
-                old,
-            }])
+            Ok(vec![RepoChange::RefDeleted { name: name.clone(), old }])
         })
         .await?;
         Ok(())

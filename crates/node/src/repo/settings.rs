@@ -35,18 +35,12 @@ impl Hub {
     ) -> Result<()> {
         self.repo_by_id(caller, repo.id(), Access::Admin)?;
         if settings.disabled.is_some() && !caller.is_admin() {
-            return Err(Error::denied(
-                "only an administrator of the hub may close a repo",
-            ));
+            return Err(Error::denied("only an administrator of the hub may close a repo"));
         }
         let long = settings.description.as_ref().map_or(0, String::len);
         if long > MAX_DESCRIPTION_BYTES {
             let (what, size) = ("the description".to_owned(), long as u64);
-            return Err(Error::TooLarge {
-                what,
-                size,
-                limit: MAX_DESCRIPTION_BYTES as u64,
-            });
+            return Err(Error::TooLarge { what, size, limit: MAX_DESCRIPTION_BYTES as u64 });
         }
         if *settings == Settings::default() {
             return Ok(());

@@ -170,66 +170,30 @@ impl AccountsState {
 
     fn apply_change(&mut self, change: &AccountChange, created_ms: u64) {
         match change.clone() {
-            AccountChange::UserCreated {
-                id,
-                name,
-                fullname,
-                email,
-                admin,
-            } => {
+            AccountChange::UserCreated { id, name, fullname, email, admin } => {
                 self.names.insert(name.folded(), Owner::User(id));
                 let disabled = false;
-                let user = User {
-                    id,
-                    name,
-                    fullname,
-                    email,
-                    admin,
-                    disabled,
-                    created_ms,
-                };
+                let user = User { id, name, fullname, email, admin, disabled, created_ms };
                 self.users.insert(id, Arc::new(user));
             }
-            AccountChange::UserChanged {
-                id,
-                fullname,
-                email,
-                admin,
-                disabled,
-            } => {
+            AccountChange::UserChanged { id, fullname, email, admin, disabled } => {
                 if let Some(user) = self.users.get_mut(&id) {
                     let user = Arc::make_mut(user);
-                    user.fullname = fullname.unwrap_or(std::mem::take(&mut user.fullname));
-                    user.email = email.or(user.email.take());
+                    user.fullname = fullname.unwrap_or_else(|| std::mem::take(&mut user.fullname));
+                    user.email = email.or_else(|| user.email.take());
                     user.admin = admin.unwrap_or(user.admin);
                     user.disabled = disabled.unwrap_or(user.disabled);
                 }
             }
-            AccountChange::OrgCreated {
-                id,
-                name,
-                fullname,
-                default_visibility,
-            } => {
+            AccountChange::OrgCreated { id, name, fullname, default_visibility } => {
                 self.names.insert(name.folded(), Owner::Org(id));
                 let members = BTreeMap::new();
-                let org = Org {
-                    id,
-                    name,
-                    fullname,
-                    default_visibility,
-                    created_ms,
-                    members,
-                };
+                let org = Org { id, name, fullname, default_visibility, created_ms, members };
                 self.orgs.insert(id, Arc::new(org));
             }
-            AccountChange::OrgChanged {
-                id,
-                fullname,
-                default_visibility,
-            } => {
+            AccountChange::OrgChanged { id, fullname, default_visibility } => {
                 self.change_org(&id, |org| {
-                    org.fullname = fullname.unwrap_or(std::mem::take(&mut org.fullname));
+                    org.fullname = fullname.unwrap_or_else(|| std::mem::take(&mut org.fullname));
                     org.default_visibility = default_visibility.unwrap_or(org.default_visibility);
                 });
             }
@@ -239,24 +203,9 @@ impl AccountsState {
                     None => org.members.remove(&user),
                 };
             }),
-            AccountChange::TokenCreated {
-                id,
-                user,
-                name,
-                hash,
-                role,
-                expires_ms,
-            } => {
+            AccountChange::TokenCreated { id, user, name, hash, role, expires_ms } => {
                 self.by_hash.insert(hash, id);
-                let token = Token {
-                    id,
-                    user,
-                    name,
-                    hash,
-                    role,
-                    created_ms,
-                    expires_ms,
-                };
+                let token = Token { id, user, name, hash, role, created_ms, expires_ms };
                 self.tokens.insert(id, Arc::new(token));
             }
             AccountChange::TokenRevoked { id } => {

@@ -95,8 +95,7 @@ impl CatalogueState {
 
     /// The repo that has this name now.
     pub fn by_own_name(&self, kind: RepoKind, name: &RepoName) -> Option<Arc<RepoRecord>> {
-        self.by_name(kind, name)
-            .filter(|record| record.name.folded() == name.folded())
+        self.by_name(kind, name).filter(|record| record.name.folded() == name.folded())
     }
 
     /// The repos whose name ends so, in whatever namespace.
@@ -118,17 +117,12 @@ impl CatalogueState {
 
     /// Who likes a repo, in no order.
     pub fn likers(&self, id: &RepoId) -> Vec<UserId> {
-        self.likers
-            .get(id)
-            .map(|users| users.iter().copied().collect())
-            .unwrap_or_default()
+        self.likers.get(id).map(|users| users.iter().copied().collect()).unwrap_or_default()
     }
 
     /// Whether somebody likes a repo.
     pub fn is_liked(&self, id: &RepoId, user: &UserId) -> bool {
-        self.likers
-            .get(id)
-            .is_some_and(|users| users.contains(user))
+        self.likers.get(id).is_some_and(|users| users.contains(user))
     }
 
     /// What somebody likes, latest first.
@@ -153,10 +147,7 @@ impl CatalogueState {
 
     /// The requests for a repo.
     pub fn requests(&self, id: &RepoId) -> Vec<AccessRequest> {
-        self.requests
-            .get(id)
-            .map(|all| all.values().cloned().collect())
-            .unwrap_or_default()
+        self.requests.get(id).map(|all| all.values().cloned().collect()).unwrap_or_default()
     }
 
     fn change(&mut self, id: &RepoId, time_ms: u64, change: impl FnOnce(&mut RepoRecord)) {
@@ -230,14 +221,7 @@ impl CatalogueState {
 
     fn apply_change(&mut self, change: &CatalogueChange, time_ms: u64) {
         match change {
-            CatalogueChange::RepoCreated {
-                id,
-                kind,
-                name,
-                visibility,
-                creator,
-                sdk,
-            } => {
+            CatalogueChange::RepoCreated { id, kind, name, visibility, creator, sdk } => {
                 self.create(RepoRecord {
                     id: *id,
                     kind: *kind,
@@ -265,7 +249,7 @@ impl CatalogueState {
             } => self.change(id, time_ms, |record| {
                 record.visibility = visibility.unwrap_or(record.visibility);
                 record.gating = gating.unwrap_or(record.gating);
-                record.description = description.clone().or(record.description.take());
+                record.description = description.clone().or_else(|| record.description.take());
                 record.discussions_disabled =
                     discussions_disabled.unwrap_or(record.discussions_disabled);
                 record.disabled = disabled.unwrap_or(record.disabled);
@@ -273,17 +257,11 @@ impl CatalogueState {
             CatalogueChange::Liked { id, user } => {
                 if self.repos.contains_key(id) && self.likers.entry(*id).or_default().insert(*user)
                 {
-                    self.likes
-                        .entry(*user)
-                        .or_default()
-                        .push(Like { repo: *id, time_ms });
+                    self.likes.entry(*user).or_default().push(Like { repo: *id, time_ms });
                 }
             }
             CatalogueChange::Unliked { id, user } => {
-                if self
-                    .likers
-                    .get_mut(id)
-                    .is_some_and(|users| users.remove(user))
+                if self.likers.get_mut(id).is_some_and(|users| users.remove(user))
                     && let Some(likes) = self.likes.get_mut(user)
                 {
                     likes.retain(|like| like.repo != *id);
@@ -294,21 +272,10 @@ impl CatalogueState {
                 if !self.repos.contains_key(id) => {}
             CatalogueChange::AccessRequested { id, user, fields } => {
                 let (status, fields) = (AccessStatus::Pending, fields.clone());
-                let request = AccessRequest {
-                    user: *user,
-                    status,
-                    time_ms,
-                    fields,
-                    reason: None,
-                };
+                let request = AccessRequest { user: *user, status, time_ms, fields, reason: None };
                 self.requests.entry(*id).or_default().insert(*user, request);
             }
-            CatalogueChange::AccessDecided {
-                id,
-                user,
-                status,
-                reason,
-            } => {
+            CatalogueChange::AccessDecided { id, user, status, reason } => {
                 let requests = self.requests.entry(*id).or_default();
                 let fields = requests.get(user).map(|request| request.fields.clone());
                 let request = AccessRequest {

@@ -102,10 +102,7 @@ impl<S: State> Ledger<S> {
         Self {
             id,
             log: Log::new(store.clone(), id),
-            folded: RwLock::new(Folded {
-                state: S::default(),
-                tail: Tail::EMPTY,
-            }),
+            folded: RwLock::new(Folded { state: S::default(), tail: Tail::EMPTY }),
             writing: Mutex::new(()),
             reading: Mutex::new(()),
             sight: Sight::new(),
@@ -173,10 +170,8 @@ impl<S: State> Ledger<S> {
         page: &[Stored<S::Change>],
         damage: Damage,
     ) -> Result<()> {
-        let packs: Vec<PackHash> = page
-            .iter()
-            .flat_map(|stored| S::packs(&stored.entry.changes))
-            .collect();
+        let packs: Vec<PackHash> =
+            page.iter().flat_map(|stored| S::packs(&stored.entry.changes)).collect();
         let mut read = futures_util::stream::iter(packs)
             .map(|pack| rows::of_stored_pack(hub, self.id, pack, damage))
             .buffered(PACKS_AT_ONCE);
@@ -201,10 +196,7 @@ impl<S: State> Ledger<S> {
         let prefix = schema::log_prefix(&self.id);
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let rows = hub
-                .index()
-                .scan(Table::Log, &prefix, after.as_deref(), ROWS)
-                .await?;
+            let rows = hub.index().scan(Table::Log, &prefix, after.as_deref(), ROWS).await?;
             let Some((last, _)) = rows.last() else {
                 return Ok(());
             };
@@ -272,10 +264,7 @@ impl<S: State> Ledger<S> {
             if changes.is_empty() {
                 return Ok(());
             }
-            if self
-                .try_once(hub, author, changes, &tail, &mut rows)
-                .await?
-            {
+            if self.try_once(hub, author, changes, &tail, &mut rows).await? {
                 return Ok(());
             }
             lost += 1;
@@ -294,10 +283,7 @@ impl<S: State> Ledger<S> {
         rows: &mut Batch,
     ) -> Result<bool> {
         let entry = new_entry(hub, tail, author, changes).await?;
-        let mut doubt = Doubt {
-            sight: &self.sight,
-            is_settled: false,
-        };
+        let mut doubt = Doubt { sight: &self.sight, is_settled: false };
         let Append::Won(won) = self.log.append(tail, &entry).await? else {
             return Ok(false);
         };

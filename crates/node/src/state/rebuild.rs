@@ -43,9 +43,8 @@ impl Hub {
 
     /// Reads every repo's log; how many could not be read.
     async fn rebuild_repos(&self) -> Result<usize> {
-        let repos: Vec<RepoId> = self
-            .catalogue
-            .read(|state| state.repos().map(|record| record.id).collect());
+        let repos: Vec<RepoId> =
+            self.catalogue.read(|state| state.repos().map(|record| record.id).collect());
         let mut damaged = 0;
         let mut read = futures_util::stream::iter(repos)
             .map(|id| async move { (id, self.restore_state(id).await) })

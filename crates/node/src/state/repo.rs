@@ -81,9 +81,7 @@ impl RepoState {
 
     /// The number that the next pull request gets.
     pub fn next_pull(&self) -> u32 {
-        self.pulls
-            .last_key_value()
-            .map_or(1, |(number, _)| number + 1)
+        self.pulls.last_key_value().map_or(1, |(number, _)| number + 1)
     }
 
     /// Memory that it takes, about.
@@ -106,12 +104,7 @@ impl RepoState {
                 self.changed_ms = time_ms;
             }
             RepoChange::PackAdded { .. } => {}
-            RepoChange::PullRequestOpened {
-                number,
-                title,
-                description,
-                author,
-            } => {
+            RepoChange::PullRequestOpened { number, title, description, author } => {
                 let pull = Pull {
                     number: *number,
                     title: title.clone(),
@@ -129,19 +122,9 @@ impl RepoState {
                     pull.status = *status;
                 }
             }
-            RepoChange::Comment {
-                number,
-                id,
-                author,
-                text,
-            } => {
+            RepoChange::Comment { number, id, author, text } => {
                 if let Some(pull) = self.pulls.get_mut(number) {
-                    let comment = Comment {
-                        id: *id,
-                        author: *author,
-                        text: text.clone(),
-                        time_ms,
-                    };
+                    let comment = Comment { id: *id, author: *author, text: text.clone(), time_ms };
                     pull.comments.push(comment);
                     self.bytes += ROW_BYTES + text.len();
                 }
@@ -225,10 +208,7 @@ impl Living {
 
 impl RepoStates {
     pub(crate) fn new() -> Self {
-        Self {
-            kept: Cache::with_weighter(KEPT_REPOS, KEPT_BYTES, Weigh),
-            living: Mutex::default(),
-        }
+        Self { kept: Cache::with_weighter(KEPT_REPOS, KEPT_BYTES, Weigh), living: Mutex::default() }
     }
 
     fn ledger(&self, hub: &Hub, id: RepoId) -> Arc<RepoLedger> {
@@ -329,20 +309,14 @@ impl Hub {
         let ledger = self.repos.ledger(self, id);
         ledger
             .append(self, author, batch, |state| {
-                if self
-                    .catalogue
-                    .read(|catalogue| catalogue.by_id(&id))
-                    .is_none()
-                {
+                if self.catalogue.read(|catalogue| catalogue.by_id(&id)).is_none() {
                     return Err(Error::RepoNotFound);
                 }
                 let changes = rule(&state.0)?;
                 if changes.is_empty() {
                     return Ok(changes);
                 }
-                let added = |pack: &NewPack| RepoChange::PackAdded {
-                    pack: pack.directory.hash,
-                };
+                let added = |pack: &NewPack| RepoChange::PackAdded { pack: pack.directory.hash };
                 Ok(packs.iter().map(added).chain(changes).collect())
             })
             .await?;

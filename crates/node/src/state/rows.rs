@@ -68,9 +68,7 @@ pub(crate) async fn read_directory(hub: &Hub, copy: &CopyName) -> Result<PackDir
     let footer = footer.ok_or_else(|| Error::corrupt(format!("`{key}` is cut short")))?;
     let length = PackDirectory::tail_length(&tail[footer..]).map_err(damaged)?;
     if length > MAX_PACK_DIRECTORY_BYTES + FOOTER_BYTES || length as u64 > total {
-        return Err(Error::corrupt(format!(
-            "`{key}` has a directory that is too long"
-        )));
+        return Err(Error::corrupt(format!("`{key}` has a directory that is too long")));
     }
     if length > tail.len() {
         tail = hub.store().get_tail(&key, length as u64).await?.0;
@@ -99,10 +97,7 @@ pub(crate) async fn of_pack(
         batch.put(Table::Object, key, row.encode());
     }
     for link in &directory.links {
-        let row = FileRow {
-            file: link.file,
-            size: link.size,
-        };
+        let row = FileRow { file: link.file, size: link.size };
         let key = schema::file_key(&repo, &link.sha256);
         batch.put(Table::File, key, row.encode());
         let by_file = schema::file_repo_key(&link.file, &repo);

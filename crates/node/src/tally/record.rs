@@ -166,9 +166,7 @@ impl Hub {
 
     /// Adds what records of a day say to what is known, each once.
     async fn read_records(&self, books: &mut Books, day: u32, records: Vec<u64>) -> Result<()> {
-        let unread = records
-            .into_iter()
-            .filter(|nonce| !books.read.contains(&(day, *nonce)));
+        let unread = records.into_iter().filter(|nonce| !books.read.contains(&(day, *nonce)));
         let unread: Vec<u64> = unread.collect();
         let mut reading = futures_util::stream::iter(unread)
             .map(|nonce| async move { (nonce, self.record(day, nonce).await) })
@@ -207,9 +205,7 @@ impl Hub {
         if sum.len() > Tally::MAX_ROWS {
             return Ok(false);
         }
-        let rows = sum
-            .into_iter()
-            .map(|((repo, day), count)| (repo, day, count));
+        let rows = sum.into_iter().map(|((repo, day), count)| (repo, day, count));
         let mut rows: Vec<_> = rows.collect();
         rows.sort_unstable();
         let bytes = Bytes::from(Tally { rows }.encode()?);
@@ -231,10 +227,8 @@ impl Hub {
         };
         let mut batch = Batch::new();
         for rows in sum.rows.chunks(ROWS) {
-            let keys: Vec<_> = rows
-                .iter()
-                .map(|(repo, day, _)| schema::tally_key(repo, *day))
-                .collect();
+            let keys: Vec<_> =
+                rows.iter().map(|(repo, day, _)| schema::tally_key(repo, *day)).collect();
             let found = self.index().get_many(Table::Tally, keys.clone()).await?;
             for (((_, _, count), key), row) in rows.iter().zip(keys).zip(found) {
                 let known = row.map_or(Ok(0), |row| schema::read_number(&row))?;
@@ -252,10 +246,7 @@ impl Hub {
         let mut batch = Batch::new();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let rows = self
-                .index()
-                .scan(Table::Tally, &[], after.as_deref(), ROWS)
-                .await?;
+            let rows = self.index().scan(Table::Tally, &[], after.as_deref(), ROWS).await?;
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             let mut known = Vec::with_capacity(rows.len());

@@ -81,11 +81,7 @@ impl Cutter {
     fn cut(&mut self, bytes: Bytes) -> Cut {
         let hash = ChunkHash::of(&bytes);
         let is_sample = std::mem::take(&mut self.is_first) || is_sample(&hash);
-        Cut {
-            hash,
-            bytes,
-            is_sample,
-        }
+        Cut { hash, bytes, is_sample }
     }
 
     /// The last chunk, the SHA-256 and the size.
@@ -225,11 +221,7 @@ impl Placer {
         let (bytes, footer) = std::mem::take(&mut self.writer).finish();
         self.packed.push(footer.hash());
         let room = self.room.take();
-        Packed {
-            bytes,
-            footer,
-            room,
-        }
+        Packed { bytes, footer, room }
     }
 
     /// The last xorb, and the file.
@@ -244,28 +236,15 @@ impl Placer {
                 .ok_or_else(|| Error::internal("a chunk is in a xorb that was never packed")),
         };
         let term = |(place, chunks, length): &(Place, Range<u32>, u32)| {
-            Ok(Term {
-                xorb: xorb(place)?,
-                chunks: chunks.clone(),
-                length: *length,
-            })
+            Ok(Term { xorb: xorb(place)?, chunks: chunks.clone(), length: *length })
         };
         let sample = |(chunk, place, index): &(ChunkHash, Place, u32)| {
-            Ok(Sample {
-                chunk: *chunk,
-                xorb: xorb(place)?,
-                index: *index,
-            })
+            Ok(Sample { chunk: *chunk, xorb: xorb(place)?, index: *index })
         };
         let terms = self.terms.iter().map(term).collect::<Result<_>>()?;
         let samples = self.samples.iter().map(sample).collect::<Result<_>>()?;
         let file = self.hasher.finish();
-        Ok(Placed {
-            last,
-            file,
-            terms,
-            samples,
-        })
+        Ok(Placed { last, file, terms, samples })
     }
 }
 
@@ -331,9 +310,7 @@ mod tests {
         let mut placer = Placer::new(&Packing::new());
         let full = placer.place(&cuts)?;
         let placed = placer.finish()?;
-        let [full] = &full[..] else {
-            panic!("{} are full", full.len())
-        };
+        let [full] = &full[..] else { panic!("{} are full", full.len()) };
         let last = placed.last.expect("the rest");
         assert_eq!(placed.terms.len(), 2);
         assert_eq!(placed.terms[0].xorb, full.footer.hash());

@@ -135,10 +135,10 @@ impl Hub {
         let encode = move || {
             let offer = |found: &'_ Found| found.reach.hidden(found.footer.chunk_count());
             let hidden: Vec<_> = offered.iter().map(offer).collect();
-            let offers = offered.iter().zip(hidden).map(|(found, hidden)| Offer {
-                xorb: &found.footer,
-                hidden,
-            });
+            let offers = offered
+                .iter()
+                .zip(hidden)
+                .map(|(found, hidden)| Offer { xorb: &found.footer, hidden });
             let offers: Vec<Offer<'_>> = offers.collect();
             encode_offers(&offers, &key, &veil, now, expires)
         };
@@ -153,10 +153,7 @@ impl Hub {
         then_ms: u64,
     ) -> Result<Option<ChunkRow>> {
         let prefix = chunk.as_bytes();
-        let rows = self
-            .index()
-            .scan(Table::Chunk, prefix, None, TRIED_SCOPES)
-            .await?;
+        let rows = self.index().scan(Table::Chunk, prefix, None, TRIED_SCOPES).await?;
         let mut tried = 0;
         for (key, row) in rows {
             let (scope, row) = (schema::scope_of(&key)?, ChunkRow::decode(&row)?);

@@ -27,13 +27,7 @@ pub(super) struct Intake {
 impl Intake {
     /// Reads a body of at most `limit` bytes.
     pub(super) fn new(body: ByteStream, what: &'static str, limit: u64) -> Self {
-        Self {
-            body,
-            what,
-            limit,
-            seen: 0,
-            ended: false,
-        }
+        Self { body, what, limit, seen: 0, ended: false }
     }
 
     /// The next step; nothing at the end.
@@ -120,10 +114,7 @@ mod tests {
     #[tokio::test]
     async fn one_byte_over_the_limit_is_refused_and_nothing_is_no_step() -> Result<()> {
         let pieces = || vec![Bytes::from_static(&[1; 10_000]); 3];
-        assert!(matches!(
-            steps(pieces(), 29_999).await,
-            Err(Error::TooLarge { size: 30_000, .. })
-        ));
+        assert!(matches!(steps(pieces(), 29_999).await, Err(Error::TooLarge { size: 30_000, .. })));
         assert_eq!(steps(pieces(), 30_000).await?.len(), 1);
         assert!(steps(vec![Bytes::new(); 5], 0).await?.is_empty());
         Ok(())

@@ -69,11 +69,7 @@ impl Hub {
             let reason = format!("`{sha256}` was said, `{actual}` of {length} bytes came");
             return Err(Error::invalid(reason));
         }
-        let Arrival {
-            placer,
-            mut storing,
-            ..
-        } = arrival;
+        let Arrival { placer, mut storing, .. } = arrival;
         let placed = self.pool().run(move || placer.finish()).await??;
         if let Some(last) = placed.last {
             storing.store(last).await?;

@@ -45,7 +45,7 @@ const SHARDS_AT_ONCE: usize = 2;
 const KEPT_TURNS: usize = 10_000;
 /// How long an upload waits for others to end. Clients wait longer before they give up, and try
 /// again when they are told to.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// One chunk in so many answers dedup queries, besides each file's first.
 const SAMPLE_EVERY: u64 = 1024;
 
@@ -118,7 +118,5 @@ impl Uploads {
 }
 
 fn closing() -> Error {
-    Error::Busy {
-        reason: "shutting down".to_owned(),
-    }
+    Error::Busy { reason: "shutting down".to_owned() }
 }

@@ -30,10 +30,7 @@ impl Packing {
 
     /// Room for one xorb at a time.
     pub(super) fn room(&self) -> Room {
-        Room {
-            budget: Arc::clone(&self.budget),
-            taken: None,
-        }
+        Room { budget: Arc::clone(&self.budget), taken: None }
     }
 }
 
@@ -67,10 +64,7 @@ impl Room {
 
     /// The room of a xorb that is whole; what is left has none but what is free.
     pub(super) fn take(&mut self) -> Self {
-        Self {
-            budget: Arc::clone(&self.budget),
-            taken: self.taken.take(),
-        }
+        Self { budget: Arc::clone(&self.budget), taken: self.taken.take() }
     }
 }
 

@@ -52,11 +52,7 @@ impl Hub {
         }
         let _slot = self.uploads.slot(self.env()).await?;
         let nonce = nonce(self.env().as_ref());
-        let key = Key::Part {
-            upload,
-            number,
-            nonce,
-        };
+        let key = Key::Part { upload, number, nonce };
         let mut writer = self.store().writer(&key)?;
         let mut intake = Intake::new(body, "the part", limit);
         while let Some(step) = intake.next().await? {
@@ -106,11 +102,7 @@ impl Hub {
             let nonce = u64::from_str_radix(tag.trim_matches('"'), 16);
             let nonce = nonce.map_err(|_| Error::invalid(format!("`{tag}` is no part's tag")))?;
             let number = *number;
-            Ok(Key::Part {
-                upload,
-                number,
-                nonce,
-            })
+            Ok(Key::Part { upload, number, nonce })
         });
         let named: Vec<Key> = named.collect::<Result<_>>()?;
         let keys: Vec<(Key, u64)> = stream::iter((1..).zip(named))

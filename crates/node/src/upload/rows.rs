@@ -33,40 +33,18 @@ pub(super) fn of_upload(
         size: place.size,
         sha256: place.sha256,
     };
-    batch.put(
-        Table::Manifest,
-        schema::manifest_key(&place.file),
-        row.encode(),
-    );
+    batch.put(Table::Manifest, schema::manifest_key(&place.file), row.encode());
     let (file, size, time_ms) = (place.file, place.size, directory.time_ms);
     let key = schema::upload_key(&directory.uploader, &place.sha256);
-    batch.put(
-        Table::Upload,
-        key,
-        UploadRow {
-            file,
-            size,
-            time_ms,
-        }
-        .encode(),
-    );
+    batch.put(Table::Upload, key, UploadRow { file, size, time_ms }.encode());
 }
 
 /// Rows of the chunks of a file that may answer dedup queries in this scope.
 pub(super) fn of_samples(batch: &mut Batch, manifest: &Manifest, scope: &Scope, until_ms: u64) {
     for sample in &manifest.samples {
         let (file, xorb, index) = (manifest.file, sample.xorb, sample.index);
-        let row = ChunkRow {
-            file,
-            xorb,
-            index,
-            until_ms,
-        };
-        batch.put(
-            Table::Chunk,
-            schema::chunk_key(&sample.chunk, scope),
-            row.encode(),
-        );
+        let row = ChunkRow { file, xorb, index, until_ms };
+        batch.put(Table::Chunk, schema::chunk_key(&sample.chunk, scope), row.encode());
     }
 }
 
@@ -76,17 +54,11 @@ pub(crate) async fn of_stored_shard(hub: &Hub, copy: &CopyName) -> Result<Batch>
     let damaged = |error: ballast_format::Error| Error::corrupt(format!("`{key}`: {error}"));
     let missing = || Error::corrupt(format!("`{key}` is gone"));
     let size = hub.store().size(&key).await?.ok_or_else(missing)?;
-    let mut front = hub
-        .store()
-        .get_range(&key, 0..size.min(LIKELY_FRONT))
-        .await?;
+    let mut front = hub.store().get_range(&key, 0..size.min(LIKELY_FRONT)).await?;
     let fixed = front.get(..FRONT_BYTES).ok_or_else(missing)?;
     let length = ShardDirectory::front_length(fixed).map_err(damaged)?;
     if length > front.len() {
-        front = hub
-            .store()
-            .get_range(&key, 0..size.min(length as u64))
-            .await?;
+        front = hub.store().get_range(&key, 0..size.min(length as u64)).await?;
     }
     let directory = ShardDirectory::decode(&front).map_err(damaged)?;
     let until = directory.time_ms + PROMISE_MS;
@@ -98,12 +70,7 @@ pub(crate) async fn of_stored_shard(hub: &Hub, copy: &CopyName) -> Result<Batch>
             let range = place.offset..place.offset + u64::from(place.length);
             let bytes = hub.store().get_range(&key, range).await?;
             let manifest = Manifest::decode(&bytes).map_err(damaged)?;
-            of_samples(
-                &mut batch,
-                &manifest,
-                &Scope::User(directory.uploader),
-                until,
-            );
+            of_samples(&mut batch, &manifest, &Scope::User(directory.uploader), until);
         }
     }
     Ok(batch)
@@ -130,10 +97,7 @@ fn runs_of(manifest: &Manifest) -> BTreeMap<XorbHash, Vec<Range<u16>>> {
     let mut runs: BTreeMap<XorbHash, BTreeSet<(u16, u16)>> = BTreeMap::new();
     for term in &manifest.terms {
         // Terms that no xorb can have bring nothing into reach.
-        let chunks = (
-            u16::try_from(term.chunks.start),
-            u16::try_from(term.chunks.end),
-        );
+        let chunks = (u16::try_from(term.chunks.start), u16::try_from(term.chunks.end));
         if let (Ok(start), Ok(end)) = chunks {
             runs.entry(term.xorb).or_default().insert((start, end));
         }
@@ -164,16 +128,11 @@ mod tests {
 
     #[test]
     fn of_many_runs_the_longest_stay_in_order() {
-        let many = (0..200)
-            .map(|i: u16| (i * 40, i * 40 + 1 + i % 30))
-            .collect();
+        let many = (0..200).map(|i: u16| (i * 40, i * 40 + 1 + i % 30)).collect();
         let kept = merge(many);
         assert_eq!(kept.len(), RunsRow::MOST);
         assert!(kept.is_sorted_by_key(|run| run.start));
         assert!(kept.iter().all(|run| run.len() >= 20));
-        assert_eq!(
-            merge([(0, 2), (2, 4), (3, 9), (10, 11)].into()),
-            [0..9, 10..11]
-        );
+        assert_eq!(merge([(0, 2), (2, 4), (3, 9), (10, 11)].into()), [0..9, 10..11]);
     }
 }

@@ -107,9 +107,7 @@ impl Hub {
         let mut rows = Vec::new();
         if let Some(home) = home {
             let prefix = schema::xorb_scope_key(xorb, &Scope::Repo(home));
-            rows = index
-                .scan(Table::XorbScope, &prefix, None, TRIED_SCOPES)
-                .await?;
+            rows = index.scan(Table::XorbScope, &prefix, None, TRIED_SCOPES).await?;
         }
         let all = index.scan(Table::XorbScope, xorb.as_bytes(), None, TRIED_SCOPES);
         rows.extend(all.await?);
@@ -143,16 +141,10 @@ impl Hub {
         }
         if let Some(row) = self.recent_upload(caller, sha256).await? {
             let (file, size) = (row.file, row.size);
-            return Ok(Some(FileLink {
-                sha256: *sha256,
-                file,
-                size,
-            }));
+            return Ok(Some(FileLink { sha256: *sha256, file, size }));
         }
         let prefix = schema::sha256_repo_prefix(sha256);
-        let rows = self
-            .index()
-            .scan(Table::FileRepo, &prefix, None, TRIED_SCOPES);
+        let rows = self.index().scan(Table::FileRepo, &prefix, None, TRIED_SCOPES);
         for (key, _) in rows.await? {
             let other = schema::repo_of(&key)?;
             if !self.readable(caller, other) {
@@ -202,9 +194,7 @@ impl Hub {
             return Ok(Some(row.sha256));
         }
         let prefix = schema::file_repo_prefix(file);
-        let rows = self
-            .index()
-            .scan(Table::FileRepo, &prefix, None, TRIED_SCOPES);
+        let rows = self.index().scan(Table::FileRepo, &prefix, None, TRIED_SCOPES);
         for (key, row) in rows.await? {
             if self.readable(caller, schema::repo_of(&key)?) {
                 return Ok(digest(row));
@@ -227,11 +217,7 @@ impl Hub {
 }
 
 fn link(sha256: &Sha256, row: &FileRow) -> FileLink {
-    FileLink {
-        sha256: *sha256,
-        file: row.file,
-        size: row.size,
-    }
+    FileLink { sha256: *sha256, file: row.file, size: row.size }
 }
 
 #[cfg(test)]
@@ -248,9 +234,6 @@ mod tests {
         assert_eq!(reach.hidden(50), [0..3, 7..10, 30..40, 41..50]);
         assert_eq!(reach.hidden(41), [0..3, 7..10, 30..40]);
         assert!(Reach::Whole.hidden(9).is_empty() && Reach::Whole.holds(&(0..9)));
-        assert_eq!(
-            Reach::of(Vec::new()).hidden(9),
-            std::slice::from_ref(&(0..9))
-        );
+        assert_eq!(Reach::of(Vec::new()).hidden(9), std::slice::from_ref(&(0..9)));
     }
 }

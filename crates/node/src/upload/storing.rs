@@ -61,9 +61,9 @@ impl Storing {
     async fn wait(&mut self) -> Result<()> {
         match self.running.pop_front() {
             None => Ok(()),
-            Some(outcome) => outcome
-                .await
-                .map_err(|_| Error::internal("a xorb was not stored to its end"))?,
+            Some(outcome) => {
+                outcome.await.map_err(|_| Error::internal("a xorb was not stored to its end"))?
+            }
         }
     }
 
@@ -79,11 +79,7 @@ impl Storing {
 impl Hub {
     /// Stores a xorb that was packed here. It is nobody's yet.
     async fn store_packed(&self, packed: Packed) -> Result<()> {
-        let Packed {
-            mut bytes,
-            footer,
-            room,
-        } = packed;
+        let Packed { mut bytes, footer, room } = packed;
         let hash = footer.hash();
         if self.present_copy(&hash).await?.is_some() {
             return Ok(());

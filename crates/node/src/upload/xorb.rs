@@ -37,21 +37,13 @@ impl Hub {
     ) -> Result<bool> {
         let user = caller.user()?.user;
         if let Some(size) = length.filter(|length| *length > LIMIT) {
-            return Err(Error::TooLarge {
-                what: WHAT.to_owned(),
-                size,
-                limit: LIMIT,
-            });
+            return Err(Error::TooLarge { what: WHAT.to_owned(), size, limit: LIMIT });
         }
         let _slot = self.uploads.slot(self.env()).await?;
         let existing = self.present_copy(&hash).await?;
         let known = existing.is_some() && self.may_know_xorb(caller, &hash).await?;
         // Who may not know of it sees us store it, as far as time tells.
-        let new = if known {
-            None
-        } else {
-            Some(self.new_xorb(hash).await?)
-        };
+        let new = if known { None } else { Some(self.new_xorb(hash).await?) };
         let (footer, new) = self.check_xorb(hash, body, new).await?;
         match (new, existing) {
             (Some(new), None) => self.keep_xorb(user, &footer, new).await?,
@@ -84,9 +76,7 @@ impl Hub {
     /// A writer for a copy of this xorb.
     pub(super) async fn new_xorb(&self, hash: XorbHash) -> Result<(CopyName, ObjectWriter)> {
         let epoch = self.store().epoch().await?;
-        let copy = self
-            .store()
-            .new_copy(CopyKind::Xorb, *hash.as_bytes(), epoch);
+        let copy = self.store().new_copy(CopyKind::Xorb, *hash.as_bytes(), epoch);
         Ok((copy, self.store().writer(&Key::Copy(copy))?))
     }
 
@@ -103,9 +93,7 @@ impl Hub {
         while let Some(step) = intake.next().await? {
             unwritten.pieces.extend(step.iter().cloned());
             let checked = self.pool().run(move || {
-                step.iter()
-                    .try_for_each(|piece| validator.feed(piece))
-                    .map(|()| validator)
+                step.iter().try_for_each(|piece| validator.feed(piece)).map(|()| validator)
             });
             validator = checked.await??;
             // Only what was checked is written; a client's footer never is.
@@ -155,11 +143,7 @@ impl Hub {
         self.caches.footers.insert(*copy, Arc::new(footer.clone()));
         self.sound(copy, footer).add(0..footer.chunk_count());
         let mut batch = Batch::new();
-        batch.put(
-            Table::Copy,
-            schema::copy_key(copy),
-            schema::number_row(size),
-        );
+        batch.put(Table::Copy, schema::copy_key(copy), schema::number_row(size));
         batch
     }
 

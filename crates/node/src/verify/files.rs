@@ -20,16 +20,9 @@ use crate::hub::Hub;
 impl Hub {
     /// The large file that a repo knows by this SHA-256.
     pub(super) async fn link_of(&self, repo: RepoId, sha256: &Sha256) -> Result<Option<FileLink>> {
-        let row = self
-            .index()
-            .get(Table::File, &schema::file_key(&repo, sha256))
-            .await?;
+        let row = self.index().get(Table::File, &schema::file_key(&repo, sha256)).await?;
         let row = row.map(|row| FileRow::decode(&row)).transpose()?;
-        Ok(row.map(|FileRow { file, size }| FileLink {
-            sha256: *sha256,
-            file,
-            size,
-        }))
+        Ok(row.map(|FileRow { file, size }| FileLink { sha256: *sha256, file, size }))
     }
 }
 
@@ -81,9 +74,7 @@ impl Check {
     /// Every chunk is sound; what is left is that they are the right ones in the right order.
     async fn content(&mut self, manifest: Manifest) -> Result<Found> {
         let manifest = Arc::new(manifest);
-        let mut bytes = self
-            .hub
-            .read_manifest(Arc::clone(&manifest), 0..manifest.size);
+        let mut bytes = self.hub.read_manifest(Arc::clone(&manifest), 0..manifest.size);
         let mut hasher = sha2::Sha256::new();
         let object = || format!("the file `{}`", manifest.file);
         while let Some(piece) = bytes.next().await {
@@ -101,9 +92,7 @@ impl Check {
         if hasher.finalize().as_slice() == manifest.sha256.as_bytes() {
             return Ok(None);
         }
-        Ok(Some(
-            self.damaged(&object(), &"its bytes have another SHA-256"),
-        ))
+        Ok(Some(self.damaged(&object(), &"its bytes have another SHA-256")))
     }
 
     async fn read_manifest(&self, row: &ManifestRow) -> Result<Manifest> {
@@ -111,16 +100,8 @@ impl Check {
             return Err(Error::corrupt("a manifest in it is too long"));
         }
         let range = row.offset..row.offset + u64::from(row.length);
-        let bytes = self
-            .hub
-            .store()
-            .get_range(&Key::Copy(row.shard), range)
-            .await?;
-        let manifest = self
-            .hub
-            .pool()
-            .run(move || Manifest::decode(&bytes))
-            .await?;
+        let bytes = self.hub.store().get_range(&Key::Copy(row.shard), range).await?;
+        let manifest = self.hub.pool().run(move || Manifest::decode(&bytes)).await?;
         manifest.map_err(|error| Error::corrupt(error.to_string()))
     }
 
@@ -159,24 +140,11 @@ impl Check {
                     continue;
                 }
             };
-            for ManifestPlace {
-                file,
-                sha256,
-                size,
-                offset,
-                length,
-            } in places
-            {
+            for ManifestPlace { file, sha256, size, offset, length } in places {
                 if !self.manifests.insert((copy, offset)) {
                     continue;
                 }
-                let row = ManifestRow {
-                    shard: copy,
-                    offset,
-                    length,
-                    size,
-                    sha256,
-                };
+                let row = ManifestRow { shard: copy, offset, length, size, sha256 };
                 match self.read_manifest(&row).await {
                     Ok(manifest) if manifest.file == file => self.count(u64::from(length)).await?,
                     Ok(_) => drop(self.damaged(&Key::Copy(copy), &"it holds another file")),
@@ -194,10 +162,8 @@ impl Check {
         let length = ShardDirectory::front_length(&front).map_err(damaged)? as u64;
         let front = store.get_range(&key, 0..length).await?;
         let directory = ShardDirectory::decode(&front).map_err(damaged)?;
-        let end = directory
-            .places
-            .last()
-            .map_or(length, |place| place.offset + u64::from(place.length));
+        let end =
+            directory.places.last().map_or(length, |place| place.offset + u64::from(place.length));
         match store.size(&key).await? {
             Some(size) if size == end => Ok((length, directory)),
             _ => Err(Error::corrupt("it does not end where its directory says")),

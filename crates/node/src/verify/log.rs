@@ -34,17 +34,11 @@ impl Check {
         mut hear: impl FnMut(&Entry<C>),
     ) -> Result<()> {
         let log = Log::new(self.hub.store().clone(), id);
-        let mut place = Place {
-            number: 1,
-            previous: Some(EntryHash::ZERO),
-            epoch: 0,
-        };
+        let mut place = Place { number: 1, previous: Some(EntryHash::ZERO), epoch: 0 };
         loop {
             let numbers = place.number..place.number + AT_ONCE;
             let answers: Vec<Read<C>> = join_all(numbers.map(|number| log.read(number))).await;
-            let last = answers
-                .iter()
-                .rposition(|answer| !matches!(answer, Ok(None)));
+            let last = answers.iter().rposition(|answer| !matches!(answer, Ok(None)));
             for (index, answer) in answers.into_iter().enumerate() {
                 let key = schema::log_key(&id, place.number);
                 let kept = self.hub.index().get(Table::Log, &key).await?;
@@ -76,9 +70,7 @@ impl Check {
             Ok(Some(stored)) => {
                 self.count(stored.bytes.len() as u64).await?;
                 let (previous, epoch) = (stored.entry.previous, stored.entry.epoch);
-                let differs = kept
-                    .as_ref()
-                    .is_some_and(|(_, bytes)| *bytes != stored.bytes);
+                let differs = kept.as_ref().is_some_and(|(_, bytes)| *bytes != stored.bytes);
                 if differs {
                     Some("it is not what it was when it was written or first read".to_owned())
                 } else if place.previous.is_some_and(|expected| expected != previous) {
@@ -95,10 +87,7 @@ impl Check {
             self.damaged(&key, &problem);
         }
         place.number += 1;
-        let stored = answer
-            .ok()
-            .flatten()
-            .map(|stored| (stored.entry, stored.bytes.to_vec()));
+        let stored = answer.ok().flatten().map(|stored| (stored.entry, stored.bytes.to_vec()));
         let entry = if is_sound { stored } else { kept.or(stored) };
         let Some((entry, bytes)) = entry else {
             place.previous = None;

@@ -92,15 +92,10 @@ impl Hub {
         let repos = if let Some(repo) = scope {
             vec![repo.clone()]
         } else {
-            check
-                .log::<CatalogueChange>(LogId::Catalogue, |_| {})
-                .await?;
+            check.log::<CatalogueChange>(LogId::Catalogue, |_| {}).await?;
             check.log::<AccountChange>(LogId::Accounts, |_| {}).await?;
             check.tell_the_rest(None).await?;
-            self.records(|_| true)
-                .into_iter()
-                .map(|record| Repo { record })
-                .collect()
+            self.records(|_| true).into_iter().map(|record| Repo { record }).collect()
         };
         for repo in repos {
             check.repo(&repo).await?;
@@ -144,11 +139,7 @@ impl Check {
     /// Notes damage.
     fn damaged(&mut self, object: &dyn Display, problem: &dyn Display) -> Arc<Fault> {
         let (object, problem) = (object.to_string(), problem.to_string());
-        let fault = Arc::new(Fault {
-            object,
-            problem,
-            is_told: AtomicBool::new(false),
-        });
+        let fault = Arc::new(Fault { object, problem, is_told: AtomicBool::new(false) });
         self.summary.damaged += 1;
         self.faults.push(Arc::clone(&fault));
         fault
@@ -161,11 +152,7 @@ impl Check {
             Error::Store(error) => is_damage(error),
             _ => false,
         };
-        if is_damage {
-            Ok(self.damaged(object, &error))
-        } else {
-            Err(error)
-        }
+        if is_damage { Ok(self.damaged(object, &error)) } else { Err(error) }
     }
 
     async fn count(&mut self, bytes: u64) -> Result<()> {
@@ -207,9 +194,7 @@ impl Check {
     }
 
     async fn report(&self, report: Report) -> Result<()> {
-        let gone = |_| Error::Busy {
-            reason: "nobody listens to the check any more".to_owned(),
-        };
+        let gone = |_| Error::Busy { reason: "nobody listens to the check any more".to_owned() };
         self.reports.send(report).await.map_err(gone)
     }
 }

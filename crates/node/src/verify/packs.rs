@@ -45,11 +45,7 @@ impl Check {
     }
 
     async fn pack(&mut self, repo: RepoId, pack: PackHash, objects: &mut Objects) -> Result<()> {
-        let copies = self
-            .hub
-            .store()
-            .copies(CopyKind::Pack, *pack.as_bytes())
-            .await?;
+        let copies = self.hub.store().copies(CopyKind::Pack, *pack.as_bytes()).await?;
         let mut lost: Found = None;
         let mut is_there = false;
         for listed in copies {
@@ -85,19 +81,12 @@ impl Check {
             Err(error) => return Ok(Some(self.fault(&key, error)?)),
         };
         let header = PackBuilder::new().header();
-        match self
-            .hub
-            .store()
-            .get_range(&key, 0..header.len() as u64)
-            .await
-        {
+        match self.hub.store().get_range(&key, 0..header.len() as u64).await {
             Ok(front) if front == header => {}
             Ok(_) => drop(self.damaged(&key, &"it does not begin as a pack")),
             Err(error) => return Ok(Some(self.fault(&key, error.into())?)),
         }
-        objects
-            .links
-            .extend(directory.links.iter().map(|link| (link.sha256, *link)));
+        objects.links.extend(directory.links.iter().map(|link| (link.sha256, *link)));
         let mut next = 0;
         while next < directory.objects.len() {
             let piece = piece_from(&directory.objects[next..]);
@@ -123,9 +112,7 @@ impl Check {
             Ok(bytes) => bytes,
             Err(error) => {
                 let fault = self.fault(&key, error.into())?;
-                objects
-                    .faults
-                    .extend(piece.iter().map(|object| (object.id, Arc::clone(&fault))));
+                objects.faults.extend(piece.iter().map(|object| (object.id, Arc::clone(&fault))));
                 return Ok(());
             }
         };
@@ -170,9 +157,7 @@ impl Check {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let index = self.hub.index();
-            let rows = index
-                .scan(Table::Object, repo.as_bytes(), after.as_deref(), ROWS)
-                .await?;
+            let rows = index.scan(Table::Object, repo.as_bytes(), after.as_deref(), ROWS).await?;
             let Some((last, _)) = rows.last() else {
                 return Ok(());
             };

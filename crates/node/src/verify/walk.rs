@@ -117,18 +117,14 @@ impl Check {
         seen: &mut Seen,
     ) -> Result<()> {
         let mut levels: Vec<Level> = Vec::new();
-        self.enter(repo, commit, (String::new(), root), seen, &mut levels)
-            .await?;
+        self.enter(repo, commit, (String::new(), root), seen, &mut levels).await?;
         while let Some(mut level) = levels.pop() {
             let Some(entry) = level.tree.entries.get(level.next) else {
                 if level.is_sound {
                     seen.sound.insert(level.id);
                 } else {
                     seen.told.insert((level.prefix, level.id));
-                    levels
-                        .last_mut()
-                        .into_iter()
-                        .for_each(|above| above.is_sound = false);
+                    levels.last_mut().into_iter().for_each(|above| above.is_sound = false);
                 }
                 continue;
             };
@@ -149,8 +145,7 @@ impl Check {
                         level.is_sound = false;
                         if seen.told.insert((path.clone(), id)) {
                             seen.affected.insert(path.clone());
-                            self.finding(Some(repo), Some(commit), Some(path), &fault)
-                                .await?;
+                            self.finding(Some(repo), Some(commit), Some(path), &fault).await?;
                         }
                     }
                     levels.push(level);
@@ -177,28 +172,18 @@ impl Check {
         if found.is_none() && !is_told {
             match self.hub.tree(repo.id(), &id).await {
                 Ok(tree) => {
-                    levels.push(Level {
-                        prefix,
-                        id,
-                        tree,
-                        next: 0,
-                        is_sound: true,
-                    });
+                    levels.push(Level { prefix, id, tree, next: 0, is_sound: true });
                     return Ok(());
                 }
                 Err(error) => found = Some(self.fault(&format!("the tree `{id}`"), error)?),
             }
         }
-        levels
-            .last_mut()
-            .into_iter()
-            .for_each(|above| above.is_sound = false);
+        levels.last_mut().into_iter().for_each(|above| above.is_sound = false);
         if let Some(fault) = found.filter(|_| !is_told) {
             let path = format!("{prefix}*");
             seen.affected.insert(path.clone());
             seen.told.insert((prefix, id));
-            self.finding(Some(repo), Some(commit), Some(path), &fault)
-                .await?;
+            self.finding(Some(repo), Some(commit), Some(path), &fault).await?;
         }
         Ok(())
     }

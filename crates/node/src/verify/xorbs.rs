@@ -27,12 +27,7 @@ impl Check {
     async fn look_at_xorb(&mut self, xorb: &XorbHash) -> Result<Found> {
         let used = self.hub.xorb_copy(xorb).await?;
         let mut found: Option<Found> = None;
-        for listed in self
-            .hub
-            .store()
-            .copies(CopyKind::Xorb, *xorb.as_bytes())
-            .await?
-        {
+        for listed in self.hub.store().copies(CopyKind::Xorb, *xorb.as_bytes()).await? {
             let Key::Copy(copy) = listed.key else {
                 continue;
             };

@@ -78,29 +78,17 @@ impl IndexHandle {
         marker: Option<CleanMarker>,
         whole: bool,
     ) -> Result<Self> {
-        let state = Arc::new(State {
-            broken: AtomicBool::new(false),
-            whole: AtomicBool::new(whole),
-        });
+        let state =
+            Arc::new(State { broken: AtomicBool::new(false), whole: AtomicBool::new(whole) });
         let (reads, read_queue) = mpsc::channel(READ_QUEUE);
         let (writes, write_queue) = mpsc::channel(WRITE_QUEUE);
-        let reader = Lane {
-            index: Arc::clone(&index),
-            state: Arc::clone(&state),
-        };
-        let writer = Lane {
-            index,
-            state: Arc::clone(&state),
-        };
+        let reader = Lane { index: Arc::clone(&index), state: Arc::clone(&state) };
+        let writer = Lane { index, state: Arc::clone(&state) };
         spawn("index-read", move || reader.serve_reads(read_queue))?;
         spawn("index-write", move || {
             writer.serve_writes(write_queue, marker);
         })?;
-        Ok(Self {
-            reads,
-            writes,
-            state,
-        })
+        Ok(Self { reads, writes, state })
     }
 
     /// The value of a row.
@@ -111,8 +99,7 @@ impl IndexHandle {
 
     /// The values of several rows of one table, in the order of the keys.
     pub async fn get_many(&self, table: Table, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>> {
-        self.read(|reply| Read::GetMany { table, keys, reply })
-            .await
+        self.read(|reply| Read::GetMany { table, keys, reply }).await
     }
 
     /// Rows by prefix, as [`Index::scan`].
@@ -124,14 +111,7 @@ impl IndexHandle {
         limit: usize,
     ) -> Result<Vec<Row>> {
         let (prefix, after) = (prefix.to_vec(), after.map(<[u8]>::to_vec));
-        self.read(|reply| Read::Scan {
-            table,
-            prefix,
-            after,
-            limit,
-            reply,
-        })
-        .await
+        self.read(|reply| Read::Scan { table, prefix, after, limit, reply }).await
     }
 
     /// Makes the changes of a batch; they are visible, all of them, when this returns.
@@ -163,19 +143,13 @@ impl IndexHandle {
 
     async fn read<T>(&self, question: impl FnOnce(Reply<T>) -> Read) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.reads
-            .send(question(reply))
-            .await
-            .map_err(|_| closed())?;
+        self.reads.send(question(reply)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
     async fn write<T>(&self, change: impl FnOnce(Reply<T>) -> Write) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.writes
-            .send(change(reply))
-            .await
-            .map_err(|_| closed())?;
+        self.writes.send(change(reply)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 }
@@ -186,9 +160,7 @@ fn closed() -> Error {
 
 fn spawn(name: &str, serve: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = std::thread::Builder::new().name(name.into()).spawn(serve);
-    spawned
-        .map(drop)
-        .map_err(|error| Error::index(format!("no thread for it: {error}")))
+    spawned.map(drop).map_err(|error| Error::index(format!("no thread for it: {error}")))
 }
 
 /// What a thread of the index works with.
@@ -206,19 +178,11 @@ impl Lane {
                 }
                 Read::GetMany { table, keys, reply } => {
                     let all = |index: &dyn Index| {
-                        keys.iter()
-                            .map(|key| index.get(table, key))
-                            .collect::<Result<_>>()
+                        keys.iter().map(|key| index.get(table, key)).collect::<Result<_>>()
                     };
                     send(reply, self.ask(all));
                 }
-                Read::Scan {
-                    table,
-                    prefix,
-                    after,
-                    limit,
-                    reply,
-                } => {
+                Read::Scan { table, prefix, after, limit, reply } => {
                     let rows =
                         |index: &dyn Index| index.scan(table, &prefix, after.as_deref(), limit);
                     send(reply, self.ask(rows));

@@ -126,21 +126,13 @@ impl Batch {
         key: impl Into<Vec<u8>>,
         value: impl Into<Vec<u8>>,
     ) -> &mut Self {
-        self.changes.push(Change {
-            table,
-            key: key.into(),
-            value: Some(value.into()),
-        });
+        self.changes.push(Change { table, key: key.into(), value: Some(value.into()) });
         self
     }
 
     /// Removes a row; that there is none is fine.
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) -> &mut Self {
-        self.changes.push(Change {
-            table,
-            key: key.into(),
-            value: None,
-        });
+        self.changes.push(Change { table, key: key.into(), value: None });
         self
     }
 
@@ -160,11 +152,7 @@ impl Batch {
     }
 
     fn check(&self) -> Result<()> {
-        match self
-            .changes
-            .iter()
-            .find(|change| change.key.len() > MAX_KEY_BYTES)
-        {
+        match self.changes.iter().find(|change| change.key.len() > MAX_KEY_BYTES) {
             None => Ok(()),
             Some(Change { table, key, .. }) => Err(Error::invalid(format!(
                 "a key of {} bytes for the index table {table:?} is over {MAX_KEY_BYTES}",

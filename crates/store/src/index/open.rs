@@ -89,10 +89,7 @@ impl Files {
     }
 
     fn into_marker(self) -> CleanMarker {
-        CleanMarker {
-            folder: self.folder,
-            path: self.marker,
-        }
+        CleanMarker { folder: self.folder, path: self.marker }
     }
 
     /// Why the index may not be believed, if so.
@@ -102,9 +99,7 @@ impl Files {
         };
         let (found, ours) = (schema.trim(), SCHEMA.to_string());
         if found != ours {
-            return Ok(Some(format!(
-                "its schema is `{found}`, and this program's is `{ours}`"
-            )));
+            return Ok(Some(format!("its schema is `{found}`, and this program's is `{ours}`")));
         }
         if read_if_there(&self.marker)?.is_none() {
             return Ok(Some("the last stop was not clean".into()));
@@ -121,8 +116,7 @@ impl Files {
     /// Empties the folder and notes our schema. The marker goes first and the schema comes last:
     /// a crash in between leaves something that is not believed.
     fn clear(&self) -> Result<()> {
-        self.try_clear()
-            .map_err(|error| Error::folder(&self.folder, &error))
+        self.try_clear().map_err(|error| Error::folder(&self.folder, &error))
     }
 
     fn try_clear(&self) -> io::Result<()> {
@@ -137,12 +131,10 @@ impl Files {
 /// The engine may panic when it opens a damaged folder, so it opens in a thread that may die.
 fn open_engine(folder: &Path) -> Result<Engine> {
     let path = folder.to_owned();
-    let opening = std::thread::Builder::new()
-        .name("index-open".into())
-        .spawn(move || {
-            catch_unwind(AssertUnwindSafe(|| engine::Sled::open(&path)))
-                .unwrap_or_else(|_| Err(Error::index("its engine panicked while opening")))
-        });
+    let opening = std::thread::Builder::new().name("index-open".into()).spawn(move || {
+        catch_unwind(AssertUnwindSafe(|| engine::Sled::open(&path)))
+            .unwrap_or_else(|_| Err(Error::index("its engine panicked while opening")))
+    });
     let opened = opening
         .map_err(|error| Error::index(format!("no thread to open it: {error}")))?
         .join()

@@ -247,19 +247,10 @@ impl ObjectRow {
         let pointer = if fields.rest.is_empty() {
             None
         } else {
-            Some(Pointer {
-                sha256: Sha256::from_bytes(fields.array()?),
-                size: fields.u64()?,
-            })
+            Some(Pointer { sha256: Sha256::from_bytes(fields.array()?), size: fields.u64()? })
         };
         fields.end()?;
-        Ok(Self {
-            pack,
-            offset,
-            length,
-            kind,
-            pointer,
-        })
+        Ok(Self { pack, offset, length, kind, pointer })
     }
 }
 
@@ -281,10 +272,7 @@ impl FileRow {
     /// The mirror of [`FileRow::encode`].
     pub fn decode(row: &[u8]) -> Result<Self> {
         let mut fields = Fields::of("file row", row);
-        let row = Self {
-            file: FileHash::from_bytes(fields.array()?),
-            size: fields.u64()?,
-        };
+        let row = Self { file: FileHash::from_bytes(fields.array()?), size: fields.u64()? };
         fields.end()?;
         Ok(row)
     }
@@ -346,11 +334,7 @@ pub struct UploadRow {
 impl UploadRow {
     /// The value in the index.
     pub fn encode(&self) -> Vec<u8> {
-        join(&[
-            self.file.as_bytes(),
-            &self.size.to_be_bytes(),
-            &self.time_ms.to_be_bytes(),
-        ])
+        join(&[self.file.as_bytes(), &self.size.to_be_bytes(), &self.time_ms.to_be_bytes()])
     }
 
     /// The mirror of [`UploadRow::encode`].
@@ -456,10 +440,7 @@ impl<'a> Fields<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (field, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or_else(|| malformed(self.what))?;
+        let (field, rest) = self.rest.split_first_chunk().ok_or_else(|| malformed(self.what))?;
         self.rest = rest;
         Ok(*field)
     }
@@ -482,11 +463,7 @@ impl<'a> Fields<'a> {
     }
 
     fn end(&self) -> Result<()> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(malformed(self.what))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(malformed(self.what)) }
     }
 }
 

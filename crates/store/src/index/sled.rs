@@ -41,18 +41,12 @@ impl Sled {
             .flush_every_ms(Some(FLUSH_EVERY_MS))
             .open()
             .map_err(Error::index)?;
-        Ok(Self {
-            database,
-            steps: RwLock::new(()),
-            torn: AtomicBool::new(false),
-        })
+        Ok(Self { database, steps: RwLock::new(()), torn: AtomicBool::new(false) })
     }
 
     fn check(&self) -> Result<()> {
         if self.torn.load(Ordering::Acquire) {
-            return Err(Error::index(
-                "a batch failed half-way, and it is not believed any more",
-            ));
+            return Err(Error::index("a batch failed half-way, and it is not believed any more"));
         }
         Ok(())
     }
@@ -74,10 +68,7 @@ impl Index for Sled {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let _whole = self.steps.read().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
-        let value = self
-            .database
-            .get(table.prefixed(key))
-            .map_err(Error::index)?;
+        let value = self.database.get(table.prefixed(key)).map_err(Error::index)?;
         Ok(value.map(|value| value.to_vec()))
     }
 
@@ -96,11 +87,7 @@ impl Index for Sled {
         let _whole = self.steps.read().unwrap_or_else(PoisonError::into_inner);
         self.check()?;
         let mut rows = Vec::new();
-        for row in self
-            .database
-            .range((start, Bound::Unbounded))
-            .take(limit.min(MAX_SCAN_ROWS))
-        {
+        for row in self.database.range((start, Bound::Unbounded)).take(limit.min(MAX_SCAN_ROWS)) {
             let (key, value) = row.map_err(Error::index)?;
             if !key.starts_with(&prefix) {
                 break;

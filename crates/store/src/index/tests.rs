@@ -23,20 +23,11 @@ fn rows(index: &dyn Index, table: Table, prefix: &[u8]) -> Vec<Row> {
 fn the_last_word_of_a_batch_counts() {
     on_both(|index| {
         let mut batch = Batch::new();
-        batch
-            .put(Table::Meta, *b"a", *b"1")
-            .put(Table::Meta, *b"a", *b"2");
-        batch
-            .put(Table::Meta, *b"b", *b"1")
-            .delete(Table::Meta, *b"b");
-        batch
-            .delete(Table::Meta, *b"c")
-            .put(Table::Meta, *b"c", *b"3");
+        batch.put(Table::Meta, *b"a", *b"1").put(Table::Meta, *b"a", *b"2");
+        batch.put(Table::Meta, *b"b", *b"1").delete(Table::Meta, *b"b");
+        batch.delete(Table::Meta, *b"c").put(Table::Meta, *b"c", *b"3");
         index.apply(batch).expect("apply");
-        let wanted = [
-            (b"a".to_vec(), b"2".to_vec()),
-            (b"c".to_vec(), b"3".to_vec()),
-        ];
+        let wanted = [(b"a".to_vec(), b"2".to_vec()), (b"c".to_vec(), b"3".to_vec())];
         assert_eq!(rows(index, Table::Meta, b""), wanted);
     });
 }
@@ -50,17 +41,12 @@ fn tables_do_not_see_each_other() {
         }
         index.apply(batch).expect("apply");
         for table in Table::ALL {
-            assert_eq!(
-                rows(index, table, b""),
-                [(b"k".to_vec(), vec![table.tag()])]
-            );
+            assert_eq!(rows(index, table, b""), [(b"k".to_vec(), vec![table.tag()])]);
         }
         let mut batch = Batch::new();
         batch.delete(Table::Object, *b"k");
         index.apply(batch).expect("apply");
-        let left = Table::ALL
-            .iter()
-            .filter(|table| !rows(index, **table, b"").is_empty());
+        let left = Table::ALL.iter().filter(|table| !rows(index, **table, b"").is_empty());
         assert_eq!(left.count(), Table::ALL.len() - 1);
     });
 }
@@ -76,13 +62,7 @@ fn tags_on_disk_differ() {
 fn a_scan_ends_with_its_prefix_even_at_the_end_of_the_space() {
     on_both(|index| {
         let mut batch = Batch::new();
-        for key in [
-            vec![0xfe],
-            vec![0xff],
-            vec![0xff, 0],
-            vec![0xff, 0xff],
-            vec![0xff, 0xff, 1],
-        ] {
+        for key in [vec![0xfe], vec![0xff], vec![0xff, 0], vec![0xff, 0xff], vec![0xff, 0xff, 1]] {
             batch.put(Table::Copy, key, [1]);
         }
         batch.put(Table::Fact, [0xff, 0xff], [2]);
@@ -97,17 +77,13 @@ fn pages_cover_everything_once() {
     on_both(|index| {
         let mut batch = Batch::new();
         for i in 0..100_u8 {
-            batch
-                .put(Table::Log, [7, i], [i])
-                .put(Table::Log, [8, i], [i]);
+            batch.put(Table::Log, [7, i], [i]).put(Table::Log, [8, i], [i]);
         }
         index.apply(batch).expect("apply");
         let mut seen = Vec::new();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = index
-                .scan(Table::Log, &[7], after.as_deref(), 7)
-                .expect("scan");
+            let page = index.scan(Table::Log, &[7], after.as_deref(), 7).expect("scan");
             let Some((last, _)) = page.last() else { break };
             assert!(page.len() <= 7);
             after = Some(last.clone());
@@ -138,10 +114,7 @@ fn a_large_batch_is_seen_whole_or_not_at_all() {
             while !writer.is_finished() {
                 let seen = rows(index, Table::Object, b"");
                 assert_eq!(seen.len(), usize::from(ROWS));
-                assert!(
-                    seen.iter().all(|(_, value)| *value == seen[0].1),
-                    "parts of two batches"
-                );
+                assert!(seen.iter().all(|(_, value)| *value == seen[0].1), "parts of two batches");
             }
         });
     });
@@ -151,9 +124,7 @@ fn a_large_batch_is_seen_whole_or_not_at_all() {
 fn an_endless_key_is_refused_and_changes_nothing() {
     on_both(|index| {
         let mut batch = Batch::new();
-        batch
-            .put(Table::Meta, *b"a", *b"1")
-            .put(Table::Meta, vec![0; MAX_KEY_BYTES + 1], *b"1");
+        batch.put(Table::Meta, *b"a", *b"1").put(Table::Meta, vec![0; MAX_KEY_BYTES + 1], *b"1");
         assert!(matches!(index.apply(batch), Err(Error::Invalid { .. })));
         assert_eq!(index.get(Table::Meta, b"a").expect("get"), None);
     });
@@ -165,12 +136,7 @@ type Model = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 enum Step {
     Apply(Vec<(Table, Vec<u8>, Option<Vec<u8>>)>),
     Get(Table, Vec<u8>),
-    Scan {
-        table: Table,
-        prefix: Vec<u8>,
-        after: Option<Vec<u8>>,
-        limit: usize,
-    },
+    Scan { table: Table, prefix: Vec<u8>, after: Option<Vec<u8>>, limit: usize },
     Flush,
 }
 
@@ -220,12 +186,7 @@ fn follow(
             let found = index.get(table, &key).expect("get");
             prop_assert_eq!(found.as_ref(), model.get(&(table, key)));
         }
-        Step::Scan {
-            table,
-            prefix,
-            after,
-            limit,
-        } => {
+        Step::Scan { table, prefix, after, limit } => {
             let wanted: Vec<Row> = model
                 .iter()
                 .filter(|((of, key), _)| {
@@ -237,9 +198,7 @@ fn follow(
                 .take(limit)
                 .collect();
             prop_assert_eq!(
-                index
-                    .scan(table, &prefix, after.as_deref(), limit)
-                    .expect("scan"),
+                index.scan(table, &prefix, after.as_deref(), limit).expect("scan"),
                 wanted
             );
         }

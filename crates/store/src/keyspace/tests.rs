@@ -9,14 +9,8 @@ fn any_kind() -> impl Strategy<Value = CopyKind> {
 }
 
 fn any_copy() -> impl Strategy<Value = CopyName> {
-    (any_kind(), any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(
-        |(kind, hash, epoch, nonce)| CopyName {
-            kind,
-            hash,
-            epoch,
-            nonce,
-        },
-    )
+    (any_kind(), any::<[u8; 32]>(), any::<u64>(), any::<u64>())
+        .prop_map(|(kind, hash, epoch, nonce)| CopyName { kind, hash, epoch, nonce })
 }
 
 fn any_log() -> impl Strategy<Value = LogId> {
@@ -28,18 +22,14 @@ fn any_log() -> impl Strategy<Value = LogId> {
 }
 
 fn any_pin() -> impl Strategy<Value = PinName> {
-    (
-        any::<[u8; 16]>(),
-        any::<[u8; 32]>(),
-        any::<u64>(),
-        any::<u64>(),
-    )
-        .prop_map(|(owner, xorb, until_ms, nonce)| PinName {
+    (any::<[u8; 16]>(), any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(
+        |(owner, xorb, until_ms, nonce)| PinName {
             owner: UserId::from_bytes(owner),
             xorb: XorbHash::from_bytes(xorb),
             until_ms,
             nonce,
-        })
+        },
+    )
 }
 
 fn any_key() -> impl Strategy<Value = Key> {
@@ -50,11 +40,7 @@ fn any_key() -> impl Strategy<Value = Key> {
         any::<u64>().prop_map(Key::GcDone),
         any_pin().prop_map(Key::Pin),
         (any::<[u8; 16]>(), any::<u32>(), any::<u64>()).prop_map(|(upload, number, nonce)| {
-            Key::Part {
-                upload: UploadId::from_bytes(upload),
-                number,
-                nonce,
-            }
+            Key::Part { upload: UploadId::from_bytes(upload), number, nonce }
         }),
         (any::<u32>(), any::<u64>()).prop_map(|(day, nonce)| Key::Tally { day, nonce }),
         Just(Key::Secret),
@@ -67,14 +53,7 @@ fn any_key() -> impl Strategy<Value = Key> {
 #[test]
 fn keys_are_spelled_as_they_always_were() {
     let hash: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).expect("under 32"));
-    let copy = |kind| {
-        Key::Copy(CopyName {
-            kind,
-            hash,
-            epoch: 258,
-            nonce: 0xabcd,
-        })
-    };
+    let copy = |kind| Key::Copy(CopyName { kind, hash, epoch: 258, nonce: 0xabcd });
     let repo = RepoId::from_bytes([0x11; 16]);
     let spelled = [
         (
@@ -92,14 +71,8 @@ fn keys_are_spelled_as_they_always_were() {
             "hub/shard/00/000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f/\
              0000000000000102-000000000000abcd",
         ),
-        (
-            Key::LogEntry(LogId::Catalogue, 7),
-            "hub/log/catalogue/00000000000000000007",
-        ),
-        (
-            Key::LogEntry(LogId::Accounts, 1),
-            "hub/log/accounts/00000000000000000001",
-        ),
+        (Key::LogEntry(LogId::Catalogue, 7), "hub/log/catalogue/00000000000000000007"),
+        (Key::LogEntry(LogId::Accounts, 1), "hub/log/accounts/00000000000000000001"),
         (
             Key::LogEntry(LogId::Repo(repo), u64::MAX),
             "hub/log/repo/11111111111111111111111111111111/18446744073709551615",
@@ -118,29 +91,13 @@ fn keys_are_spelled_as_they_always_were() {
              0000018bcfe56800-0000000000000005",
         ),
         (
-            Key::Part {
-                upload: UploadId::from_bytes([0x33; 16]),
-                number: 12,
-                nonce: 1,
-            },
+            Key::Part { upload: UploadId::from_bytes([0x33; 16]), number: 12, nonce: 1 },
             "hub/part/33333333333333333333333333333333/00012-0000000000000001",
         ),
-        (
-            Key::Tally {
-                day: 19675,
-                nonce: 2,
-            },
-            "hub/tally/0000019675/0000000000000002",
-        ),
+        (Key::Tally { day: 19675, nonce: 2 }, "hub/tally/0000019675/0000000000000002"),
         (Key::Secret, "hub/secret"),
         (Key::Layout, "hub/layout"),
-        (
-            Key::Probe {
-                nonce: 1,
-                number: 2,
-            },
-            "hub/probe/0000000000000001/2",
-        ),
+        (Key::Probe { nonce: 1, number: 2 }, "hub/probe/0000000000000001/2"),
     ];
     for (key, text) in spelled {
         assert_eq!(key.path().as_ref(), text);
@@ -162,10 +119,7 @@ fn foreign_paths_are_no_keys() {
         "hub/gc/00000000000000000003.undone".into(),
         format!("hub/xorb/08/{hash}/0000000000000102-000000000000abcd"),
         format!("hub/xorb/07/{hash}/0000000000000102-000000000000ABCD"),
-        format!(
-            "hub/xorb/07/{}/0000000000000102-000000000000abcd",
-            hash.to_uppercase()
-        ),
+        format!("hub/xorb/07/{}/0000000000000102-000000000000abcd", hash.to_uppercase()),
         format!("hub/xorb/07/{hash}/102-abcd"),
         format!("hub/blob/07/{hash}/0000000000000102-000000000000abcd"),
     ] {

@@ -50,10 +50,7 @@ impl Limit {
 }
 
 async fn turn(line: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(line)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed")
+    Arc::clone(line).acquire_owned().await.expect("the semaphore is never closed")
 }
 
 impl fmt::Display for Limit {
@@ -83,23 +80,16 @@ impl ObjectStore for Limit {
             let _turn = turn(&self.writes).await;
             self.inner.put_multipart_opts(location, options).await?
         };
-        Ok(Box::new(LimitedUpload {
-            inner: upload,
-            writes: Arc::clone(&self.writes),
-        }))
+        Ok(Box::new(LimitedUpload { inner: upload, writes: Arc::clone(&self.writes) }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let turn = turn(&self.reads).await;
         let result = self.inner.get_opts(location, options).await?;
         let payload = match result.payload {
-            GetResultPayload::Stream(stream) => GetResultPayload::Stream(
-                Held {
-                    inner: stream,
-                    _turn: turn,
-                }
-                .boxed(),
-            ),
+            GetResultPayload::Stream(stream) => {
+                GetResultPayload::Stream(Held { inner: stream, _turn: turn }.boxed())
+            }
             file @ GetResultPayload::File(..) => file,
         };
         Ok(GetResult { payload, ..result })
@@ -115,27 +105,16 @@ impl ObjectStore for Limit {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         let (line, inner) = (Arc::clone(&self.writes), Arc::clone(&self.inner));
-        let held = async move {
-            Held {
-                _turn: turn(&line).await,
-                inner: inner.delete_stream(locations),
-            }
-        };
+        let held =
+            async move { Held { _turn: turn(&line).await, inner: inner.delete_stream(locations) } };
         held.into_stream().flatten().boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (line, inner, prefix) = (
-            Arc::clone(&self.reads),
-            Arc::clone(&self.inner),
-            prefix.cloned(),
-        );
-        let held = async move {
-            Held {
-                _turn: turn(&line).await,
-                inner: inner.list(prefix.as_ref()),
-            }
-        };
+        let (line, inner, prefix) =
+            (Arc::clone(&self.reads), Arc::clone(&self.inner), prefix.cloned());
+        let held =
+            async move { Held { _turn: turn(&line).await, inner: inner.list(prefix.as_ref()) } };
         held.into_stream().flatten().boxed()
     }
 
@@ -206,32 +185,17 @@ mod tests {
     use super::*;
 
     fn limited() -> Limit {
-        Limit::new(
-            Arc::new(InMemory::new()),
-            Limits {
-                reads: 1,
-                writes: 1,
-            },
-        )
+        Limit::new(Arc::new(InMemory::new()), Limits { reads: 1, writes: 1 })
     }
 
     #[tokio::test]
     async fn a_read_keeps_its_place_until_its_stream_ends_and_a_write_does_not_wait_for_it() {
         let store = limited();
         let path = Path::from("a");
-        store
-            .put(&path, PutPayload::from_static(b"x"))
-            .await
-            .expect("put");
+        store.put(&path, PutPayload::from_static(b"x")).await.expect("put");
         let first = store.get(&path).await.expect("get");
-        assert!(
-            store.get(&path).now_or_never().is_none(),
-            "the second waits"
-        );
-        store
-            .put(&Path::from("b"), PutPayload::new())
-            .await
-            .expect("writes have their own line");
+        assert!(store.get(&path).now_or_never().is_none(), "the second waits");
+        store.put(&Path::from("b"), PutPayload::new()).await.expect("writes have their own line");
         assert_eq!(first.bytes().await.expect("read"), Bytes::from_static(b"x"));
         assert!(store.get(&path).await.is_ok(), "its turn");
     }
@@ -242,10 +206,7 @@ mod tests {
         let path = Path::from("a");
         for _ in 0..3 {
             let mut upload = store.put_multipart(&path).await.expect("begins");
-            upload
-                .put_part(PutPayload::from_static(b"xy"))
-                .await
-                .expect("part");
+            upload.put_part(PutPayload::from_static(b"xy")).await.expect("part");
             upload.complete().await.expect("completes");
             let ranges = store.get_ranges(&path, std::slice::from_ref(&(0..1))).await;
             assert_eq!(ranges.expect("range"), [Bytes::from_static(b"x")]);

@@ -92,13 +92,11 @@ impl ObjectStore for Retry {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.again(location, || self.inner.get_opts(location, options.clone()))
-            .await
+        self.again(location, || self.inner.get_opts(location, options.clone())).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.again(location, || self.inner.get_ranges(location, ranges))
-            .await
+        self.again(location, || self.inner.get_ranges(location, ranges)).await
     }
 
     fn delete_stream(
@@ -122,10 +120,7 @@ impl ObjectStore for Retry {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let root = Path::default();
-        self.again(prefix.unwrap_or(&root), || {
-            self.inner.list_with_delimiter(prefix)
-        })
-        .await
+        self.again(prefix.unwrap_or(&root), || self.inner.list_with_delimiter(prefix)).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
@@ -160,14 +155,9 @@ mod tests {
             self.calls.fetch_add(1, Ordering::SeqCst);
             let left = self
                 .failures
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                    left.checked_sub(1)
-                });
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             match left {
-                Ok(_) => Err(object_store::Error::Generic {
-                    store: "shaky",
-                    source: "no".into(),
-                }),
+                Ok(_) => Err(object_store::Error::Generic { store: "shaky", source: "no".into() }),
                 Err(_) => Ok(()),
             }
         }
@@ -227,19 +217,10 @@ mod tests {
     async fn shaky(failures: u32) -> (Retry, Arc<Shaky>, Path) {
         let path = Path::from("a");
         let inner = InMemory::new();
-        inner
-            .put(&path, PutPayload::from_static(b"x"))
-            .await
-            .expect("memory takes it");
-        let shaky = Arc::new(Shaky {
-            inner,
-            failures: AtomicU32::new(failures),
-            calls: AtomicU32::new(0),
-        });
-        let retry = Retry::new(
-            Arc::clone(&shaky) as Arc<dyn ObjectStore>,
-            QuickEnv::shared(),
-        );
+        inner.put(&path, PutPayload::from_static(b"x")).await.expect("memory takes it");
+        let shaky =
+            Arc::new(Shaky { inner, failures: AtomicU32::new(failures), calls: AtomicU32::new(0) });
+        let retry = Retry::new(Arc::clone(&shaky) as Arc<dyn ObjectStore>, QuickEnv::shared());
         (retry, shaky, path)
     }
 
@@ -263,12 +244,7 @@ mod tests {
     #[tokio::test]
     async fn a_put_is_never_asked_again() {
         let (retry, shaky, _) = shaky(1).await;
-        assert!(
-            retry
-                .put(&Path::from("b"), PutPayload::new())
-                .await
-                .is_err()
-        );
+        assert!(retry.put(&Path::from("b"), PutPayload::new()).await.is_err());
         assert_eq!(shaky.calls.load(Ordering::SeqCst), 1);
     }
 }

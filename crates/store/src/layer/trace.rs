@@ -143,10 +143,7 @@ impl Trace {
     /// Wraps a store; the counters are for whoever reports them.
     pub fn new(inner: Arc<dyn ObjectStore>, env: SharedEnv) -> (Self, Arc<Counters>) {
         let counters = Arc::new(Counters::default());
-        let meter = Meter {
-            counters: Arc::clone(&counters),
-            env,
-        };
+        let meter = Meter { counters: Arc::clone(&counters), env };
         (Self { inner, meter }, counters)
     }
 }
@@ -166,10 +163,7 @@ impl ObjectStore for Trace {
         options: PutOptions,
     ) -> Result<PutResult> {
         add(&self.meter.counters.puts, 1);
-        add(
-            &self.meter.counters.bytes_written,
-            payload.content_length() as u64,
-        );
+        add(&self.meter.counters.bytes_written, payload.content_length() as u64);
         let call = self.inner.put_opts(location, payload, options);
         self.meter.measure("put", location, call).await
     }
@@ -191,10 +185,7 @@ impl ObjectStore for Trace {
         let call = self.inner.get_opts(location, options);
         let found = self.meter.measure("get", location, call).await?;
         if !without_body {
-            add(
-                &self.meter.counters.bytes_read,
-                found.range.end - found.range.start,
-            );
+            add(&self.meter.counters.bytes_read, found.range.end - found.range.start);
         }
         Ok(found)
     }
@@ -242,21 +233,15 @@ impl ObjectStore for Trace {
         add(&self.meter.counters.lists, 1);
         let root = Path::default();
         let call = self.inner.list_with_delimiter(prefix);
-        self.meter
-            .measure("list", prefix.unwrap_or(&root), call)
-            .await
+        self.meter.measure("list", prefix.unwrap_or(&root), call).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.meter
-            .measure("copy", to, self.inner.copy_opts(from, to, options))
-            .await
+        self.meter.measure("copy", to, self.inner.copy_opts(from, to, options)).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.meter
-            .measure("rename", to, self.inner.rename_opts(from, to, options))
-            .await
+        self.meter.measure("rename", to, self.inner.rename_opts(from, to, options)).await
     }
 }
 
@@ -271,10 +256,7 @@ struct TracedUpload {
 impl MultipartUpload for TracedUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         add(&self.meter.counters.parts, 1);
-        add(
-            &self.meter.counters.bytes_written,
-            data.content_length() as u64,
-        );
+        add(&self.meter.counters.bytes_written, data.content_length() as u64);
         let (meter, path) = (self.meter.clone(), self.path.clone());
         let part = self.inner.put_part(data);
         async move { meter.measure("part", &path, part).await }.boxed()
@@ -282,15 +264,11 @@ impl MultipartUpload for TracedUpload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         add(&self.meter.counters.puts, 1);
-        self.meter
-            .measure("complete", &self.path, self.inner.complete())
-            .await
+        self.meter.measure("complete", &self.path, self.inner.complete()).await
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.meter
-            .measure("abort", &self.path, self.inner.abort())
-            .await
+        self.meter.measure("abort", &self.path, self.inner.abort()).await
     }
 }
 
@@ -307,23 +285,12 @@ mod tests {
     async fn every_kind_of_call_is_counted() {
         let (store, counters) = Trace::new(Arc::new(InMemory::new()), RealEnv::shared());
         let path = Path::from("a");
-        store
-            .put(&path, PutPayload::from_static(b"abc"))
-            .await
-            .expect("put");
-        let create = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
-        let taken = store
-            .put_opts(&path, PutPayload::from_static(b"x"), create)
-            .await;
+        store.put(&path, PutPayload::from_static(b"abc")).await.expect("put");
+        let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let taken = store.put_opts(&path, PutPayload::from_static(b"x"), create).await;
         assert!(taken.is_err());
         let mut upload = store.put_multipart(&Path::from("b")).await.expect("begin");
-        upload
-            .put_part(PutPayload::from_static(b"12"))
-            .await
-            .expect("part");
+        upload.put_part(PutPayload::from_static(b"12")).await.expect("part");
         upload.complete().await.expect("complete");
         store.get(&path).await.expect("get");
         store.head(&path).await.expect("head");
@@ -333,10 +300,7 @@ mod tests {
         let _: Vec<ObjectMeta> = store.list(None).try_collect().await.expect("list");
         store.delete(&path).await.expect("delete");
 
-        let counts = Counts {
-            busy_us: 0,
-            ..counters.counts()
-        };
+        let counts = Counts { busy_us: 0, ..counters.counts() };
         let wanted = Counts {
             puts: 3,
             parts: 1,

@@ -45,11 +45,7 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(files: LocalFileSystem, held: Arc<Held>) -> Self {
-        Self {
-            files,
-            health: Arc::default(),
-            _held: held,
-        }
+        Self { files, health: Arc::default(), _held: held }
     }
 
     /// After a failed write the name may be visible all the same. Make sure that what can be read
@@ -79,20 +75,14 @@ struct Health {
 
 impl Health {
     fn check(&self) -> Result<()> {
-        if self.failures.load(Ordering::Acquire) < FAILURES {
-            Ok(())
-        } else {
-            Err(failed())
-        }
+        if self.failures.load(Ordering::Acquire) < FAILURES { Ok(()) } else { Err(failed()) }
     }
 
     fn recover(&self) {
         // Less than all failures are forgiven; whether there was one to forgive does not matter.
-        let _ = self
-            .failures
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |failures| {
-                (failures < FAILURES).then_some(0)
-            });
+        let _ = self.failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, |failures| {
+            (failures < FAILURES).then_some(0)
+        });
     }
 
     fn fail(&self) {
@@ -117,10 +107,7 @@ impl Health {
 }
 
 fn failed() -> Error {
-    Error::Generic {
-        store: "disk",
-        source: Box::new(VolumeFailed),
-    }
+    Error::Generic { store: "disk", source: Box::new(VolumeFailed) }
 }
 
 impl fmt::Display for Disk {
@@ -155,15 +142,9 @@ impl ObjectStore for Disk {
             Ok(futures_util::FutureExt::now_or_never(begin))
         });
         let Some(inner) = begun.await? else {
-            return Err(Error::Generic {
-                store: "disk",
-                source: "creating a file waited".into(),
-            });
+            return Err(Error::Generic { store: "disk", source: "creating a file waited".into() });
         };
-        Ok(Box::new(DiskUpload {
-            inner: inner?,
-            health: Arc::clone(&self.health),
-        }))
+        Ok(Box::new(DiskUpload { inner: inner?, health: Arc::clone(&self.health) }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -252,12 +233,8 @@ async fn on_disk_thread<T: Send + 'static>(
 
 fn read_ranges(path: &PathBuf, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
     let mut file = File::open(path).map_err(|error| told(path, error))?;
-    let parts = ranges
-        .iter()
-        .map(|range| read_range(&mut file, range.clone()));
-    parts
-        .collect::<io::Result<_>>()
-        .map_err(|error| told(path, error))
+    let parts = ranges.iter().map(|range| read_range(&mut file, range.clone()));
+    parts.collect::<io::Result<_>>().map_err(|error| told(path, error))
 }
 
 fn read_range(file: &mut File, range: Range<u64>) -> io::Result<Bytes> {
@@ -265,23 +242,15 @@ fn read_range(file: &mut File, range: Range<u64>) -> io::Result<Bytes> {
     let mut bytes = Vec::with_capacity(usize::try_from(wanted).map_err(io::Error::other)?);
     file.seek(SeekFrom::Start(range.start))?;
     let found = file.take(wanted).read_to_end(&mut bytes)?;
-    if found as u64 == wanted {
-        Ok(bytes.into())
-    } else {
-        Err(ErrorKind::UnexpectedEof.into())
-    }
+    if found as u64 == wanted { Ok(bytes.into()) } else { Err(ErrorKind::UnexpectedEof.into()) }
 }
 
 fn told(path: &FilePath, error: io::Error) -> Error {
     match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => Error::NotFound {
-            path: path.display().to_string(),
-            source: Box::new(error),
-        },
-        _ => Error::Generic {
-            store: "disk",
-            source: Box::new(error),
-        },
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            Error::NotFound { path: path.display().to_string(), source: Box::new(error) }
+        }
+        _ => Error::Generic { store: "disk", source: Box::new(error) },
     }
 }
 
@@ -291,9 +260,7 @@ fn sync_entry(file: &FilePath) -> Result<()> {
         return Ok(());
     }
     let folder = file.parent().unwrap_or(file);
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| told(folder, error))
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| told(folder, error))
 }
 
 #[cfg(test)]
@@ -301,10 +268,7 @@ mod tests {
     use super::*;
 
     fn failure(cause: io::Error) -> Error {
-        Error::Generic {
-            store: "disk",
-            source: Box::new(cause),
-        }
+        Error::Generic { store: "disk", source: Box::new(cause) }
     }
 
     #[test]

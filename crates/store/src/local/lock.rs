@@ -31,12 +31,7 @@ impl Held {
         let path = folder.join("lock");
         let failed = |error: io::Error| Error::folder(&path, &error);
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
+        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = file.map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -54,14 +49,7 @@ impl Held {
         // let go.
         write(&mut file, &format!("process {}\n", std::process::id())).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        Ok((
-            Self { file },
-            if clean {
-                LastStop::Clean
-            } else {
-                LastStop::Unclean
-            },
-        ))
+        Ok((Self { file }, if clean { LastStop::Clean } else { LastStop::Unclean }))
     }
 }
 

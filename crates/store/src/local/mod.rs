@@ -67,9 +67,7 @@ fn make_durably(folder: &Path) -> Result<()> {
         // The entry of a folder is in the folder above it.
         let above = made.parent().filter(|path| !path.as_os_str().is_empty());
         let above = above.unwrap_or_else(|| Path::new("."));
-        File::open(above)
-            .and_then(|above| above.sync_all())
-            .map_err(failed)?;
+        File::open(above).and_then(|above| above.sync_all()).map_err(failed)?;
     }
     Ok(())
 }

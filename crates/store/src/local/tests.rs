@@ -11,10 +11,7 @@ use crate::objects::{Store, Writing};
 
 fn open(folder: &Path) -> (Store, FolderLock) {
     let (inner, lock) = LocalStore::open(folder).expect("opens");
-    (
-        Store::new(inner, QuickEnv::shared()).with_writing(Writing::LOCAL),
-        lock,
-    )
+    (Store::new(inner, QuickEnv::shared()).with_writing(Writing::LOCAL), lock)
 }
 
 /// All files below a folder.
@@ -40,20 +37,11 @@ async fn a_second_process_is_told_who_holds_the_folder() {
     let (store, lock) = open(folder.path());
     let error = LocalStore::open(folder.path()).expect_err("it is in use");
     let text = error.to_string();
-    assert!(
-        text.contains(&folder.path().display().to_string()),
-        "{text}"
-    );
-    assert!(
-        text.contains(&format!("process {}", std::process::id())),
-        "{text}"
-    );
+    assert!(text.contains(&folder.path().display().to_string()), "{text}");
+    assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
 
     drop(lock);
-    assert!(
-        LocalStore::open(folder.path()).is_err(),
-        "the store still lives"
-    );
+    assert!(LocalStore::open(folder.path()).is_err(), "the store still lives");
     drop(store);
     LocalStore::open(folder.path()).expect("it is free");
 }
@@ -81,30 +69,17 @@ async fn what_a_crash_left_is_removed_and_what_was_stored_is_not() -> Result<()>
         .filter(|path| path.to_string_lossy().contains('#'))
         .collect();
     assert_eq!(half.len(), 1);
-    assert_eq!(
-        store.list(&Prefix::All).count().await,
-        1,
-        "half is not there"
-    );
+    assert_eq!(store.list(&Prefix::All).count().await, 1, "half is not there");
 
     let crashed = tempfile::tempdir().expect("a temporary folder");
     for path in files(folder.path()) {
-        let target = crashed
-            .path()
-            .join(path.strip_prefix(folder.path()).expect("below it"));
+        let target = crashed.path().join(path.strip_prefix(folder.path()).expect("below it"));
         fs::create_dir_all(target.parent().expect("below a folder")).expect("creates");
         fs::copy(&path, &target).expect("copies");
     }
     let (after, _lock) = open(crashed.path());
-    assert!(
-        files(crashed.path())
-            .iter()
-            .all(|path| !path.to_string_lossy().contains('#'))
-    );
-    assert_eq!(
-        after.get(&key, 10).await?,
-        Some(Bytes::from_static(b"whole"))
-    );
+    assert!(files(crashed.path()).iter().all(|path| !path.to_string_lossy().contains('#')));
+    assert_eq!(after.get(&key, 10).await?, Some(Bytes::from_static(b"whole")));
     drop((writer, store, lock));
     Ok(())
 }
@@ -113,9 +88,8 @@ async fn what_a_crash_left_is_removed_and_what_was_stored_is_not() -> Result<()>
 async fn a_range_of_a_file_is_exact_wherever_it_lies() -> Result<()> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (store, _lock) = open(folder.path());
-    let whole: Bytes = (0..3_000_000_u32)
-        .map(|i| u8::try_from(i % 253).expect("under 253"))
-        .collect();
+    let whole: Bytes =
+        (0..3_000_000_u32).map(|i| u8::try_from(i % 253).expect("under 253")).collect();
     let key = Key::Copy(store.new_copy(CopyKind::Xorb, [1; 32], 0));
     let mut writer = store.writer(&key)?;
     for piece in whole.chunks(70_000) {
@@ -128,22 +102,12 @@ async fn a_range_of_a_file_is_exact_wherever_it_lies() -> Result<()> {
             ..usize::try_from(range.end).expect("small");
         assert_eq!(store.get_range(&key, range).await?, whole.slice(wanted));
     }
-    for beyond in [
-        2_999_999..3_000_001,
-        3_000_000..3_000_001,
-        4_000_000..4_000_001,
-    ] {
-        let error = store
-            .get_range(&key, beyond)
-            .await
-            .expect_err("beyond the end");
+    for beyond in [2_999_999..3_000_001, 3_000_000..3_000_001, 4_000_000..4_000_001] {
+        let error = store.get_range(&key, beyond).await.expect_err("beyond the end");
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }
     let absent = Key::Copy(store.new_copy(CopyKind::Xorb, [1; 32], 0));
-    assert!(matches!(
-        store.get_range(&absent, 0..1).await,
-        Err(Error::NotFound { .. })
-    ));
+    assert!(matches!(store.get_range(&absent, 0..1).await, Err(Error::NotFound { .. })));
     Ok(())
 }
 
@@ -164,9 +128,7 @@ async fn sweeping_takes_empty_folders_along_and_never_a_fresh_copy() -> Result<(
     for round in 0..20 {
         futures_util::future::try_join_all((0..8).map(|_| put_and_sweep(round))).await?;
     }
-    let left = fs::read_dir(folder.path().join("objects"))
-        .expect("reads")
-        .count();
+    let left = fs::read_dir(folder.path().join("objects")).expect("reads").count();
     assert_eq!(left, 0);
     Ok(())
 }
@@ -176,14 +138,7 @@ fn only_what_the_file_system_calls_staging_is_a_leftover() {
     for name in ["a#1", "00000000000000000001#12", "a#b#3"] {
         assert!(is_leftover(name), "{name}");
     }
-    for name in [
-        "a",
-        "a#",
-        "a#x",
-        "a#1x",
-        "layout",
-        "00000000000000000001.done",
-    ] {
+    for name in ["a", "a#", "a#x", "a#1x", "layout", "00000000000000000001.done"] {
         assert!(!is_leftover(name), "{name}");
     }
 }

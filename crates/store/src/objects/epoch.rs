@@ -31,11 +31,7 @@ impl Store {
     async fn listed_epoch(&self) -> Result<u64> {
         self.list(&Prefix::Gc)
             .try_fold(0, |newest, listed| {
-                let epoch = if let Key::Gc(epoch) = listed.key {
-                    epoch
-                } else {
-                    0
-                };
+                let epoch = if let Key::Gc(epoch) = listed.key { epoch } else { 0 };
                 std::future::ready(Ok(epoch.max(newest)))
             })
             .await

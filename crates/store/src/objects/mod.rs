@@ -76,15 +76,8 @@ pub struct Listed {
 impl Store {
     /// Uses a backend through whatever layers were put around it.
     pub fn new(inner: Arc<dyn ObjectStore>, env: SharedEnv) -> Self {
-        let shared = Shared {
-            inner,
-            env,
-            epoch: AtomicU64::new(0),
-        };
-        Self {
-            shared: Arc::new(shared),
-            writing: Writing::default(),
-        }
+        let shared = Shared { inner, env, epoch: AtomicU64::new(0) };
+        Self { shared: Arc::new(shared), writing: Writing::default() }
     }
 
     /// The same store, with other parts for its writers.
@@ -116,21 +109,10 @@ impl Store {
         let size = bytes.len() as u64;
         if size > MAX_SINGLE_PUT_BYTES {
             let limit = MAX_SINGLE_PUT_BYTES;
-            return Err(Error::TooLarge {
-                key: key.to_string(),
-                size,
-                limit,
-            });
+            return Err(Error::TooLarge { key: key.to_string(), size, limit });
         }
-        let options = PutOptions {
-            mode: PutMode::Create,
-            ..PutOptions::default()
-        };
-        match self
-            .inner()
-            .put_opts(&key.path(), PutPayload::from(bytes), options)
-            .await
-        {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.inner().put_opts(&key.path(), PutPayload::from(bytes), options).await {
             Ok(_) => Ok(Put::Stored),
             // Backends disagree on how to say it.
             Err(
@@ -157,9 +139,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Internal {
-            reason: "the last try returns".into(),
-        })
+        Err(Error::Internal { reason: "the last try returns".into() })
     }
 
     async fn expect_ours(&self, key: &Key, bytes: &Bytes) -> Result<()> {
@@ -170,10 +150,9 @@ impl Store {
         }
         match found {
             Some(found) if found == bytes => Ok(()),
-            Some(_) => Err(Error::corrupt(
-                key,
-                "a name that only we can have chosen holds other bytes",
-            )),
+            Some(_) => {
+                Err(Error::corrupt(key, "a name that only we can have chosen holds other bytes"))
+            }
             None => Err(Error::Unavailable {
                 key: key.to_string(),
                 reason: "the store says that it exists, and that it does not".into(),
@@ -190,16 +169,9 @@ impl Store {
         };
         let size = found.meta.size;
         if size > limit {
-            return Err(Error::TooLarge {
-                key: key.to_string(),
-                size,
-                limit,
-            });
+            return Err(Error::TooLarge { key: key.to_string(), size, limit });
         }
-        let bytes = found
-            .bytes()
-            .await
-            .map_err(|error| Error::from_backend(key, &error))?;
+        let bytes = found.bytes().await.map_err(|error| Error::from_backend(key, &error))?;
         exact(key, bytes, size).map(Some)
     }
 
@@ -209,15 +181,9 @@ impl Store {
         if wanted == 0 {
             return Ok(Bytes::new());
         }
-        match self
-            .inner()
-            .get_ranges(&key.path(), std::slice::from_ref(&range))
-            .await
-        {
+        match self.inner().get_ranges(&key.path(), std::slice::from_ref(&range)).await {
             Ok(mut parts) if parts.len() == 1 => exact(key, parts.swap_remove(0), wanted),
-            Ok(_) => Err(Error::Internal {
-                reason: "one range has one answer".into(),
-            }),
+            Ok(_) => Err(Error::Internal { reason: "one range has one answer".into() }),
             Err(error) => {
                 let error = Error::from_backend(key, &error);
                 Err(self.why_no_range(key, &range, error).await)
@@ -231,9 +197,7 @@ impl Store {
             return error;
         }
         match self.size(key).await {
-            Ok(None) => Error::NotFound {
-                key: key.to_string(),
-            },
+            Ok(None) => Error::NotFound { key: key.to_string() },
             Ok(Some(size)) if size < range.end => short(key, size, range.end),
             _ => error,
         }
@@ -245,11 +209,7 @@ impl Store {
         checked_length(&(0..length))?;
         let options = GetOptions::new().with_range(Some(GetRange::Suffix(length)));
         let backend = |error| Error::from_backend(key, &error);
-        let found = self
-            .inner()
-            .get_opts(&key.path(), options)
-            .await
-            .map_err(backend)?;
+        let found = self.inner().get_opts(&key.path(), options).await.map_err(backend)?;
         let total = found.meta.size;
         let bytes = found.bytes().await.map_err(backend)?;
         Ok((exact(key, bytes, length.min(total))?, total))
@@ -276,20 +236,12 @@ impl Store {
 
     /// All copies of one hash.
     pub async fn copies(&self, kind: CopyKind, hash: [u8; 32]) -> Result<Vec<Listed>> {
-        self.list(&Prefix::CopiesOf(kind, hash))
-            .take(MAX_COPIES)
-            .try_collect()
-            .await
+        self.list(&Prefix::CopiesOf(kind, hash)).take(MAX_COPIES).try_collect().await
     }
 
     /// A name for a new copy that nobody else will choose.
     pub fn new_copy(&self, kind: CopyKind, hash: [u8; 32], epoch: u64) -> CopyName {
-        CopyName {
-            kind,
-            hash,
-            epoch,
-            nonce: nonce(self.env()),
-        }
+        CopyName { kind, hash, epoch, nonce: nonce(self.env()) }
     }
 
     /// Opens a writer for an object whose name nobody else can have chosen. What decides by being
@@ -327,23 +279,14 @@ fn listed(meta: &object_store::ObjectMeta) -> Option<Listed> {
         return None;
     };
     let modified_ms = u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0);
-    Some(Listed {
-        key,
-        size: meta.size,
-        modified_ms,
-    })
+    Some(Listed { key, size: meta.size, modified_ms })
 }
 
 fn checked_length(range: &Range<u64>) -> Result<u64> {
     let length = range.end.checked_sub(range.start);
-    length
-        .filter(|length| *length <= MAX_RANGE_BYTES)
-        .ok_or_else(|| {
-            Error::invalid(format!(
-                "the range {}..{} is reversed or too long",
-                range.start, range.end
-            ))
-        })
+    length.filter(|length| *length <= MAX_RANGE_BYTES).ok_or_else(|| {
+        Error::invalid(format!("the range {}..{} is reversed or too long", range.start, range.end))
+    })
 }
 
 /// What is asserted on the disk's and the network's border: the length is the one that was asked.
@@ -356,10 +299,7 @@ fn exact(key: &Key, bytes: Bytes, wanted: u64) -> Result<Bytes> {
 }
 
 fn short(key: &Key, found: u64, wanted: u64) -> Error {
-    Error::corrupt(
-        key,
-        format!("it has {found} bytes where {wanted} are expected"),
-    )
+    Error::corrupt(key, format!("it has {found} bytes where {wanted} are expected"))
 }
 
 #[cfg(test)]

@@ -11,16 +11,11 @@ fn store() -> Store {
 }
 
 fn small_parts() -> Store {
-    store().with_writing(Writing {
-        part_bytes: 32 * 1024,
-        parts_in_flight: 2,
-    })
+    store().with_writing(Writing { part_bytes: 32 * 1024, parts_in_flight: 2 })
 }
 
 fn bytes_of(length: usize) -> Bytes {
-    (0..length)
-        .map(|i| u8::try_from(i % 251).expect("under 251"))
-        .collect()
+    (0..length).map(|i| u8::try_from(i % 251).expect("under 251")).collect()
 }
 
 fn copy(store: &Store) -> Key {
@@ -31,14 +26,8 @@ fn copy(store: &Store) -> Key {
 async fn the_second_put_finds_the_first() -> Result<()> {
     let store = store();
     let key = Key::LogEntry(LogId::Catalogue, 1);
-    assert_eq!(
-        store.put_absent(&key, Bytes::from_static(b"one")).await?,
-        Put::Stored
-    );
-    assert_eq!(
-        store.put_absent(&key, Bytes::from_static(b"two")).await?,
-        Put::Exists
-    );
+    assert_eq!(store.put_absent(&key, Bytes::from_static(b"one")).await?, Put::Stored);
+    assert_eq!(store.put_absent(&key, Bytes::from_static(b"two")).await?, Put::Exists);
     assert_eq!(store.get(&key, 3).await?, Some(Bytes::from_static(b"one")));
     Ok(())
 }
@@ -60,24 +49,11 @@ async fn what_is_absent_or_too_large_is_said_to_be() -> Result<()> {
     let key = copy(&store);
     assert_eq!(store.get(&key, 10).await?, None);
     assert_eq!(store.size(&key).await?, None);
-    assert!(matches!(
-        store.get_range(&key, 0..1).await,
-        Err(Error::NotFound { .. })
-    ));
-    assert!(matches!(
-        store.get_tail(&key, 1).await,
-        Err(Error::NotFound { .. })
-    ));
+    assert!(matches!(store.get_range(&key, 0..1).await, Err(Error::NotFound { .. })));
+    assert!(matches!(store.get_tail(&key, 1).await, Err(Error::NotFound { .. })));
     store.put_new(&key, bytes_of(11)).await?;
     assert_eq!(store.size(&key).await?, Some(11));
-    assert!(matches!(
-        store.get(&key, 10).await,
-        Err(Error::TooLarge {
-            size: 11,
-            limit: 10,
-            ..
-        })
-    ));
+    assert!(matches!(store.get(&key, 10).await, Err(Error::TooLarge { size: 11, limit: 10, .. })));
     Ok(())
 }
 
@@ -86,24 +62,15 @@ async fn a_range_is_exact_or_an_error() -> Result<()> {
     let store = store();
     let key = copy(&store);
     store.put_new(&key, bytes_of(100)).await?;
-    assert_eq!(
-        store.get_range(&key, 10..30).await?,
-        bytes_of(100).slice(10..30)
-    );
+    assert_eq!(store.get_range(&key, 10..30).await?, bytes_of(100).slice(10..30));
     assert_eq!(store.get_range(&key, 100..100).await?, Bytes::new());
     for beyond in [90..101, 100..101, 1000..1001] {
-        let error = store
-            .get_range(&key, beyond)
-            .await
-            .expect_err("beyond the end");
+        let error = store.get_range(&key, beyond).await.expect_err("beyond the end");
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     }
     #[expect(clippy::reversed_empty_ranges, reason = "the point of the case")]
     for senseless in [30..10, 0..u64::MAX] {
-        let error = store
-            .get_range(&key, senseless)
-            .await
-            .expect_err("makes no sense");
+        let error = store.get_range(&key, senseless).await.expect_err("makes no sense");
         assert!(matches!(error, Error::Invalid { .. }), "{error}");
     }
     Ok(())
@@ -114,10 +81,7 @@ async fn a_tail_comes_with_the_whole_length() -> Result<()> {
     let store = store();
     let key = copy(&store);
     store.put_new(&key, bytes_of(100)).await?;
-    assert_eq!(
-        store.get_tail(&key, 8).await?,
-        (bytes_of(100).slice(92..), 100)
-    );
+    assert_eq!(store.get_tail(&key, 8).await?, (bytes_of(100).slice(92..), 100));
     assert_eq!(store.get_tail(&key, 800).await?, (bytes_of(100), 100));
     Ok(())
 }
@@ -125,24 +89,15 @@ async fn a_tail_comes_with_the_whole_length() -> Result<()> {
 #[tokio::test]
 async fn copies_are_listed_by_hash_and_foreign_objects_are_not() -> Result<()> {
     let inner = Arc::new(InMemory::new());
-    let store = Store::new(
-        Arc::clone(&inner) as Arc<dyn ObjectStore>,
-        QuickEnv::shared(),
-    );
-    let names: Vec<CopyName> = (0..3)
-        .map(|epoch| store.new_copy(CopyKind::Pack, [9; 32], epoch))
-        .collect();
+    let store = Store::new(Arc::clone(&inner) as Arc<dyn ObjectStore>, QuickEnv::shared());
+    let names: Vec<CopyName> =
+        (0..3).map(|epoch| store.new_copy(CopyKind::Pack, [9; 32], epoch)).collect();
     for name in &names {
         store.put_new(&Key::Copy(*name), bytes_of(5)).await?;
     }
     store.put_new(&copy(&store), bytes_of(5)).await?;
-    let foreign = Prefix::CopiesOf(CopyKind::Pack, [9; 32])
-        .path()
-        .join("README");
-    inner
-        .put(&foreign, PutPayload::from_static(b"x"))
-        .await
-        .expect("memory takes it");
+    let foreign = Prefix::CopiesOf(CopyKind::Pack, [9; 32]).path().join("README");
+    inner.put(&foreign, PutPayload::from_static(b"x")).await.expect("memory takes it");
 
     let found = store.copies(CopyKind::Pack, [9; 32]).await?;
     let mut keys: Vec<Key> = found.iter().map(|listed| listed.key).collect();
@@ -150,11 +105,7 @@ async fn copies_are_listed_by_hash_and_foreign_objects_are_not() -> Result<()> {
     let mut wanted: Vec<Key> = names.into_iter().map(Key::Copy).collect();
     wanted.sort();
     assert_eq!(keys, wanted);
-    assert!(
-        found
-            .iter()
-            .all(|listed| listed.size == 5 && listed.modified_ms > 0)
-    );
+    assert!(found.iter().all(|listed| listed.size == 5 && listed.modified_ms > 0));
     Ok(())
 }
 
@@ -170,10 +121,7 @@ async fn the_sweep_deletes_copies_and_never_a_log() -> Result<()> {
     let entry = Key::LogEntry(LogId::Catalogue, 1);
     assert!(store.writer(&entry).is_err());
     store.put_absent(&entry, bytes_of(1)).await?;
-    assert!(matches!(
-        store.sweep(&entry).await,
-        Err(Error::Invalid { .. })
-    ));
+    assert!(matches!(store.sweep(&entry).await, Err(Error::Invalid { .. })));
     assert_eq!(store.size(&entry).await?, Some(1));
     Ok(())
 }
@@ -205,11 +153,7 @@ async fn a_writer_puts_its_pieces_together_whatever_their_sizes() -> Result<()> 
         let key = *writer.key();
         assert_eq!(store.size(&key).await?, None, "not visible yet");
         assert_eq!(writer.finish().await?, 300_000);
-        assert_eq!(
-            store.get(&key, 300_000).await?.as_ref(),
-            Some(&whole),
-            "{piece}"
-        );
+        assert_eq!(store.get(&key, 300_000).await?.as_ref(), Some(&whole), "{piece}");
     }
     Ok(())
 }
@@ -235,27 +179,14 @@ async fn after_a_cancelled_write_nothing_can_be_finished() -> Result<()> {
     use crate::layer::limit::{Limit, Limits};
 
     // Nobody ever gets a turn to write, so the first part waits for ever.
-    let limits = Limits {
-        reads: 1,
-        writes: 0,
-    };
+    let limits = Limits { reads: 1, writes: 0 };
     let inner = Limit::new(Arc::new(InMemory::new()), limits);
-    let writing = Writing {
-        part_bytes: 1024,
-        parts_in_flight: 1,
-    };
+    let writing = Writing { part_bytes: 1024, parts_in_flight: 1 };
     let store = Store::new(Arc::new(inner), QuickEnv::shared()).with_writing(writing);
     let mut writer = store.writer(&copy(&store))?;
     let write = writer.write(bytes_of(5000));
-    assert!(
-        tokio::time::timeout(std::time::Duration::ZERO, write)
-            .await
-            .is_err()
-    );
-    assert!(matches!(
-        writer.write(bytes_of(1)).await,
-        Err(Error::Invalid { .. })
-    ));
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, write).await.is_err());
+    assert!(matches!(writer.write(bytes_of(1)).await, Err(Error::Invalid { .. })));
     assert!(matches!(writer.finish().await, Err(Error::Invalid { .. })));
     Ok(())
 }

@@ -34,16 +34,10 @@ pub struct Writing {
 
 impl Writing {
     /// For remote stores: few, large requests.
-    pub const REMOTE: Self = Self {
-        part_bytes: 8 * 1024 * 1024,
-        parts_in_flight: 2,
-    };
+    pub const REMOTE: Self = Self { part_bytes: 8 * 1024 * 1024, parts_in_flight: 2 };
 
     /// For a disk of this machine: little memory, and one part at a time, as there is one file.
-    pub const LOCAL: Self = Self {
-        part_bytes: 1024 * 1024,
-        parts_in_flight: 1,
-    };
+    pub const LOCAL: Self = Self { part_bytes: 1024 * 1024, parts_in_flight: 1 };
 }
 
 impl Default for Writing {
@@ -110,8 +104,7 @@ impl ObjectWriter {
         self.begin()?;
         self.written += bytes.len() as u64;
         let unseen = READ_BACK_BYTES - self.head.len();
-        self.head
-            .extend_from_slice(&bytes[..unseen.min(bytes.len())]);
+        self.head.extend_from_slice(&bytes[..unseen.min(bytes.len())]);
         while !bytes.is_empty() {
             let room = self.writing.part_bytes - self.pending_bytes;
             self.push(bytes.split_to(room.min(bytes.len())));
@@ -153,10 +146,7 @@ impl ObjectWriter {
 
     fn begin(&mut self) -> Result<()> {
         if self.broken {
-            return Err(Error::invalid(format!(
-                "the write of `{}` has failed already",
-                self.key
-            )));
+            return Err(Error::invalid(format!("the write of `{}` has failed already", self.key)));
         }
         self.broken = true;
         Ok(())
@@ -202,12 +192,7 @@ impl ObjectWriter {
         }
         let payload = self.take_pending();
         if self.upload.is_none() {
-            let begun = self
-                .store
-                .shared
-                .inner
-                .put_multipart(&self.key.path())
-                .await;
+            let begun = self.store.shared.inner.put_multipart(&self.key.path()).await;
             self.upload = Some(begun.map_err(|error| self.failure(&error))?);
         }
         if let Some(upload) = &mut self.upload {
@@ -244,17 +229,11 @@ impl ObjectWriter {
     /// The store said yes; see whether it has what it was given.
     async fn read_back(&mut self) -> Result<()> {
         let size = self.store.size(&self.key).await?;
-        let head = self
-            .store
-            .get_range(&self.key, 0..self.head.len() as u64)
-            .await?;
+        let head = self.store.get_range(&self.key, 0..self.head.len() as u64).await?;
         if size == Some(self.written) && head == self.head {
             Ok(())
         } else {
-            Err(Error::corrupt(
-                self.key,
-                "what the store holds is not what was just written",
-            ))
+            Err(Error::corrupt(self.key, "what the store holds is not what was just written"))
         }
     }
 

@@ -40,31 +40,16 @@ impl Log {
     pub async fn append<C: Change>(&self, tail: &Tail, entry: &Entry<C>) -> Result<Append> {
         let (number, key) = self.next(tail)?;
         if entry.previous != tail.hash {
-            return Err(Error::invalid(format!(
-                "the entry for `{key}` does not follow its tail"
-            )));
+            return Err(Error::invalid(format!("the entry for `{key}` does not follow its tail")));
         }
         if entry.epoch < tail.epoch {
-            let reason = format!(
-                "it knows of epoch {}, the entry of {}",
-                tail.epoch, entry.epoch
-            );
-            return Err(Error::Conflict {
-                key: key.to_string(),
-                reason,
-            });
+            let reason = format!("it knows of epoch {}, the entry of {}", tail.epoch, entry.epoch);
+            return Err(Error::Conflict { key: key.to_string(), reason });
         }
-        let bytes = entry
-            .encode()
-            .map_err(|error| Error::invalid(error.to_string()))?;
+        let bytes = entry.encode().map_err(|error| Error::invalid(error.to_string()))?;
         let bytes = Bytes::from(bytes);
-        let ours = Tail {
-            number,
-            hash: EntryHash::of(&bytes),
-            epoch: entry.epoch,
-        };
-        self.put_until_clear::<C>(&key, bytes, ours, entry.operation)
-            .await
+        let ours = Tail { number, hash: EntryHash::of(&bytes), epoch: entry.epoch };
+        self.put_until_clear::<C>(&key, bytes, ours, entry.operation).await
     }
 
     async fn put_until_clear<C: Change>(
@@ -74,9 +59,7 @@ impl Log {
         ours: Tail,
         operation: OperationId,
     ) -> Result<Append> {
-        let mut doubt = Error::Internal {
-            reason: "no try was made".into(),
-        };
+        let mut doubt = Error::Internal { reason: "no try was made".into() };
         for attempt in 1..=TRIES {
             let put = self.store.put_absent(key, bytes.clone()).await;
             match put {
@@ -101,10 +84,7 @@ impl Log {
             }
         }
         let reason = format!("whether operation `{operation}` is done is not known: {doubt}");
-        Err(Error::Unavailable {
-            key: key.to_string(),
-            reason,
-        })
+        Err(Error::Unavailable { key: key.to_string(), reason })
     }
 
     async fn look<C: Change>(
@@ -123,10 +103,7 @@ impl Log {
         // "Lost" makes the caller do it all again, so one wrong bit on the way must not say it.
         if self.read_bytes(key).await?.as_ref() != Some(&found) {
             let reason = "two reads of it differ".into();
-            return Err(Error::Unavailable {
-                key: key.to_string(),
-                reason,
-            });
+            return Err(Error::Unavailable { key: key.to_string(), reason });
         }
         let stored = read::decode::<C>(key, ours.number, found)?;
         if stored.entry.operation == operation {

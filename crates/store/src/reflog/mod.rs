@@ -29,11 +29,7 @@ pub struct Tail {
 
 impl Tail {
     /// The tail of an empty log.
-    pub const EMPTY: Self = Self {
-        number: 0,
-        hash: EntryHash::ZERO,
-        epoch: 0,
-    };
+    pub const EMPTY: Self = Self { number: 0, hash: EntryHash::ZERO, epoch: 0 };
 }
 
 impl Default for Tail {

@@ -56,11 +56,7 @@ impl Log {
                 bytes += stored.bytes.len();
                 page.push(stored);
             }
-            ahead = if bytes - before > AHEAD_BYTES {
-                1
-            } else {
-                (ahead * 2).min(READ_AHEAD)
-            };
+            ahead = if bytes - before > AHEAD_BYTES { 1 } else { (ahead * 2).min(READ_AHEAD) };
         }
         Ok(page)
     }
@@ -78,10 +74,7 @@ impl Log {
             let (_, key) = self.next(&last)?;
             return match self.read_bytes(&key).await? {
                 Some(_) => Ok(()),
-                None => Err(Error::corrupt(
-                    key,
-                    "it is missing, and a later entry is there",
-                )),
+                None => Err(Error::corrupt(key, "it is missing, and a later entry is there")),
             };
         }
         Ok(())
@@ -89,10 +82,9 @@ impl Log {
 
     pub(super) async fn read_bytes(&self, key: &Key) -> Result<Option<Bytes>> {
         match self.store.get(key, MAX_ENTRY_BYTES as u64).await {
-            Err(Error::TooLarge { size, .. }) => Err(Error::corrupt(
-                key,
-                format!("no log entry has {size} bytes"),
-            )),
+            Err(Error::TooLarge { size, .. }) => {
+                Err(Error::corrupt(key, format!("no log entry has {size} bytes")))
+            }
             answer => answer,
         }
     }
@@ -100,11 +92,7 @@ impl Log {
 
 pub(super) fn decode<C: Change>(key: &Key, number: u64, bytes: Bytes) -> Result<Stored<C>> {
     let entry = Entry::<C>::decode(&bytes).map_err(|error| Error::corrupt(key, error))?;
-    let tail = Tail {
-        number,
-        hash: EntryHash::of(&bytes),
-        epoch: entry.epoch,
-    };
+    let tail = Tail { number, hash: EntryHash::of(&bytes), epoch: entry.epoch };
     Ok(Stored { entry, bytes, tail })
 }
 
@@ -119,10 +107,8 @@ fn check_link<C>(key: &Key, last: &Tail, next: &Stored<C>) -> Result<()> {
         return Err(Error::corrupt(key, reason));
     }
     if entry.epoch < last.epoch {
-        let reason = format!(
-            "its epoch {} is below {}, the one before it",
-            entry.epoch, last.epoch
-        );
+        let reason =
+            format!("its epoch {} is below {}, the one before it", entry.epoch, last.epoch);
         return Err(Error::corrupt(key, reason));
     }
     Ok(())

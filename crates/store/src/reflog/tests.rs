@@ -16,10 +16,7 @@ type RepoEntry = Entry<RepoChange>;
 
 fn log() -> (Log, Arc<InMemory>) {
     let inner = Arc::new(InMemory::new());
-    let store = Store::new(
-        Arc::clone(&inner) as Arc<dyn ObjectStore>,
-        QuickEnv::shared(),
-    );
+    let store = Store::new(Arc::clone(&inner) as Arc<dyn ObjectStore>, QuickEnv::shared());
     (Log::new(store, LogId::Catalogue), inner)
 }
 
@@ -38,9 +35,7 @@ fn entry(log: &Log, tail: &Tail, epoch: u64) -> RepoEntry {
 async fn append(log: &Log, tail: &Tail, epoch: u64) -> Result<Tail> {
     match log.append(tail, &entry(log, tail, epoch)).await? {
         Append::Won(tail) => Ok(tail),
-        Append::Lost => Err(Error::Internal {
-            reason: "nobody else appends here".into(),
-        }),
+        Append::Lost => Err(Error::Internal { reason: "nobody else appends here".into() }),
     }
 }
 
@@ -67,11 +62,7 @@ async fn entries_are_read_in_the_order_they_were_appended() -> Result<()> {
         tails.push(tail);
     }
     let all = read_all(&log).await?;
-    assert!(
-        all.iter()
-            .map(|stored| stored.tail)
-            .eq(tails[1..].iter().copied())
-    );
+    assert!(all.iter().map(|stored| stored.tail).eq(tails[1..].iter().copied()));
     let one = log.read::<RepoChange>(7).await?.expect("it is there");
     assert_eq!(one.tail, tails[7]);
     assert!(log.read::<RepoChange>(301).await?.is_none());
@@ -89,14 +80,9 @@ async fn pages_of_large_entries_are_short() -> Result<()> {
             author: UserId::from_bytes([1; 16]),
             text: "x".repeat(1_000_000),
         };
-        let large = RepoEntry {
-            changes: vec![said],
-            ..entry(&log, &tail, 0)
-        };
+        let large = RepoEntry { changes: vec![said], ..entry(&log, &tail, 0) };
         let Append::Won(next) = log.append(&tail, &large).await? else {
-            return Err(Error::Internal {
-                reason: "nobody else appends here".into(),
-            });
+            return Err(Error::Internal { reason: "nobody else appends here".into() });
         };
         tail = next;
     }
@@ -112,14 +98,8 @@ async fn the_second_at_a_number_loses_and_may_try_behind_it() -> Result<()> {
     let first = append(&log, &Tail::EMPTY, 0).await?;
     let late = entry(&log, &Tail::EMPTY, 0);
     assert_eq!(log.append(&Tail::EMPTY, &late).await?, Append::Lost);
-    let again = RepoEntry {
-        previous: first.hash,
-        ..late
-    };
-    assert!(matches!(
-        log.append(&first, &again).await?,
-        Append::Won(Tail { number: 2, .. })
-    ));
+    let again = RepoEntry { previous: first.hash, ..late };
+    assert!(matches!(log.append(&first, &again).await?, Append::Won(Tail { number: 2, .. })));
     Ok(())
 }
 
@@ -130,10 +110,7 @@ async fn an_operation_sent_twice_is_one_entry() -> Result<()> {
     let first = log.append(&Tail::EMPTY, &ours).await?;
     assert_eq!(log.append(&Tail::EMPTY, &ours).await?, first);
     // A later try may carry another time; its operation is what counts.
-    let later = RepoEntry {
-        time_ms: ours.time_ms + 5,
-        ..ours
-    };
+    let later = RepoEntry { time_ms: ours.time_ms + 5, ..ours };
     assert_eq!(log.append(&Tail::EMPTY, &later).await?, first);
     assert_eq!(read_all(&log).await?.len(), 1);
     Ok(())
@@ -144,15 +121,9 @@ async fn an_entry_that_does_not_follow_or_knows_too_little_is_refused() -> Resul
     let (log, _) = log();
     let tail = append(&log, &Tail::EMPTY, 3).await?;
     let astray = entry(&log, &Tail::EMPTY, 3);
-    assert!(matches!(
-        log.append(&tail, &astray).await,
-        Err(Error::Invalid { .. })
-    ));
+    assert!(matches!(log.append(&tail, &astray).await, Err(Error::Invalid { .. })));
     let stale = entry(&log, &tail, 2);
-    let error = log
-        .append(&tail, &stale)
-        .await
-        .expect_err("it has not read list 3");
+    let error = log.append(&tail, &stale).await.expect_err("it has not read list 3");
     assert_eq!(error.kind(), ballast_format::ErrorKind::Conflict);
     assert_eq!(read_all(&log).await?.len(), 1);
     Ok(())
@@ -162,10 +133,7 @@ async fn an_entry_that_does_not_follow_or_knows_too_little_is_refused() -> Resul
 async fn a_hole_a_broken_link_and_damage_are_reported() -> Result<()> {
     let overwrite = |inner: Arc<InMemory>, number, bytes: Vec<u8>| async move {
         let path = Key::LogEntry(LogId::Catalogue, number).path();
-        inner
-            .put(&path, PutPayload::from(bytes))
-            .await
-            .expect("memory takes it");
+        inner.put(&path, PutPayload::from(bytes)).await.expect("memory takes it");
     };
     for damage in ["hole", "link", "noise", "epoch", "size"] {
         let (log, inner) = log();
@@ -226,10 +194,8 @@ async fn many_writers_make_one_chain_without_gaps() -> Result<()> {
     let mut won = future::try_join_all(writers).await?.concat();
     won.sort_by_key(|(number, _)| *number);
     let stored = read_all(&log).await?;
-    let there: Vec<_> = stored
-        .iter()
-        .map(|stored| (stored.tail.number, stored.entry.operation))
-        .collect();
+    let there: Vec<_> =
+        stored.iter().map(|stored| (stored.tail.number, stored.entry.operation)).collect();
     assert_eq!(there, won);
     assert_eq!(there.len(), WRITERS * EACH);
     Ok(())

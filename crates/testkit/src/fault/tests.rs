@@ -9,10 +9,7 @@ fn store() -> Arc<FaultStore> {
 }
 
 async fn create(store: &FaultStore, path: &Path, body: &'static str) -> Result<PutResult> {
-    let options = PutOptions {
-        mode: PutMode::Create,
-        ..PutOptions::default()
-    };
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     store.put_opts(path, PutPayload::from(body), options).await
 }
 
@@ -41,9 +38,7 @@ async fn a_late_put_lands_later_unless_its_place_is_taken() {
         assert!(create(&store, path, "late").await.is_err());
         assert_eq!(read(&store, path).await, None);
     }
-    create(&store, &taken, "early")
-        .await
-        .expect("nothing is there");
+    create(&store, &taken, "early").await.expect("nothing is there");
     assert_eq!(store.late_effects(), 2);
     store.land_all().await;
     assert_eq!(store.late_effects(), 0);
@@ -72,33 +67,13 @@ async fn a_flipped_read_is_wrong_by_one_bit_and_the_next_is_right() {
         store.fail_next(Call::Get, Fault::Flipped);
         let found = if ranges {
             let range = 0..10;
-            store
-                .get_ranges(&path, std::slice::from_ref(&range))
-                .await
-                .expect("read")
-                .remove(0)
+            store.get_ranges(&path, std::slice::from_ref(&range)).await.expect("read").remove(0)
         } else {
-            store
-                .get(&path)
-                .await
-                .expect("read")
-                .bytes()
-                .await
-                .expect("read")
+            store.get(&path).await.expect("read").bytes().await.expect("read")
         };
-        let wrong: u32 = found
-            .iter()
-            .zip(b"some bytes")
-            .map(|(a, b)| (a ^ b).count_ones())
-            .sum();
+        let wrong: u32 = found.iter().zip(b"some bytes").map(|(a, b)| (a ^ b).count_ones()).sum();
         assert_eq!(wrong, 1);
-        let again = store
-            .get(&path)
-            .await
-            .expect("read")
-            .bytes()
-            .await
-            .expect("read");
+        let again = store.get(&path).await.expect("read").bytes().await.expect("read");
         assert_eq!(again, "some bytes");
     }
 }
@@ -119,16 +94,10 @@ async fn conditions_are_broken_only_when_told() {
     create(&store, &path, "one").await.expect("stored");
     assert!(create(&store, &path, "two").await.is_err());
     store.set_conditions(Conditions::CheckedThenWritten);
-    assert!(
-        create(&store, &path, "two").await.is_err(),
-        "one after the other is refused"
-    );
+    assert!(create(&store, &path, "two").await.is_err(), "one after the other is refused");
     let other = Path::from("b");
     let race = (0..4).map(|_| create(&store, &other, "x"));
-    let won = futures_util::future::join_all(race)
-        .await
-        .into_iter()
-        .flatten();
+    let won = futures_util::future::join_all(race).await.into_iter().flatten();
     assert!(won.count() > 1, "at once, several win");
     store.set_conditions(Conditions::Ignored);
     create(&store, &path, "two").await.expect("overwritten");
@@ -139,11 +108,7 @@ async fn conditions_are_broken_only_when_told() {
 async fn one_seed_decides_alike_and_rates_are_kept_roughly() {
     let run = |seed| async move {
         let store = FaultStore::new(Arc::new(InMemory::new()), seed);
-        store.set_rates(Rates {
-            refused: 200,
-            reply_lost: 100,
-            ..Rates::default()
-        });
+        store.set_rates(Rates { refused: 200, reply_lost: 100, ..Rates::default() });
         for i in 0..500 {
             drop(create(&store, &Path::from(format!("{i}")), "x").await);
         }
@@ -152,10 +117,7 @@ async fn one_seed_decides_alike_and_rates_are_kept_roughly() {
     let (first, again, other) = (run(1).await, run(1).await, run(2).await);
     assert_eq!(first, again);
     assert_ne!(first, other);
-    let refused = first
-        .iter()
-        .filter(|decision| decision.fault == Some(Fault::Refused))
-        .count();
+    let refused = first.iter().filter(|decision| decision.fault == Some(Fault::Refused)).count();
     assert!((60..140).contains(&refused), "{refused} of 500");
 }
 
@@ -170,12 +132,6 @@ async fn calls_are_counted() {
     store.fail_next(Call::Complete, Fault::ReplyLost);
     assert!(upload.complete().await.is_err());
     assert_eq!(read(&store, &path).await, Some("y".into()));
-    let wanted = CallCounts {
-        puts: 1,
-        parts: 1,
-        completions: 1,
-        gets: 1,
-        ..CallCounts::default()
-    };
+    let wanted = CallCounts { puts: 1, parts: 1, completions: 1, gets: 1, ..CallCounts::default() };
     assert_eq!(store.counts(), wanted);
 }

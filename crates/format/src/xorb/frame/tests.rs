@@ -61,35 +61,19 @@ fn own_headers_are_those_of_clients() {
 
 #[test]
 fn frames_of_all_settings_are_decoded() {
-    let contents = [
-        repetitive(1, 131_072),
-        splitmix(2, 131_072),
-        repetitive(3, 70_000),
-        vec![5; 131_072],
-    ];
+    let contents =
+        [repetitive(1, 131_072), splitmix(2, 131_072), repetitive(3, 70_000), vec![5; 131_072]];
     for content in &contents {
         for setting in 0..32 {
             let is_set = |bit: u32| setting >> bit & 1 == 1;
             let info = FrameInfo::new()
-                .block_mode(if is_set(0) {
-                    BlockMode::Linked
-                } else {
-                    BlockMode::Independent
-                })
+                .block_mode(if is_set(0) { BlockMode::Linked } else { BlockMode::Independent })
                 .block_checksums(is_set(1))
                 .content_checksum(is_set(2))
                 .content_size(is_set(3).then_some(content.len() as u64))
-                .block_size(if is_set(4) {
-                    BlockSize::Max64KB
-                } else {
-                    BlockSize::Max4MB
-                });
+                .block_size(if is_set(4) { BlockSize::Max64KB } else { BlockSize::Max4MB });
             let frame = encoded(info, content);
-            assert_eq!(
-                decoded(&frame, content.len()).expect("valid"),
-                *content,
-                "{setting}"
-            );
+            assert_eq!(decoded(&frame, content.len()).expect("valid"), *content, "{setting}");
         }
     }
 }
@@ -143,12 +127,7 @@ fn encoded_with_size(content: &[u8], size: u64) -> Vec<u8> {
     descriptor.extend_from_slice(&size.to_le_bytes());
     let [_, check, ..] = checksum(&descriptor).to_le_bytes();
     descriptor.push(check);
-    [
-        &MAGIC,
-        descriptor.as_slice(),
-        &own(content)[SMALL_HEADER.len()..],
-    ]
-    .concat()
+    [&MAGIC, descriptor.as_slice(), &own(content)[SMALL_HEADER.len()..]].concat()
 }
 
 #[test]
@@ -163,10 +142,7 @@ fn bytes_behind_the_frame_are_refused() {
 #[test]
 fn a_frame_that_is_cut_short_is_refused() {
     let content = repetitive(8, 5000);
-    let frame = encoded(
-        plain_info().content_checksum(true).block_checksums(true),
-        &content,
-    );
+    let frame = encoded(plain_info().content_checksum(true).block_checksums(true), &content);
     for length in 0..frame.len() {
         assert!(decoded(&frame[..length], 5000).is_err(), "{length}");
     }
@@ -196,10 +172,7 @@ fn blocks_over_the_size_of_the_frame_are_refused() {
     assert_eq!(large[5], 0x50);
     let blocks = &large[SMALL_HEADER.len()..];
     let small = [SMALL_HEADER.as_slice(), blocks].concat();
-    assert!(
-        decoded(&small, 100_000).is_err(),
-        "it decompresses to more than 64 KiB"
-    );
+    assert!(decoded(&small, 100_000).is_err(), "it decompresses to more than 64 KiB");
     let stored = frame_of(&[(STORED | 0x1_1000, &content[..0x1_1000])]);
     assert!(decoded(&stored, 0x1_1000).is_err());
     let claimed = frame_of(&[(0x7fff_ffff, b"")]);
@@ -229,11 +202,7 @@ fn other_frames_than_those_of_lz4_are_refused() {
     ] {
         assert!(decoded(&with(at, byte), 12).is_err(), "{why}");
     }
-    let legacy = [
-        [0x02, 0x21, 0x4c, 0x18].as_slice(),
-        &right[SMALL_HEADER.len()..],
-    ]
-    .concat();
+    let legacy = [[0x02, 0x21, 0x4c, 0x18].as_slice(), &right[SMALL_HEADER.len()..]].concat();
     assert!(decoded(&legacy, 12).is_err());
 }
 

@@ -106,8 +106,7 @@ fn a_large_document_comes_in_small_pieces() {
 
 #[test]
 fn ranges_that_overlap_or_touch_are_joined() {
-    let fetches =
-        vec![fetch(1, 1, 4..6), fetch(2, 1, 0..9), fetch(1, 1, 0..2), fetch(1, 1, 2..5)];
+    let fetches = vec![fetch(1, 1, 4..6), fetch(2, 1, 0..9), fetch(1, 1, 0..2), fetch(1, 1, 2..5)];
     let joined = joined(fetches).expect("one copy each");
     let chunks: Vec<(u8, Range<u32>)> =
         joined.iter().map(|fetch| (fetch.xorb.as_bytes()[0], fetch.chunks.clone())).collect();

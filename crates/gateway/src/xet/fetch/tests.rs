@@ -43,8 +43,18 @@ fn ranges_are_read_strictly() {
     assert_eq!(read("bytes=0-0"), Some(vec![0..1]));
     assert_eq!(read("bytes=0-9, 20-29"), Some(vec![0..10, 20..30]));
     for bad in [
-        "", "bytes", "bytes=", "bytes=-5", "bytes=5-", "bytes=5-4", "bytes=+1-5", "bytes=1-5,",
-        "items=0-5", "bytes=0x0-5", "bytes=0-18446744073709551615", "bytes=0-99999999999999999999",
+        "",
+        "bytes",
+        "bytes=",
+        "bytes=-5",
+        "bytes=5-",
+        "bytes=5-4",
+        "bytes=+1-5",
+        "bytes=1-5,",
+        "items=0-5",
+        "bytes=0x0-5",
+        "bytes=0-18446744073709551615",
+        "bytes=0-99999999999999999999",
         "bytes=1 - 5",
     ] {
         assert_eq!(read(bad), None, "{bad}");

@@ -44,12 +44,7 @@ impl Scene {
         session.add(&content);
         let file = session.files[0].hash;
         session.commit(&rig, &rig.admin, &repo, "new.bin").await;
-        Self {
-            rig,
-            repo,
-            content,
-            file,
-        }
+        Self { rig, repo, content, file }
     }
 
     async fn reconstruct(&self, range: &str) -> Result<Reconstruction> {
@@ -63,11 +58,7 @@ impl Scene {
         let mut blocks = HashMap::new();
         for fetch in &answer.fetches {
             let stored = self.rig.objects.get(&Key::Copy(fetch.copy).path()).await;
-            let stored = stored
-                .expect("it is there")
-                .bytes()
-                .await
-                .expect("it reads");
+            let stored = stored.expect("it is there").bytes().await.expect("it reads");
             let place = fetch.bytes.start as usize..fetch.bytes.end as usize;
             let (_, footer) = self.rig.hub.needed_xorb(&fetch.xorb).await.expect("sound");
             let mut chunks = Vec::new();
@@ -120,28 +111,18 @@ async fn any_range_is_made_of_the_chunks_that_hold_it_and_no_others() {
     let scene = Scene::new().await;
     let size = scene.content.len();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(1));
-    let mut ranges = vec![
-        (0, size),
-        (0, 1),
-        (size - 1, size),
-        (size / 2, size / 2 + 1),
-    ];
+    let mut ranges = vec![(0, size), (0, 1), (size - 1, size), (size / 2, size / 2 + 1)];
     for _ in 0..150 {
         let tree = (0..size, 1..size).new_tree(&mut runner).expect("a value");
         let (start, length) = proptest::strategy::ValueTree::current(&tree);
         ranges.push((start, (start + length).min(size)));
     }
     for (start, end) in ranges {
-        let answer = scene
-            .reconstruct(&format!("bytes={start}-{}", end - 1))
-            .await;
+        let answer = scene.reconstruct(&format!("bytes={start}-{}", end - 1)).await;
         let answer = answer.expect("it is inside");
         check_fetches(&answer);
         let bytes = scene.assemble(&answer).await;
-        assert!(
-            bytes[..end - start] == scene.content[start..end],
-            "{start}..{end}"
-        );
+        assert!(bytes[..end - start] == scene.content[start..end], "{start}..{end}");
         // Nothing is there that the range does not touch.
         let first = &answer.terms[0];
         let last = answer.terms.last().expect("one at least");
@@ -159,11 +140,7 @@ async fn any_range_is_made_of_the_chunks_that_hold_it_and_no_others() {
 async fn ends_beyond_the_file_are_cut_and_starts_beyond_it_are_refused() -> Result<()> {
     let scene = Scene::new().await;
     let size = scene.content.len() as u64;
-    let whole = scene
-        .rig
-        .hub
-        .reconstruct(&scene.repo, scene.file, None)
-        .await?;
+    let whole = scene.rig.hub.reconstruct(&scene.repo, scene.file, None).await?;
     for range in [
         "bytes=0-".to_owned(),
         format!("bytes=0-{}", size + 1000),
@@ -174,10 +151,7 @@ async fn ends_beyond_the_file_are_cut_and_starts_beyond_it_are_refused() -> Resu
         assert_eq!(scene.reconstruct(&range).await?, whole, "{range}");
     }
     assert!(scene.assemble(&whole).await == scene.content);
-    for range in [
-        format!("bytes={size}-"),
-        format!("bytes={}-{}", size + 5, size + 9),
-    ] {
+    for range in [format!("bytes={size}-"), format!("bytes={}-{}", size + 5, size + 9)] {
         let refused = scene.reconstruct(&range).await;
         assert!(matches!(refused, Err(Error::Unsatisfiable { size: s }) if s == size));
     }
@@ -187,16 +161,8 @@ async fn ends_beyond_the_file_are_cut_and_starts_beyond_it_are_refused() -> Resu
 #[tokio::test]
 async fn repeated_runs_are_fetched_once() -> Result<()> {
     let scene = Scene::new().await;
-    let whole = scene
-        .rig
-        .hub
-        .reconstruct(&scene.repo, scene.file, None)
-        .await?;
-    let fetched: u64 = whole
-        .fetches
-        .iter()
-        .map(|fetch| fetch.bytes.end - fetch.bytes.start)
-        .sum();
+    let whole = scene.rig.hub.reconstruct(&scene.repo, scene.file, None).await?;
+    let fetched: u64 = whole.fetches.iter().map(|fetch| fetch.bytes.end - fetch.bytes.start).sum();
     assert!(whole.terms.len() > 10);
     assert!(whole.fetches.len() <= 4, "{:?}", whole.fetches);
     assert!(fetched < 3_500_000);
@@ -210,11 +176,7 @@ async fn files_that_the_repo_does_not_hold_are_not_there() -> Result<()> {
     let missing = scene.rig.hub.reconstruct(&other, scene.file, None).await;
     assert!(matches!(missing, Err(Error::NotFound { .. })));
     let unheard_of = FileHash::from_bytes([9; 32]);
-    let missing = scene
-        .rig
-        .hub
-        .reconstruct(&scene.repo, unheard_of, None)
-        .await;
+    let missing = scene.rig.hub.reconstruct(&scene.repo, unheard_of, None).await;
     assert!(matches!(missing, Err(Error::NotFound { .. })));
     Ok(())
 }
@@ -225,11 +187,7 @@ async fn an_empty_file_has_empty_lists_and_nothing_past_its_start() -> Result<()
     let (hub, repo) = (&scene.rig.hub, &scene.repo);
     let nothing = Reconstruction::default();
     assert_eq!(hub.reconstruct(repo, FileHash::ZERO, None).await?, nothing);
-    for (range, is_there) in [
-        ("bytes=0-", true),
-        ("bytes=0-99", true),
-        ("bytes=1-", false),
-    ] {
+    for (range, is_there) in [("bytes=0-", true), ("bytes=0-99", true), ("bytes=1-", false)] {
         let range = RangeRequest::parse(range)?;
         let answer = hub.reconstruct(repo, FileHash::ZERO, Some(&range)).await;
         assert_eq!(answer.is_ok(), is_there);

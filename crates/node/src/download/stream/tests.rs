@@ -28,11 +28,7 @@ impl Scene {
     async fn new() -> Self {
         let rig = Rig::start().await;
         let repo = rig.repo(&rig.admin, "admin/model").await;
-        let first = [
-            splitmix(1, 900_000),
-            bf16_weights(2, 900_000),
-            splitmix(3, 200_000),
-        ];
+        let first = [splitmix(1, 900_000), bf16_weights(2, 900_000), splitmix(3, 200_000)];
         let mut session = Session::of(&first.concat());
         let second = [repetitive(4, 400_000), vec![0; 900_000]].concat();
         let first = first.concat();
@@ -45,13 +41,7 @@ impl Scene {
             file: session.files[0].hash,
             size: content.len() as u64,
         };
-        Self {
-            rig,
-            repo,
-            content,
-            session,
-            link,
-        }
+        Self { rig, repo, content, session, link }
     }
 
     async fn read(&self, hub: &Arc<Hub>, range: Range<u64>) -> Result<Vec<u8>> {
@@ -81,11 +71,7 @@ impl Scene {
         let place = self.session.xorbs[0].footer.byte_range(chunk..chunk + 1);
         let place = usize::try_from(place.expect("a chunk").end - 5).expect("small");
         bytes[place] ^= 4;
-        self.rig
-            .objects
-            .put(&path, bytes.into())
-            .await
-            .expect("it writes");
+        self.rig.objects.put(&path, bytes.into()).await.expect("it writes");
     }
 
     /// Where a chunk of the first xorb lies in the file, which begins as that does.
@@ -160,10 +146,7 @@ async fn a_damaged_chunk_is_never_sent_and_all_others_are() -> Result<()> {
     let hub = scene.rig.another().await;
     for chunk in chunks {
         let place = scene.place(chunk);
-        let error = scene
-            .read(&hub, place.clone())
-            .await
-            .expect_err("it is damaged");
+        let error = scene.read(&hub, place.clone()).await.expect_err("it is damaged");
         assert!(
             matches!(&error, Error::Corrupt { what } if what.contains(&Key::Copy(copy).to_string()))
         );
@@ -171,10 +154,7 @@ async fn a_damaged_chunk_is_never_sent_and_all_others_are() -> Result<()> {
         let fetched = hub.fetch(copy, bytes).await;
         assert!(matches!(fetched.err(), Some(Error::Corrupt { .. })));
         for beside in [place.start - 10..place.start, place.end..place.end + 10] {
-            assert_eq!(
-                scene.read(&hub, beside.clone()).await?,
-                part(&scene.content, &beside)
-            );
+            assert_eq!(scene.read(&hub, beside.clone()).await?, part(&scene.content, &beside));
         }
     }
     // A stream that runs into the damage has sent nothing wrong before.
@@ -202,16 +182,10 @@ async fn a_client_that_sends_a_damaged_xorb_again_heals_it() -> Result<()> {
     let (place, xorb) = (scene.place(3), &scene.session.xorbs[0]);
     assert!(hub.xorb_known(&scene.rig.admin, xorb.hash()).await?);
     assert!(scene.read(&hub, place.clone()).await.is_err());
-    assert!(
-        !hub.xorb_known(&scene.rig.admin, xorb.hash()).await?,
-        "please send it"
-    );
+    assert!(!hub.xorb_known(&scene.rig.admin, xorb.hash()).await?, "please send it");
     put_xorb(&hub, &scene.rig.admin, xorb).await?;
     assert_eq!(scene.copies().await.len(), 2);
-    assert_eq!(
-        scene.read(&hub, place.clone()).await?,
-        part(&scene.content, &place)
-    );
+    assert_eq!(scene.read(&hub, place.clone()).await?, part(&scene.content, &place));
     let answer = hub.reconstruct(&scene.repo, scene.link.file, None).await?;
     assert!(answer.fetches.iter().all(|fetch| fetch.copy != damaged));
     // Who still has a link to the damaged copy is sent for a new one.
@@ -232,24 +206,13 @@ async fn a_copy_that_is_gone_or_has_lost_its_end_is_damage_and_no_404() -> Resul
     let stored = scene.rig.objects.get(&path).await.expect("it is there");
     let stored = stored.bytes().await.expect("it reads");
     let cut = stored.slice(..stored.len() - 1000);
-    scene
-        .rig
-        .objects
-        .put(&path, cut.into())
-        .await
-        .expect("it writes");
+    scene.rig.objects.put(&path, cut.into()).await.expect("it writes");
     let hub = scene.rig.another().await;
     let place = scene.place(3);
-    assert!(matches!(
-        scene.read(&hub, place.clone()).await,
-        Err(Error::Corrupt { .. })
-    ));
+    assert!(matches!(scene.read(&hub, place.clone()).await, Err(Error::Corrupt { .. })));
     scene.rig.objects.delete(&path).await.expect("it was there");
     for hub in [hub, scene.rig.another().await] {
-        assert!(matches!(
-            scene.read(&hub, place.clone()).await,
-            Err(Error::Corrupt { .. })
-        ));
+        assert!(matches!(scene.read(&hub, place.clone()).await, Err(Error::Corrupt { .. })));
         let file = scene.link.file;
         let answer = hub.reconstruct(&scene.repo, file, None).await;
         assert!(matches!(answer, Err(Error::Corrupt { .. })));
@@ -309,10 +272,7 @@ async fn a_xorb_that_nobody_uses_can_be_fetched_too() -> Result<()> {
     rig.env.advance(Duration::from_hours(24 * 60));
     let fetched = all_of(rig.hub.fetch(copy, 100..5000).await?).await?;
     assert_eq!(fetched, xorb.body[100..5000]);
-    let listed = rig
-        .hub
-        .store()
-        .list(&Prefix::CopiesOf(CopyKind::Xorb, copy.hash));
+    let listed = rig.hub.store().list(&Prefix::CopiesOf(CopyKind::Xorb, copy.hash));
     assert_eq!(listed.count().await, 1);
     Ok(())
 }

@@ -43,17 +43,12 @@ async fn view(hub: &Arc<Hub>, callers: &[&Caller]) -> Result<String> {
             say(&likers);
             say(&state.requests(&record.id));
         });
-        let repo = Repo {
-            record: Arc::clone(record),
-        };
+        let repo = Repo { record: Arc::clone(record) };
         say(&hub.repo_state(&repo).await?);
         say(&hub.downloads(&record.id));
         for caller in callers {
             let allowed = hub.repo_by_id(caller, record.id, Access::Write);
-            say(&(
-                allowed.map(|repo| repo.id()),
-                hub.may_read_files(caller, &repo),
-            ));
+            say(&(allowed.map(|repo| repo.id()), hub.may_read_files(caller, &repo)));
         }
     }
     for caller in callers {
@@ -72,12 +67,9 @@ async fn everything(rig: &Rig) -> Result<[Caller; 3]> {
     let (hub, admin) = (&rig.hub, &rig.admin);
     let (anna, bert) = (rig.user("anna").await, rig.user("Bert").await);
     let carl = rig.user("carl").await;
-    hub.create_org(admin, "lab", "The Lab", Visibility::Private)
-        .await?;
-    hub.set_member(admin, "lab", "anna", Some(Role::Write))
-        .await?;
-    hub.set_member(admin, "lab", "carl", Some(Role::Read))
-        .await?;
+    hub.create_org(admin, "lab", "The Lab", Visibility::Private).await?;
+    hub.set_member(admin, "lab", "anna", Some(Role::Write)).await?;
+    hub.set_member(admin, "lab", "carl", Some(Role::Read)).await?;
     hub.set_member(admin, "lab", "carl", None).await?;
     hub.set_disabled(admin, "carl", true).await?;
     let repo = rig.repo(&anna, "anna/first").await;
@@ -93,44 +85,27 @@ async fn everything(rig: &Rig) -> Result<[Caller; 3]> {
     };
     hub.change_settings(admin, &gated, &settings).await?;
     let gated = rig.repo_for(&bert, &gated);
-    hub.ask_access(&bert, &gated, r#"{"why":"because"}"#)
-        .await?;
-    hub.decide_access(&anna, &gated, "bert", AccessStatus::Accepted, None, false)
-        .await?;
-    for (who, what) in [
-        (&bert, &repo),
-        (&anna, &gated),
-        (&bert, &gated),
-        (&anna, &repo),
-    ] {
+    hub.ask_access(&bert, &gated, r#"{"why":"because"}"#).await?;
+    hub.decide_access(&anna, &gated, "bert", AccessStatus::Accepted, None, false).await?;
+    for (who, what) in [(&bert, &repo), (&anna, &gated), (&bert, &gated), (&anna, &repo)] {
         hub.set_like(who, what, true).await?;
     }
     hub.set_like(&anna, &repo, false).await?;
     let main = rig.main(&repo).await;
-    hub.create_ref(&anna, &repo, &branch("next"), main, false)
-        .await?;
-    hub.create_ref(&anna, &repo, &RefName::tag("v1")?, main, false)
-        .await?;
+    hub.create_ref(&anna, &repo, &branch("next"), main, false).await?;
+    hub.create_ref(&anna, &repo, &RefName::tag("v1")?, main, false).await?;
     hub.delete_ref(&anna, &repo, &branch("next")).await?;
     rig.put(&anna, &repo, "README.md", "hello").await?;
     let seen = rig.repo_for(&bert, &repo);
-    let new = NewPull {
-        title: "a thought",
-        description: "at length",
-    };
+    let new = NewPull { title: "a thought", description: "at length" };
     let pull = hub.open_pull(&bert, &seen, new).await?;
     hub.comment(&anna, &repo, pull.number, "hm").await?;
-    hub.set_pull_status(&bert, &seen, pull.number, PullRequestStatus::Closed)
-        .await?;
-    let scope = TokenScope {
-        entity: ScopeEntity::Namespace(Namespace::parse("lab")?),
-        role: Role::Read,
-    };
+    hub.set_pull_status(&bert, &seen, pull.number, PullRequestStatus::Closed).await?;
+    let scope =
+        TokenScope { entity: ScopeEntity::Namespace(Namespace::parse("lab")?), role: Role::Read };
     let token = NewToken {
         name: "fine",
-        role: TokenRole::FineGrained {
-            scopes: vec![scope],
-        },
+        role: TokenRole::FineGrained { scopes: vec![scope] },
         expires_ms: None,
     };
     let (id, _) = hub.create_token(&anna, "anna", &token).await?;
@@ -162,9 +137,7 @@ async fn a_hub_with_its_index_says_the_same_and_reads_no_entry_again() -> Result
     let callers = [&Caller::Anonymous, &rig.admin, &anna, &bert, &carl];
     let expected = view(&rig.hub, &callers).await?;
     let index = Kept::default();
-    let rebuild = Opened::Rebuild {
-        reason: "new".into(),
-    };
+    let rebuild = Opened::Rebuild { reason: "new".into() };
     let (objects, env, alone) = (&rig.objects, &rig.env, Freshness::Exclusive);
     let hub = open_with(objects, env, index.handle(), rebuild, alone).await?;
     assert_eq!(view(&hub, &callers).await?, expected);
@@ -190,10 +163,7 @@ async fn half_a_repo(rig: &Rig, text: &str) -> Result<()> {
         sdk: None,
     };
     let rule = |_: &_| Ok(vec![change.clone()]);
-    rig.hub
-        .catalogue
-        .append(&rig.hub, rig.admin.user_id(), Batch::new(), rule)
-        .await
+    rig.hub.catalogue.append(&rig.hub, rig.admin.user_id(), Batch::new(), rule).await
 }
 
 async fn assert_whole(hub: &Arc<Hub>, caller: &Caller, text: &str) -> Result<()> {
@@ -225,12 +195,8 @@ async fn half_a_repo_is_completed_by_whoever_reads_it() -> Result<()> {
 async fn half_a_repo_is_completed_by_creating_it_again() -> Result<()> {
     let rig = Rig::start().await;
     half_a_repo(&rig, "admin/half").await?;
-    let new = NewRepo {
-        kind: RepoKind::Model,
-        name: name("admin/Half"),
-        visibility: None,
-        sdk: None,
-    };
+    let new =
+        NewRepo { kind: RepoKind::Model, name: name("admin/Half"), visibility: None, sdk: None };
     let again = rig.hub.create_repo(&rig.admin, &new).await;
     assert!(matches!(again, Err(Error::Exists { .. })), "{again:?}");
     let id = rig.hub.records(|_| true)[0].id;
@@ -253,9 +219,7 @@ async fn half_a_repo_is_completed_by_the_first_commit_to_it() -> Result<()> {
     let rig = Rig::start().await;
     half_a_repo(&rig, "admin/half").await?;
     let half = name("admin/half");
-    let repo = rig
-        .hub
-        .repo(&rig.admin, RepoKind::Model, &half, Access::Write)?;
+    let repo = rig.hub.repo(&rig.admin, RepoKind::Model, &half, Access::Write)?;
     rig.put(&rig.admin, &repo, "a", "content").await?;
     assert_eq!(rig.paths(&repo).await, [".gitattributes", "a"]);
     assert_eq!(rig.hub.repo_state(&repo).await?.entries, 2);
@@ -274,14 +238,9 @@ async fn half_a_repo_of_somebody_who_is_gone_is_completed_too() -> Result<()> {
         sdk: None,
     };
     let rule = |_: &_| Ok(vec![change.clone()]);
-    rig.hub
-        .catalogue
-        .append(&rig.hub, None, Batch::new(), rule)
-        .await?;
+    rig.hub.catalogue.append(&rig.hub, None, Batch::new(), rule).await?;
     let orphan = name("admin/orphan");
-    let repo = rig
-        .hub
-        .repo(&Caller::Anonymous, RepoKind::Model, &orphan, Access::Read)?;
+    let repo = rig.hub.repo(&Caller::Anonymous, RepoKind::Model, &orphan, Access::Read)?;
     assert!(rig.hub.repo_state(&repo).await?.main().is_some());
     Ok(())
 }

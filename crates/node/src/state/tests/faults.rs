@@ -24,19 +24,12 @@ async fn an_entry_that_won_and_is_not_indexed_is_seen_by_the_next_answer() -> Re
     let rig = Rig::start().await;
     let repo = rig.repo(&rig.admin, "admin/won").await;
     let tip = rig.main(&repo).await;
-    let (index, rebuild) = (
-        Kept::default(),
-        Opened::Rebuild {
-            reason: "new".into(),
-        },
-    );
+    let (index, rebuild) = (Kept::default(), Opened::Rebuild { reason: "new".into() });
     let (objects, env) = (&rig.objects, &rig.env);
     let hub = open_with(objects, env, index.handle(), rebuild, Freshness::Exclusive).await?;
     index.refuse_writes(true);
     let name = branch("won");
-    let refused = hub
-        .append_repo(&repo, None, &[], make_branch(&name, tip))
-        .await;
+    let refused = hub.append_repo(&repo, None, &[], make_branch(&name, tip)).await;
     assert!(refused.is_err());
     // It cannot be indexed still: no answer is better than an old one.
     assert!(hub.repo_state(&repo).await.is_err());
@@ -48,20 +41,10 @@ async fn an_entry_that_won_and_is_not_indexed_is_seen_by_the_next_answer() -> Re
 #[tokio::test]
 async fn an_account_change_that_won_and_is_not_indexed_counts_after_the_next_look() -> Result<()> {
     let rig = Rig::start().await;
-    let (index, rebuild) = (
-        Kept::default(),
-        Opened::Rebuild {
-            reason: "new".into(),
-        },
-    );
+    let (index, rebuild) = (Kept::default(), Opened::Rebuild { reason: "new".into() });
     let (objects, env) = (&rig.objects, &rig.env);
     let hub = open_with(objects, env, index.handle(), rebuild, Freshness::Exclusive).await?;
-    let user = |name| NewUser {
-        name,
-        fullname: "",
-        email: None,
-        admin: false,
-    };
+    let user = |name| NewUser { name, fullname: "", email: None, admin: false };
     index.refuse_writes(true);
     assert!(hub.create_user(&rig.admin, &user("zoe")).await.is_err());
     assert!(hub.freshen().await.is_err());
@@ -79,9 +62,7 @@ async fn holes_and_garbage_in_the_index_are_filled_from_the_store() -> Result<()
     let tip = rig.main(&repo).await;
     for i in 0..10 {
         let name = branch(&format!("b{i}"));
-        rig.hub
-            .append_repo(&repo, None, &[], make_branch(&name, tip))
-            .await?;
+        rig.hub.append_repo(&repo, None, &[], make_branch(&name, tip)).await?;
     }
     let expected = rig.hub.repo_state(&repo).await?;
     let (objects, env) = (&rig.objects, &rig.env);
@@ -98,9 +79,7 @@ async fn holes_and_garbage_in_the_index_are_filled_from_the_store() -> Result<()
     for (i, spoil) in breaks.iter().enumerate() {
         for number in [1, 5, 11] {
             let index = Kept::default();
-            let rebuild = Opened::Rebuild {
-                reason: "new".into(),
-            };
+            let rebuild = Opened::Rebuild { reason: "new".into() };
             let freshness = Freshness::Exclusive;
             let hub = open_with(objects, env, index.handle(), rebuild, freshness).await?;
             hub.close().await?;
@@ -119,22 +98,13 @@ async fn holes_and_garbage_in_the_index_are_filled_from_the_store() -> Result<()
 async fn a_lost_pack_takes_neither_its_repo_nor_others_away() -> Result<()> {
     let rig = Rig::start().await;
     let admin = &rig.admin;
-    let (hurt, sound) = (
-        rig.repo(admin, "admin/hurt").await,
-        rig.repo(admin, "admin/sound").await,
-    );
+    let (hurt, sound) = (rig.repo(admin, "admin/hurt").await, rig.repo(admin, "admin/sound").await);
     rig.put(admin, &sound, "a", "fine").await?;
     let before = packs(&rig).await;
     rig.put(admin, &hurt, "a", "lost soon").await?;
-    let lost = packs(&rig)
-        .await
-        .into_iter()
-        .find(|path| !before.contains(path));
+    let lost = packs(&rig).await.into_iter().find(|path| !before.contains(path));
     rig.put(admin, &hurt, "b", "kept").await?;
-    rig.objects
-        .delete(&lost.expect("a new pack"))
-        .await
-        .expect("it was there");
+    rig.objects.delete(&lost.expect("a new pack")).await.expect("it was there");
 
     let again = rig.another().await;
     let expected = rig.hub.repo_state(&hurt).await?;
@@ -170,12 +140,7 @@ async fn what_was_acknowledged_over_a_failing_store_is_there() -> Result<()> {
         for i in 0..40 {
             let hub = if i % 2 == 0 { &rig.hub } else { &other };
             let name = format!("u{i}");
-            let user = NewUser {
-                name: &name,
-                fullname: "",
-                email: None,
-                admin: false,
-            };
+            let user = NewUser { name: &name, fullname: "", email: None, admin: false };
             if hub.create_user(&rig.admin, &user).await.is_ok() {
                 acknowledged.push(name);
             }
@@ -184,10 +149,7 @@ async fn what_was_acknowledged_over_a_failing_store_is_there() -> Result<()> {
         faulty.land_all().await;
         rig.hub.freshen().await?;
         other.freshen().await?;
-        assert!(
-            acknowledged.len() > 10,
-            "seed {seed}: hardly anything worked"
-        );
+        assert!(acknowledged.len() > 10, "seed {seed}: hardly anything worked");
         for hub in [&rig.hub, &other, &rig.another().await] {
             let names = hub.list_users(&rig.admin)?;
             let names: Vec<_> = names.iter().map(|user| user.name.as_str()).collect();
@@ -203,10 +165,7 @@ async fn what_was_acknowledged_over_a_failing_store_is_there() -> Result<()> {
 #[tokio::test]
 async fn a_store_with_another_layout_or_without_its_secret_is_refused() -> Result<()> {
     use ballast_store::keyspace::Key;
-    for (key, content) in [
-        (Key::Layout, Some("ballast store, layout 9\n")),
-        (Key::Secret, None),
-    ] {
+    for (key, content) in [(Key::Layout, Some("ballast store, layout 9\n")), (Key::Secret, None)] {
         let rig = Rig::start().await;
         let path = key.path();
         rig.objects.delete(&path).await.expect("it is there");
@@ -214,9 +173,7 @@ async fn a_store_with_another_layout_or_without_its_secret_is_refused() -> Resul
             rig.objects.put(&path, content.into()).await.expect("put");
         }
         let index = Kept::default().handle();
-        let rebuild = Opened::Rebuild {
-            reason: "new".into(),
-        };
+        let rebuild = Opened::Rebuild { reason: "new".into() };
         let (objects, env) = (&rig.objects, &rig.env);
         let opened = open_with(objects, env, index, rebuild, Freshness::Exclusive).await;
         assert!(opened.is_err(), "{key}");

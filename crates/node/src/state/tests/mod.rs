@@ -73,13 +73,7 @@ fn make_branch(
 ) -> impl Fn(&RepoState) -> Result<Vec<RepoChange>> {
     let name = name.clone();
     move |state| match state.refs.get(&name) {
-        None => Ok(vec![RepoChange::RefSet {
-            name: name.clone(),
-            old: None,
-            new: commit,
-        }]),
-        Some(_) => Err(Error::Exists {
-            what: name.to_string(),
-        }),
+        None => Ok(vec![RepoChange::RefSet { name: name.clone(), old: None, new: commit }]),
+        Some(_) => Err(Error::Exists { what: name.to_string() }),
     }
 }

@@ -64,19 +64,10 @@ const MAX_PATTERN_BYTES: usize = 4096;
 
 /// The file that new repos begin with.
 pub(super) fn initial(kind: RepoKind) -> String {
-    let media: &[&str] = if kind == RepoKind::Dataset {
-        LARGE_MEDIA
-    } else {
-        &[]
-    };
-    let endings = LARGE_ENDINGS
-        .iter()
-        .chain(media)
-        .map(|ending| format!("*.{ending}"));
+    let media: &[&str] = if kind == RepoKind::Dataset { LARGE_MEDIA } else { &[] };
+    let endings = LARGE_ENDINGS.iter().chain(media).map(|ending| format!("*.{ending}"));
     let patterns = endings.chain(LARGE_NAMES.iter().map(ToString::to_string));
-    patterns.fold(String::new(), |text, pattern| {
-        text + &pattern + " " + LARGE + "\n"
-    })
+    patterns.fold(String::new(), |text, pattern| text + &pattern + " " + LARGE + "\n")
 }
 
 /// What a pattern says, and its place in the file.
@@ -113,11 +104,7 @@ impl Attributes {
             tracing::warn!(%error, "an attribute file's patterns are too many or too odd");
             Gitignore::empty()
         });
-        Self {
-            paths,
-            globs,
-            verdicts,
-        }
+        Self { paths, globs, verdicts }
     }
 
     /// Whether a path is kept as a large file.
@@ -139,9 +126,7 @@ fn rule(line: &str) -> Option<(String, bool)> {
     }
     let (pattern, attributes) = match line.strip_prefix('"') {
         Some(quoted) => unquote(quoted)?,
-        None => line
-            .split_once([' ', '\t'])
-            .map(|(pattern, rest)| (pattern.to_owned(), rest))?,
+        None => line.split_once([' ', '\t']).map(|(pattern, rest)| (pattern.to_owned(), rest))?,
     };
     // In attribute files a folder's pattern says nothing about the files in it.
     if pattern.is_empty() || pattern.ends_with('/') || pattern.len() > MAX_PATTERN_BYTES {
@@ -181,10 +166,7 @@ fn literal(pattern: &str) -> Option<String> {
         return None;
     }
     let mut path = String::with_capacity(pattern.len());
-    let text = pattern
-        .strip_prefix('/')
-        .unwrap_or(pattern)
-        .replace(SPACE, " ");
+    let text = pattern.strip_prefix('/').unwrap_or(pattern).replace(SPACE, " ");
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
@@ -266,14 +248,7 @@ mod tests {
         ] {
             assert!(attributes.is_large(&path(large)), "{large}");
         }
-        for small in [
-            "README.md",
-            "config.json",
-            "bin",
-            "a.bin.txt",
-            "model.py",
-            "cat.png",
-        ] {
+        for small in ["README.md", "config.json", "bin", "a.bin.txt", "model.py", "cat.png"] {
             assert!(!attributes.is_large(&path(small)), "{small}");
         }
         let attributes = Attributes::parse(&initial(RepoKind::Dataset));
@@ -287,51 +262,33 @@ mod tests {
         assert!(is_large(text, "a.bin"));
         assert!(!is_large(text, "small/a.bin"));
         assert!(is_large(text, "small/big.bin"));
-        assert!(!is_large(
-            "/a.bin filter=lfs\n*.bin filter=other\n",
-            "a.bin"
-        ));
+        assert!(!is_large("/a.bin filter=lfs\n*.bin filter=other\n", "a.bin"));
         assert!(!is_large("*.bin filter=lfs\n*.bin !filter\n", "a.bin"));
     }
 
     #[test]
     fn a_folders_name_says_nothing_about_the_files_in_it() {
         assert!(!is_large("*.bin filter=lfs\n", "folder.bin/readme.md"));
-        assert!(!is_large(
-            "folder filter=lfs\nfolder/ filter=lfs\n",
-            "folder/readme.md"
-        ));
+        assert!(!is_large("folder filter=lfs\nfolder/ filter=lfs\n", "folder/readme.md"));
         assert!(is_large("folder/** filter=lfs\n", "folder/deep/readme.md"));
     }
 
     #[test]
     fn patterns_mean_what_git_says_they_mean() {
-        assert!(is_large(
-            "\"with space\\\"s\" filter=lfs",
-            "a/with space\"s"
-        ));
+        assert!(is_large("\"with space\\\"s\" filter=lfs", "a/with space\"s"));
         assert!(is_large("a[[:space:]]b filter=lfs", "x/a b"));
         assert!(is_large("a{b,c} filter=lfs", "a{b,c}") && !is_large("a{b,c} filter=lfs", "ab"));
         assert!(is_large("[!a].x filter=lfs", "b.x") && !is_large("[!a].x filter=lfs", "a.x"));
         assert!(!is_large("!a filter=lfs", "a") && is_large("\\!a filter=lfs", "!a"));
         assert!(!is_large("a*c filter=lfs", "a/c"));
-        assert!(!is_large(
-            "[ filter=lfs\n\" filter=lfs\n\\ filter=lfs\n",
-            "["
-        ));
+        assert!(!is_large("[ filter=lfs\n\" filter=lfs\n\\ filter=lfs\n", "["));
     }
 
     #[test]
     fn a_line_matches_its_path_and_no_other() {
-        for text in [
-            "a",
-            "with space.dat",
-            "deep/odd [1]*?.x",
-            "#hash",
-            "!bang/x",
-            "ümlaut",
-            "{b,c}/\"d",
-        ] {
+        for text in
+            ["a", "with space.dat", "deep/odd [1]*?.x", "#hash", "!bang/x", "ümlaut", "{b,c}/\"d"]
+        {
             let line = line_for(&path(text));
             assert!(is_large(&line, text), "{text}: {line}");
             assert!(!is_large(&line, &format!("other/{text}")), "{text}: {line}");

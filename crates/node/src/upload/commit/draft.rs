@@ -100,9 +100,7 @@ impl Hub {
         }
         let state = self.repo_state(&repo).await?;
         let base = target_of(&state, &header.revision)?;
-        let pull = base
-            .pull_number()
-            .and_then(|number| state.pulls.get(&number));
+        let pull = base.pull_number().and_then(|number| state.pulls.get(&number));
         let proposes = header.create_pull || pull.is_some_and(|pull| pull.author == by.user);
         let writes = self.repo_by_id(caller, repo.id(), Access::Write);
         // A token that may only read, or only here and there, proposes nothing (R18).
@@ -118,17 +116,11 @@ impl Hub {
 
 /// The ref that a commit to this revision builds on: it exists, or is the `main` of an empty repo.
 fn target_of(state: &RepoState, revision: &str) -> Result<RefName> {
-    let missing = || Error::RevisionNotFound {
-        revision: revision.chars().take(100).collect(),
-    };
+    let missing = || Error::RevisionNotFound { revision: revision.chars().take(100).collect() };
     let named = [RefName::parse(revision), RefName::branch(revision)];
     let is_target =
         |name: &RefName| !name.is_tag() && (state.refs.contains_key(name) || is_first(state, name));
-    named
-        .into_iter()
-        .flatten()
-        .find(is_target)
-        .ok_or_else(missing)
+    named.into_iter().flatten().find(is_target).ok_or_else(missing)
 }
 
 /// Whether a first commit would make this ref.
@@ -163,16 +155,9 @@ impl Draft {
         if self.is_ours {
             return Ok(());
         }
-        let pull = self
-            .base
-            .pull_number()
-            .and_then(|number| state.pulls.get(&number));
+        let pull = self.base.pull_number().and_then(|number| state.pulls.get(&number));
         let is_own = pull.is_some_and(|pull| Some(pull.author) == self.caller.user_id());
-        let want = if self.target.is_none() || is_own {
-            Access::Read
-        } else {
-            Access::Write
-        };
+        let want = if self.target.is_none() || is_own { Access::Read } else { Access::Write };
         self.hub.confirm_by_id(&self.caller, self.repo.id(), want)?;
         Ok(())
     }
@@ -181,11 +166,7 @@ impl Draft {
     pub async fn add_file(&mut self, path: FilePath, content: Bytes) -> Result<()> {
         self.check_room()?;
         let is_attributes = path.as_str() == ATTRIBUTES_PATH;
-        let limit = if is_attributes {
-            MAX_ATTRIBUTES_BYTES
-        } else {
-            MAX_REGULAR_BYTES
-        };
+        let limit = if is_attributes { MAX_ATTRIBUTES_BYTES } else { MAX_REGULAR_BYTES };
         let size = content.len() as u64;
         if size > limit {
             return Err(Error::TooLarge {
@@ -214,10 +195,7 @@ impl Draft {
         self.check_room()?;
         let size = self.link(&path, sha256, size).await?;
         let pointer = Pointer { sha256, size };
-        let id = self
-            .spool
-            .add(&self.hub, Bytes::from(pointer.encode()))
-            .await?;
+        let id = self.spool.add(&self.hub, Bytes::from(pointer.encode())).await?;
         self.operations.push(Operation::Put { path, id });
         Ok(())
     }
@@ -247,14 +225,9 @@ impl Draft {
         let link = if let Some(link) = self.links.get(&sha256) {
             *link
         } else {
-            let found = self
-                .hub
-                .find_upload(&self.caller, &self.repo, &sha256)
-                .await?;
+            let found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
             found.ok_or_else(|| {
-                Error::invalid(format!(
-                    "`{path}`: no file with SHA-256 `{sha256}` was uploaded"
-                ))
+                Error::invalid(format!("`{path}`: no file with SHA-256 `{sha256}` was uploaded"))
             })?
         };
         if let Some(size) = size.filter(|size| *size != link.size) {
@@ -270,11 +243,7 @@ impl Draft {
             return Ok(());
         }
         let (what, size) = ("the commit".to_owned(), self.operations.len() as u64 + 1);
-        Err(Error::TooLarge {
-            what,
-            size,
-            limit: MAX_OPERATIONS as u64,
-        })
+        Err(Error::TooLarge { what, size, limit: MAX_OPERATIONS as u64 })
     }
 
     fn operation(&mut self, operation: Operation) -> Result<()> {

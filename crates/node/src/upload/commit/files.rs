@@ -40,10 +40,8 @@ impl Hub {
         let id = repo.id();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let rows = self
-                .index()
-                .scan(Table::File, id.as_bytes(), after.as_deref(), ROWS)
-                .await?;
+            let rows =
+                self.index().scan(Table::File, id.as_bytes(), after.as_deref(), ROWS).await?;
             let Some((last, _)) = rows.last() else {
                 return Ok(files);
             };
@@ -53,11 +51,7 @@ impl Hub {
                 let sha256 = sha256.ok_or_else(|| Error::internal("a file's row has no key"))?;
                 if !named.contains(&sha256) {
                     let size = FileRow::decode(row)?.size;
-                    files.push(StoredFile {
-                        sha256,
-                        size,
-                        path: None,
-                    });
+                    files.push(StoredFile { sha256, size, path: None });
                 }
             }
         }

@@ -45,9 +45,7 @@ impl Folder {
     pub(super) async fn open(hub: &Hub, repo: RepoId, tree: &ObjectHash) -> Result<Self> {
         let tree = hub.tree(repo, tree).await?;
         let child = |entry: &TreeEntry| (entry.name.clone(), Child::Entry(entry.clone()));
-        Ok(Self {
-            children: tree.entries.iter().map(child).collect(),
-        })
+        Ok(Self { children: tree.entries.iter().map(child).collect() })
     }
 
     /// Whether no file is in it, however deep.
@@ -114,11 +112,7 @@ impl Folder {
             Some(Child::Entry(entry)) if entry.mode == EntryMode::Executable => entry.mode,
             _ => file.mode,
         };
-        let entry = TreeEntry {
-            name: name.clone(),
-            mode,
-            id: file.id,
-        };
+        let entry = TreeEntry { name: name.clone(), mode, id: file.id };
         parent.children.insert(name, Child::Entry(entry));
         Ok(())
     }
@@ -135,10 +129,7 @@ impl Folder {
         };
         Ok(match parent.children.get(path.name()) {
             Some(Child::Entry(TreeEntry { id, mode, .. })) if *mode != EntryMode::Directory => {
-                Some(File {
-                    id: *id,
-                    mode: *mode,
-                })
+                Some(File { id: *id, mode: *mode })
             }
             _ => None,
         })
@@ -198,11 +189,7 @@ impl Folder {
                 Child::Entry(entry) => tree.entries.push(entry),
                 Child::Folder(folder) => {
                     if let Some(id) = folder.write(trees)? {
-                        tree.entries.push(TreeEntry {
-                            name,
-                            mode: EntryMode::Directory,
-                            id,
-                        });
+                        tree.entries.push(TreeEntry { name, mode: EntryMode::Directory, id });
                     }
                 }
             }
@@ -220,9 +207,6 @@ impl Folder {
 impl NewTree {
     fn of(tree: &Tree) -> Result<Self> {
         let content = tree.encode();
-        Ok(Self {
-            id: hash_object(ObjectKind::Tree, &content)?,
-            content,
-        })
+        Ok(Self { id: hash_object(ObjectKind::Tree, &content)?, content })
     }
 }

@@ -39,17 +39,12 @@ impl Draft {
                 files.push((path, file.id));
             }
         }
-        let older: Vec<ObjectHash> = files
-            .iter()
-            .filter(|(_, id)| !self.spool.knows(id))
-            .map(|(_, id)| *id)
-            .collect();
+        let older: Vec<ObjectHash> =
+            files.iter().filter(|(_, id)| !self.spool.knows(id)).map(|(_, id)| *id).collect();
         let rows = hub.object_rows(repo, &older).await?;
         let older: HashMap<ObjectHash, ObjectRow> = older.into_iter().zip(rows).collect();
         let pointer = |id: &ObjectHash| {
-            self.spool
-                .pointer(id)
-                .or_else(|| older.get(id).and_then(|row| row.pointer))
+            self.spool.pointer(id).or_else(|| older.get(id).and_then(|row| row.pointer))
         };
         let large = |(path, id): (FilePath, ObjectHash)| Some((path, pointer(&id)?));
         Ok(files.into_iter().filter_map(large).collect())
@@ -68,10 +63,7 @@ impl Draft {
         let path = FilePath::parse(ATTRIBUTES_PATH)?;
         let mut text = match folder.get(&hub, repo, &path).await? {
             Some(file) => {
-                let content = self
-                    .spool
-                    .read(&hub, &file.id, MAX_ATTRIBUTES_BYTES)
-                    .await?;
+                let content = self.spool.read(&hub, &file.id, MAX_ATTRIBUTES_BYTES).await?;
                 String::from_utf8_lossy(&content).into_owned()
             }
             None => String::new(),
@@ -99,17 +91,7 @@ impl Draft {
             return Err(Error::invalid(reason));
         }
         let id = self.spool.add(&hub, Bytes::from(text)).await?;
-        folder
-            .put(
-                &hub,
-                repo,
-                &path,
-                File {
-                    id,
-                    mode: EntryMode::File,
-                },
-            )
-            .await
+        folder.put(&hub, repo, &path, File { id, mode: EntryMode::File }).await
     }
 
     /// The large files that the repo did not have before.
@@ -122,11 +104,7 @@ impl Draft {
             .collect();
         let repo = self.repo.id();
         let key = |link: &FileLink| schema::file_key(&repo, &link.sha256);
-        let rows = self
-            .hub
-            .index()
-            .get_many(Table::File, links.iter().map(key).collect())
-            .await?;
+        let rows = self.hub.index().get_many(Table::File, links.iter().map(key).collect()).await?;
         let new = links.into_iter().zip(rows).filter(|(_, row)| row.is_none());
         Ok(new.map(|(link, _)| link).collect())
     }

@@ -45,10 +45,7 @@ pub(crate) struct Commits {
 impl Commits {
     pub(crate) fn new() -> Self {
         let turns = (0..TURNS).map(|_| Mutex::new(())).collect();
-        Self {
-            buffers: Arc::new(Semaphore::new(BUFFER_KIB)),
-            turns,
-        }
+        Self { buffers: Arc::new(Semaphore::new(BUFFER_KIB)), turns }
     }
 
     /// Who commits to the same repo waits here, instead of writing a pack for nothing. First come,

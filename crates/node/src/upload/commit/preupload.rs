@@ -62,9 +62,7 @@ impl Hub {
             let ignored = parse_ignore(&ignored)?;
             let verdict = |file: Asked| Verdict {
                 large: is_large(&file, &attributes),
-                ignore: ignored
-                    .matched_path_or_any_parents(file.path.as_str(), false)
-                    .is_ignore(),
+                ignore: ignored.matched_path_or_any_parents(file.path.as_str(), false).is_ignore(),
                 oid: there.get(file.path.as_str()).cloned(),
                 path: file.path,
             };
@@ -124,9 +122,7 @@ fn parse_ignore(text: &str) -> Result<Gitignore> {
         // A line that git could not read either matches nothing.
         let _ = ignored.add_line(None, line);
     }
-    ignored
-        .build()
-        .map_err(|error| Error::invalid(format!("the ignore file: {error}")))
+    ignored.build().map_err(|error| Error::invalid(format!("the ignore file: {error}")))
 }
 
 /// Empty files are regular whatever their name: clients send them so.

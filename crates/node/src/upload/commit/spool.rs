@@ -70,15 +70,7 @@ impl Spool {
             return Ok(id);
         }
         if hub.object_row(self.repo, &id).await?.is_none() {
-            self.keep(
-                hub,
-                Waiting {
-                    id,
-                    content,
-                    pointer,
-                },
-            )
-            .await?;
+            self.keep(hub, Waiting { id, content, pointer }).await?;
         }
         self.known.insert(id, pointer);
         Ok(id)
@@ -89,11 +81,7 @@ impl Spool {
         self.content_bytes += length as u64;
         if self.content_bytes > MAX_CONTENT_BYTES {
             let (what, size) = ("the commit's content".to_owned(), self.content_bytes);
-            return Err(Error::TooLarge {
-                what,
-                size,
-                limit: MAX_CONTENT_BYTES,
-            });
+            return Err(Error::TooLarge { what, size, limit: MAX_CONTENT_BYTES });
         }
         self.waiting.push(blob);
         self.waiting_bytes += length;
@@ -118,12 +106,7 @@ impl Spool {
     /// Writes what waits as a pack.
     async fn write_out(&mut self, hub: &Hub) -> Result<()> {
         let (mut pack, mut contents) = (PackBuilder::new(), Vec::new());
-        for Waiting {
-            id,
-            content,
-            pointer,
-        } in std::mem::take(&mut self.waiting)
-        {
+        for Waiting { id, content, pointer } in std::mem::take(&mut self.waiting) {
             pack.push(id, ObjectKind::Blob, content.len() as u64, pointer);
             contents.push(content);
         }
@@ -159,12 +142,7 @@ impl Spool {
             return Ok(waiting.content.clone());
         }
         for pack in &self.packs {
-            if let Some(object) = pack
-                .directory
-                .objects
-                .iter()
-                .find(|object| object.id == *id)
-            {
+            if let Some(object) = pack.directory.objects.iter().find(|object| object.id == *id) {
                 let row = ObjectRow {
                     pack: pack.copy,
                     offset: object.offset,
@@ -184,10 +162,7 @@ async fn hash_blob(hub: &Hub, content: &Bytes) -> Result<ObjectHash> {
         return Ok(hash_object(ObjectKind::Blob, content)?);
     }
     let content = content.clone();
-    Ok(hub
-        .pool()
-        .run(move || hash_object(ObjectKind::Blob, &content))
-        .await??)
+    Ok(hub.pool().run(move || hash_object(ObjectKind::Blob, &content)).await??)
 }
 
 impl Hub {
@@ -209,9 +184,6 @@ impl Hub {
         }
         writer.write(Bytes::from(tail)).await?;
         writer.finish().await?;
-        Ok(NewPack {
-            copy,
-            directory: Arc::new(directory),
-        })
+        Ok(NewPack { copy, directory: Arc::new(directory) })
     }
 }

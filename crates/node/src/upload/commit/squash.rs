@@ -18,10 +18,8 @@ impl Hub {
     /// The first commit of a new repo. Whoever came upon the repo first has it made: it is the
     /// hub's own, in the name of the repo's creator, and asks for nobody's rights.
     pub(crate) async fn first_commit(self: &Arc<Self>, repo: &Repo) -> Result<()> {
-        let header = CommitHeader {
-            summary: "initial commit".to_owned(),
-            ..CommitHeader::default()
-        };
+        let header =
+            CommitHeader { summary: "initial commit".to_owned(), ..CommitHeader::default() };
         let creator = self.creator(repo);
         let main = RefName::main();
         let mut draft = Draft::new(self, &creator, repo.clone(), header, main);
@@ -57,18 +55,11 @@ impl Hub {
         message: &str,
     ) -> Result<ObjectHash> {
         self.repo_by_id(caller, repo.id(), Access::Write)?;
-        let missing = || Error::RevisionNotFound {
-            revision: branch.short().to_owned(),
-        };
+        let missing = || Error::RevisionNotFound { revision: branch.short().to_owned() };
         let state = self.repo_state(repo).await?;
         let tip = state.refs.get(branch).copied().ok_or_else(missing)?;
         let header = CommitHeader {
-            summary: if message.trim().is_empty() {
-                "squash"
-            } else {
-                message
-            }
-            .to_owned(),
+            summary: if message.trim().is_empty() { "squash" } else { message }.to_owned(),
             revision: branch.as_str().to_owned(),
             ..CommitHeader::default()
         };

@@ -51,12 +51,9 @@ async fn what_is_not_there_cannot_be_deleted() -> Result<()> {
     rig.put(&anna, &repo, "folder/a.txt", "one").await?;
     let tip = rig.main(&repo).await;
     let mut failures = Vec::new();
-    for (name, folder) in [
-        ("b.txt", false),
-        ("folder", false),
-        ("folder/a.txt", true),
-        ("folder/a.txt/x", false),
-    ] {
+    for (name, folder) in
+        [("b.txt", false), ("folder", false), ("folder/a.txt", true), ("folder/a.txt/x", false)]
+    {
         let mut draft = rig.draft(&anna, &repo).await;
         if folder {
             draft.delete_folder(path(name))?;
@@ -69,23 +66,11 @@ async fn what_is_not_there_cannot_be_deleted() -> Result<()> {
     draft.add_file(path("c.txt"), "c".into()).await?;
     draft.delete_file(path("folder/a.txt"))?;
     draft.delete_folder(path("folder"))?;
-    failures.push((
-        "folder",
-        draft
-            .finish()
-            .await
-            .expect_err("it is empty, and so not there"),
-    ));
+    failures.push(("folder", draft.finish().await.expect_err("it is empty, and so not there")));
     for (name, failure) in failures {
-        let Error::EntryNotFound { path, commit } = &failure else {
-            panic!("{failure}")
-        };
+        let Error::EntryNotFound { path, commit } = &failure else { panic!("{failure}") };
         assert_eq!((path.as_str(), *commit), (name, Some(tip)));
-        assert!(
-            failure
-                .to_string()
-                .contains("A file with this name doesn't exist")
-        );
+        assert!(failure.to_string().contains("A file with this name doesn't exist"));
     }
     assert_eq!(rig.main(&repo).await, tip);
     Ok(())
@@ -95,16 +80,9 @@ async fn what_is_not_there_cannot_be_deleted() -> Result<()> {
 async fn a_path_is_a_file_or_a_folder() -> Result<()> {
     let (rig, anna, repo) = rig().await;
     rig.put(&anna, &repo, "a/b/c.txt", "c").await?;
-    for (name, words) in [
-        ("a/b", "is a folder"),
-        ("a", "is a folder"),
-        ("a/b/c.txt/d", "a file"),
-    ] {
+    for (name, words) in [("a/b", "is a folder"), ("a", "is a folder"), ("a/b/c.txt/d", "a file")] {
         let refused = rig.put(&anna, &repo, name, "x").await.expect_err(name);
-        assert!(
-            matches!(&refused, Error::Invalid { reason } if reason.contains(words)),
-            "{name}"
-        );
+        assert!(matches!(&refused, Error::Invalid { reason } if reason.contains(words)), "{name}");
     }
     let mut draft = rig.draft(&anna, &repo).await;
     draft.delete_file(path("a/b/c.txt"))?;
@@ -125,14 +103,7 @@ async fn what_changes_nothing_makes_no_commit() -> Result<()> {
     let first = rig.put(&anna, &repo, "a.txt", "one").await?;
     let stored = rig.stored().await.len();
     let again = rig.put(&anna, &repo, "a.txt", "one").await?;
-    assert_eq!(
-        again,
-        Committed {
-            commit: first.commit,
-            pull: None,
-            changed: false
-        }
-    );
+    assert_eq!(again, Committed { commit: first.commit, pull: None, changed: false });
     let empty = rig.draft(&anna, &repo).await.finish().await?;
     assert_eq!((empty.commit, empty.changed), (first.commit, false));
     assert_eq!(rig.stored().await.len(), stored);
@@ -156,15 +127,11 @@ async fn large_files_get_a_pointer_and_a_line_of_attributes() -> Result<()> {
     let (rig, anna, repo) = rig().await;
     let weights = splitmix(1, 300_000);
     let before = rig.text(&repo, ".gitattributes").await;
-    rig.put_large(&anna, &repo, "model.safetensors", &weights)
-        .await;
+    rig.put_large(&anna, &repo, "model.safetensors", &weights).await;
     assert_eq!(rig.text(&repo, ".gitattributes").await, before);
     rig.put_large(&anna, &repo, "odd name[1]", &weights).await;
     let line = "/odd[[:space:]]name\\[1] filter=lfs diff=lfs merge=lfs -text\n";
-    assert_eq!(
-        rig.text(&repo, ".gitattributes").await,
-        format!("{before}{line}")
-    );
+    assert_eq!(rig.text(&repo, ".gitattributes").await, format!("{before}{line}"));
     let mut draft = rig.draft(&anna, &repo).await;
     draft.rename(path("model.safetensors"), path("weights/first"))?;
     draft.copy(path("odd name[1]"), path("weights/second.bin"))?;
@@ -174,18 +141,12 @@ async fn large_files_get_a_pointer_and_a_line_of_attributes() -> Result<()> {
     assert_eq!(after, format!("{before}{line}{added}"));
     for name in ["odd name[1]", "weights/first", "weights/second.bin"] {
         assert_eq!(rig.read(&repo, name).await?, weights, "{name}");
-        let item = rig
-            .hub
-            .item(&repo, rig.main(&repo).await, &path(name))
-            .await?;
+        let item = rig.hub.item(&repo, rig.main(&repo).await, &path(name)).await?;
         let large = item.large.expect("it is large");
         assert_eq!((large.sha256, large.size), (sha256(&weights), 300_000));
         let pointer = rig.hub.raw_blob(&repo, &item, 1024).await?;
         assert_eq!(large.pointer_size, pointer.len() as u64);
-        let says = Pointer {
-            sha256: sha256(&weights),
-            size: 300_000,
-        };
+        let says = Pointer { sha256: sha256(&weights), size: 300_000 };
         assert_eq!(Pointer::parse(&pointer), Some(says));
     }
     Ok(())
@@ -198,9 +159,7 @@ async fn attributes_of_the_same_commit_count() -> Result<()> {
     let sha256 = rig.upload(&anna, &repo, &weights).await;
     let mut draft = rig.draft(&anna, &repo).await;
     draft.add_large(path("a.weights"), sha256, None).await?;
-    draft
-        .add_file(path(".gitattributes"), "*.weights filter=lfs".into())
-        .await?;
+    draft.add_file(path(".gitattributes"), "*.weights filter=lfs".into()).await?;
     draft.add_large(path("b.other"), sha256, None).await?;
     // What was deleted or replaced in the end gets no line.
     draft.add_large(path("c.other"), sha256, None).await?;
@@ -209,10 +168,7 @@ async fn attributes_of_the_same_commit_count() -> Result<()> {
     draft.add_file(path("d.other"), "small".into()).await?;
     draft.finish().await?;
     let text = rig.text(&repo, ".gitattributes").await;
-    assert_eq!(
-        text,
-        "*.weights filter=lfs\n/b.other filter=lfs diff=lfs merge=lfs -text\n"
-    );
+    assert_eq!(text, "*.weights filter=lfs\n/b.other filter=lfs diff=lfs merge=lfs -text\n");
     assert_eq!(rig.read(&repo, "a.weights").await?, weights);
     assert_eq!(rig.text(&repo, "d.other").await, "small");
     Ok(())
@@ -222,26 +178,16 @@ async fn attributes_of_the_same_commit_count() -> Result<()> {
 async fn a_large_file_must_be_known_to_the_caller_and_have_its_size() -> Result<()> {
     let (rig, anna, repo) = rig().await;
     let bert = rig.user("bert").await;
-    let secret = rig
-        .repo_with(&bert, "bert/secret", Visibility::Private)
-        .await;
+    let secret = rig.repo_with(&bert, "bert/secret", Visibility::Private).await;
     let weights = splitmix(3, 200_000);
     rig.put_large(&bert, &secret, "weights.bin", &weights).await;
     let mut draft = rig.draft(&anna, &repo).await;
     // Another's private file and no file at all are the same (R17).
     for sha256 in [sha256(&weights), sha256(b"never sent")] {
-        let refused = draft
-            .add_large(path("stolen.bin"), sha256, Some(200_000))
-            .await;
-        let Err(Error::Invalid { reason }) = refused else {
-            panic!("{refused:?}")
-        };
+        let refused = draft.add_large(path("stolen.bin"), sha256, Some(200_000)).await;
+        let Err(Error::Invalid { reason }) = refused else { panic!("{refused:?}") };
         assert!(reason.contains("`stolen.bin`") && reason.contains(&sha256.to_string()));
-        let pointer = Pointer {
-            sha256,
-            size: 200_000,
-        }
-        .encode();
+        let pointer = Pointer { sha256, size: 200_000 }.encode();
         let refused = draft.add_file(path("stolen.bin"), pointer.into()).await;
         assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
     }
@@ -261,18 +207,12 @@ async fn contents_are_written_as_packs_and_once_each() -> Result<()> {
     let contents: Vec<Vec<u8>> = (0..20).map(|seed| splitmix(seed, 1 << 20)).collect();
     for (number, content) in contents.iter().enumerate() {
         for copy in ["a", "b"] {
-            draft
-                .add_file(path(&format!("{copy}/{number}")), content.clone().into())
-                .await?;
+            draft.add_file(path(&format!("{copy}/{number}")), content.clone().into()).await?;
         }
     }
     draft.finish().await?;
     for (number, content) in contents.iter().enumerate() {
-        assert_eq!(
-            rig.read(&repo, &format!("b/{number}")).await?,
-            *content,
-            "{number}"
-        );
+        assert_eq!(rig.read(&repo, &format!("b/{number}")).await?, *content, "{number}");
     }
     let stored = || async {
         let stored = rig.stored().await;
@@ -281,14 +221,9 @@ async fn contents_are_written_as_packs_and_once_each() -> Result<()> {
     let before = stored().await;
     assert!((20 << 20..21 << 20).contains(&before), "{before}");
     let mut draft = rig.draft(&anna, &repo).await;
-    draft
-        .add_file(path("c"), contents[3].clone().into())
-        .await?;
+    draft.add_file(path("c"), contents[3].clone().into()).await?;
     draft.finish().await?;
-    assert!(
-        stored().await - before < 10_000,
-        "what the repo has is not stored again"
-    );
+    assert!(stored().await - before < 10_000, "what the repo has is not stored again");
     Ok(())
 }
 
@@ -297,34 +232,21 @@ async fn drafts_that_find_no_memory_write_at_once() -> Result<()> {
     let (rig, anna, repo) = rig().await;
     let buffers = &rig.hub.uploads.commits.buffers;
     let mut waiting = rig.draft(&anna, &repo).await;
-    waiting
-        .add_file(path("waits"), splitmix(1, 1 << 20).into())
-        .await?;
-    assert_eq!(
-        (buffers.available_permits(), waiting.spool.packs().len()),
-        (BUFFER_KIB - 1024, 0)
-    );
+    waiting.add_file(path("waits"), splitmix(1, 1 << 20).into()).await?;
+    assert_eq!((buffers.available_permits(), waiting.spool.packs().len()), (BUFFER_KIB - 1024, 0));
     let others = buffers
         .try_acquire_many(u32::try_from(BUFFER_KIB).expect("small") - 1024)
         .expect("what is left");
     let mut hurried = rig.draft(&anna, &repo).await;
     for seed in 2..4 {
-        hurried
-            .add_file(path(&seed.to_string()), splitmix(seed, 1000).into())
-            .await?;
+        hurried.add_file(path(&seed.to_string()), splitmix(seed, 1000).into()).await?;
     }
-    assert_eq!(
-        (hurried.spool.waiting().len(), hurried.spool.packs().len()),
-        (0, 2)
-    );
+    assert_eq!((hurried.spool.waiting().len(), hurried.spool.packs().len()), (0, 2));
     hurried.finish().await?;
     drop(others);
     waiting.finish().await?;
     assert_eq!(buffers.available_permits(), BUFFER_KIB);
-    assert_eq!(
-        rig.paths(&repo).await,
-        [".gitattributes", "2", "3", "waits"]
-    );
+    assert_eq!(rig.paths(&repo).await, [".gitattributes", "2", "3", "waits"]);
     assert_eq!(rig.read(&repo, "3").await?, splitmix(3, 1000));
     Ok(())
 }
@@ -338,27 +260,18 @@ async fn a_draft_that_is_dropped_or_fails_leaves_nothing_to_find() -> Result<()>
     let mut failing = rig.draft(&anna, &repo).await;
     for seed in 0..10 {
         let content = splitmix(seed, 1 << 20);
-        dropped
-            .add_file(path(&format!("{seed}")), content.clone().into())
-            .await?;
-        failing
-            .add_file(path(&format!("{seed}")), content.into())
-            .await?;
+        dropped.add_file(path(&format!("{seed}")), content.clone().into()).await?;
+        failing.add_file(path(&format!("{seed}")), content.into()).await?;
     }
     drop(dropped);
     failing.delete_file(path("absent"))?;
-    assert!(matches!(
-        failing.finish().await,
-        Err(Error::EntryNotFound { .. })
-    ));
+    assert!(matches!(failing.finish().await, Err(Error::EntryNotFound { .. })));
     assert_eq!(rig.git_objects(&repo).await, before);
     assert_eq!(rig.main(&repo).await, tip);
     let another = rig.another().await;
     let state = another.repo_state(&repo).await?;
     assert_eq!(state.main(), Some(tip));
-    let orphan = another
-        .object_row(repo.id(), &blob_of(&splitmix(1, 1 << 20)))
-        .await?;
+    let orphan = another.object_row(repo.id(), &blob_of(&splitmix(1, 1 << 20))).await?;
     assert_eq!(orphan, None, "a pack that no log names is no repo's");
     Ok(())
 }
@@ -375,31 +288,19 @@ async fn more_than_a_commit_may_have_is_refused() -> Result<()> {
     let big = vec![0; (10 << 20) + 1];
     let refused = draft.add_file(path("big"), big.into()).await;
     assert!(matches!(refused, Err(Error::TooLarge { .. })));
-    let refused = draft
-        .add_file(path(".gitattributes"), vec![b'a'; 5 << 20].into())
-        .await;
+    let refused = draft.add_file(path(".gitattributes"), vec![b'a'; 5 << 20].into()).await;
     assert!(matches!(refused, Err(Error::TooLarge { .. })));
     for seed in 0..15 {
-        draft
-            .add_file(path("a"), splitmix(seed, 10 << 20).into())
-            .await?;
+        draft.add_file(path("a"), splitmix(seed, 10 << 20).into()).await?;
     }
-    let refused = draft
-        .add_file(path("a"), splitmix(99, 10 << 20).into())
-        .await;
-    assert!(
-        matches!(refused, Err(Error::TooLarge { .. })),
-        "over 150 MiB in all"
-    );
+    let refused = draft.add_file(path("a"), splitmix(99, 10 << 20).into()).await;
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "over 150 MiB in all");
 
     let mut draft = rig.draft(&anna, &repo).await;
     for number in 0..25_000 {
         draft.delete_file(path(&number.to_string()))?;
     }
-    assert!(matches!(
-        draft.delete_file(path("x")),
-        Err(Error::TooLarge { .. })
-    ));
+    assert!(matches!(draft.delete_file(path("x")), Err(Error::TooLarge { .. })));
     let refused = draft.add_file(path("x"), "x".into()).await;
     assert!(matches!(refused, Err(Error::TooLarge { .. })));
 
@@ -407,10 +308,7 @@ async fn more_than_a_commit_may_have_is_refused() -> Result<()> {
     long.description = "x".repeat(70_000);
     let refused = rig.hub.begin_commit(&anna, repo.clone(), long).await.err();
     assert!(matches!(refused, Some(Error::Invalid { .. })));
-    let empty = CommitHeader {
-        summary: " ".to_owned(),
-        ..header()
-    };
+    let empty = CommitHeader { summary: " ".to_owned(), ..header() };
     let refused = rig.hub.begin_commit(&anna, repo.clone(), empty).await.err();
     assert!(matches!(refused, Some(Error::Invalid { .. })));
     Ok(())
@@ -425,43 +323,25 @@ async fn a_file_that_may_be_run_stays_so_and_a_link_does_not() -> Result<()> {
     let file = |mode| folder::File { id, mode };
     for (name, mode) in [("run", EntryMode::Executable), ("link", EntryMode::Symlink)] {
         folder.put(hub, repo.id(), &path(name), file(mode)).await?;
-        folder
-            .put(hub, repo.id(), &path(name), file(EntryMode::File))
-            .await?;
+        folder.put(hub, repo.id(), &path(name), file(EntryMode::File)).await?;
     }
     let mode = |found: Option<folder::File>| found.map(|file| file.mode);
-    assert_eq!(
-        mode(folder.get(hub, repo.id(), &path("run")).await?),
-        Some(EntryMode::Executable)
-    );
-    assert_eq!(
-        mode(folder.get(hub, repo.id(), &path("link")).await?),
-        Some(EntryMode::File)
-    );
+    assert_eq!(mode(folder.get(hub, repo.id(), &path("run")).await?), Some(EntryMode::Executable));
+    assert_eq!(mode(folder.get(hub, repo.id(), &path("link")).await?), Some(EntryMode::File));
     Ok(())
 }
 
 #[tokio::test]
 async fn a_squashed_branch_has_one_commit_with_the_same_files() -> Result<()> {
     let (rig, anna, repo) = rig().await;
-    rig.put_large(&anna, &repo, "weights.bin", &splitmix(4, 100_000))
-        .await;
+    rig.put_large(&anna, &repo, "weights.bin", &splitmix(4, 100_000)).await;
     rig.put(&anna, &repo, "a.txt", "one").await?;
     let (before, old) = (rig.listing(&repo).await, rig.main(&repo).await);
-    let new = rig
-        .hub
-        .squash(&anna, &repo, &RefName::main(), "all of it")
-        .await?;
-    assert_eq!(
-        (rig.main(&repo).await, rig.listing(&repo).await),
-        (new, before)
-    );
+    let new = rig.hub.squash(&anna, &repo, &RefName::main(), "all of it").await?;
+    assert_eq!((rig.main(&repo).await, rig.listing(&repo).await), (new, before));
     let (history, total) = rig.hub.history(&repo, new, 0, 10).await?;
     assert_eq!((history.len(), total), (1, 1));
-    assert_eq!(
-        (history[0].title.as_str(), history[0].author.as_str()),
-        ("all of it", "anna")
-    );
+    assert_eq!((history[0].title.as_str(), history[0].author.as_str()), ("all of it", "anna"));
     assert_eq!(rig.hub.resolve(&repo, &old.to_string()).await?.commit, old);
     let reader = rig.token("anna", TokenRole::Read).await;
     let refused = rig.hub.squash(&reader, &repo, &RefName::main(), "no").await;
@@ -472,15 +352,12 @@ async fn a_squashed_branch_has_one_commit_with_the_same_files() -> Result<()> {
 #[tokio::test]
 async fn an_index_that_is_made_anew_knows_the_same() -> Result<()> {
     let (rig, anna, repo) = rig().await;
-    rig.put_large(&anna, &repo, "deep/weights.bin", &splitmix(5, 400_000))
-        .await;
+    rig.put_large(&anna, &repo, "deep/weights.bin", &splitmix(5, 400_000)).await;
     rig.put(&anna, &repo, "a.txt", "one").await?;
     let mut proposal = header();
     proposal.create_pull = true;
     let mut draft = rig.hub.begin_commit(&anna, repo.clone(), proposal).await?;
-    draft
-        .add_file(path("b.txt"), repetitive(1, 5000).into())
-        .await?;
+    draft.add_file(path("b.txt"), repetitive(1, 5000).into()).await?;
     let pull = draft.finish().await?;
     let another = rig.another().await;
     for commit in [rig.main(&repo).await, pull.commit] {
@@ -488,17 +365,11 @@ async fn an_index_that_is_made_anew_knows_the_same() -> Result<()> {
             let repo = repo.clone();
             async move { hub.tree_page(&repo, commit, None, true, None, 100).await }
         };
-        assert_eq!(
-            page(Arc::clone(&another)).await?,
-            page(Arc::clone(&rig.hub)).await?
-        );
+        assert_eq!(page(Arc::clone(&another)).await?, page(Arc::clone(&rig.hub)).await?);
         let history = another.history(&repo, commit, 0, 10).await?;
         assert_eq!(history, rig.hub.history(&repo, commit, 0, 10).await?);
     }
-    assert_eq!(
-        another.files_of(&repo).await?,
-        rig.hub.files_of(&repo).await?
-    );
+    assert_eq!(another.files_of(&repo).await?, rig.hub.files_of(&repo).await?);
     Ok(())
 }
 
@@ -510,11 +381,7 @@ async fn lost_answers_make_no_commit_twice_and_lose_none() {
         let rig = Rig::over(Arc::clone(&faulty) as _, env).await;
         let anna = rig.user("anna").await;
         let repo = rig.repo(&anna, "anna/model").await;
-        faulty.set_rates(Rates {
-            refused: 100,
-            reply_lost: 200,
-            ..Rates::default()
-        });
+        faulty.set_rates(Rates { refused: 100, reply_lost: 200, ..Rates::default() });
         let mut acknowledged = Vec::new();
         for number in 0..15 {
             let name = format!("{number}.txt");
@@ -530,12 +397,7 @@ async fn lost_answers_make_no_commit_twice_and_lose_none() {
         faulty.set_rates(Rates::default());
         assert!(acknowledged.len() > 3, "seed {seed}");
         for hub in [Arc::clone(&rig.hub), rig.another().await] {
-            let main = hub
-                .repo_state(&repo)
-                .await
-                .expect("the log")
-                .main()
-                .expect("main");
+            let main = hub.repo_state(&repo).await.expect("the log").main().expect("main");
             let (history, _) = hub.history(&repo, main, 0, 100).await.expect("the history");
             for (name, commit) in &acknowledged {
                 let times = history.iter().filter(|view| view.id == *commit).count();
@@ -556,26 +418,13 @@ async fn who_may_not_write_may_not_commit() -> Result<()> {
     let bert = rig.user("bert").await;
     let reader = rig.token("anna", TokenRole::Read).await;
     for caller in [&bert, &reader] {
-        let refused = rig
-            .hub
-            .begin_commit(caller, repo.clone(), header())
-            .await
-            .err();
+        let refused = rig.hub.begin_commit(caller, repo.clone(), header()).await.err();
         assert!(matches!(refused, Some(Error::Denied { .. })));
     }
-    let nobody = rig
-        .hub
-        .begin_commit(&Caller::Anonymous, repo.clone(), header())
-        .await
-        .err();
+    let nobody = rig.hub.begin_commit(&Caller::Anonymous, repo.clone(), header()).await.err();
     assert!(matches!(nobody, Some(Error::LoginNeeded)));
-    let disabled = Settings {
-        disabled: Some(true),
-        ..Settings::default()
-    };
-    rig.hub
-        .change_settings(&rig.admin, &repo, &disabled)
-        .await?;
+    let disabled = Settings { disabled: Some(true), ..Settings::default() };
+    rig.hub.change_settings(&rig.admin, &repo, &disabled).await?;
     let repo = rig.repo_for(&anna, &repo);
     let refused = rig.hub.begin_commit(&anna, repo, header()).await.err();
     assert!(matches!(refused, Some(Error::Disabled)));
@@ -587,41 +436,19 @@ async fn a_commit_to_a_branch_that_is_not_there_is_refused() -> Result<()> {
     let (rig, anna, repo) = rig().await;
     for revision in ["nowhere", "refs/pr/1", "refs/tags/v1", "v1", ""] {
         let tag = RefName::tag("v1")?;
-        rig.hub
-            .create_ref(&anna, &repo, &tag, rig.main(&repo).await, true)
-            .await?;
-        let header = CommitHeader {
-            revision: revision.to_owned(),
-            ..header()
-        };
-        let refused = rig
-            .hub
-            .begin_commit(&anna, repo.clone(), header)
-            .await
-            .err();
-        assert!(
-            matches!(refused, Some(Error::RevisionNotFound { .. })),
-            "{revision}"
-        );
+        rig.hub.create_ref(&anna, &repo, &tag, rig.main(&repo).await, true).await?;
+        let header = CommitHeader { revision: revision.to_owned(), ..header() };
+        let refused = rig.hub.begin_commit(&anna, repo.clone(), header).await.err();
+        assert!(matches!(refused, Some(Error::RevisionNotFound { .. })), "{revision}");
     }
     let branch = RefName::branch("feature/x")?;
-    rig.hub
-        .create_ref(&anna, &repo, &branch, rig.main(&repo).await, false)
-        .await?;
+    rig.hub.create_ref(&anna, &repo, &branch, rig.main(&repo).await, false).await?;
     for revision in ["feature/x", "refs/heads/feature/x"] {
-        let header = CommitHeader {
-            revision: revision.to_owned(),
-            ..header()
-        };
+        let header = CommitHeader { revision: revision.to_owned(), ..header() };
         let mut draft = rig.hub.begin_commit(&anna, repo.clone(), header).await?;
-        draft
-            .add_file(path(&revision.replace('/', "-")), "x".into())
-            .await?;
+        draft.add_file(path(&revision.replace('/', "-")), "x".into()).await?;
         let committed = draft.finish().await?;
-        assert_eq!(
-            rig.hub.resolve(&repo, "feature/x").await?.commit,
-            committed.commit
-        );
+        assert_eq!(rig.hub.resolve(&repo, "feature/x").await?.commit, committed.commit);
     }
     assert_eq!(rig.paths(&repo).await, [".gitattributes"]);
     Ok(())

@@ -53,27 +53,19 @@ impl Draft {
             let tip = state.refs.get(&self.base).copied();
             if tip.is_none() && !is_first(&state, &self.base) {
                 // It was there when the commit began.
-                return Err(Error::RevisionNotFound {
-                    revision: self.base.short().to_owned(),
-                });
+                return Err(Error::RevisionNotFound { revision: self.base.short().to_owned() });
             }
             let parent = self.parent(&state, tip).await?;
             let Some(written) = self.write(parent).await? else {
                 let commit = parent.ok_or_else(|| Error::invalid("the commit is empty"))?;
-                return Ok(Committed {
-                    commit,
-                    pull: None,
-                    changed: false,
-                });
+                return Ok(Committed { commit, pull: None, changed: false });
             };
             match self.append(&written, tip).await {
                 Err(Error::ParentMoved { .. }) if self.header.parent.is_none() => {}
                 other => return other,
             }
         }
-        Err(Error::Busy {
-            reason: "too many others commit to the same branch".to_owned(),
-        })
+        Err(Error::Busy { reason: "too many others commit to the same branch".to_owned() })
     }
 
     /// Makes one commit of the tip's tree. Whoever was first wins.
@@ -107,9 +99,7 @@ impl Draft {
             (5..=40).contains(&wanted.len()) && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !is_hash {
             let wanted: String = wanted.chars().take(100).collect();
-            return Err(Error::invalid(format!(
-                "the parent `{wanted}` is no commit"
-            )));
+            return Err(Error::invalid(format!("the parent `{wanted}` is no commit")));
         }
         let wanted = wanted.to_ascii_lowercase();
         if tip.is_some_and(|tip| tip.to_string().starts_with(&wanted)) {
@@ -138,13 +128,7 @@ impl Draft {
             if id == commit {
                 return Ok(true);
             }
-            next = self
-                .hub
-                .commit(self.repo.id(), &id)
-                .await?
-                .parents
-                .first()
-                .copied();
+            next = self.hub.commit(self.repo.id(), &id).await?.parents.first().copied();
         }
         Ok(false)
     }
@@ -170,10 +154,7 @@ impl Draft {
         self.note_attributes(&mut folder, &large).await?;
         let links = self.new_links(&large).await?;
         let trees = hub.pool().run(move || folder.into_trees()).await??;
-        let root = trees
-            .last()
-            .ok_or_else(|| Error::internal("a commit has no tree"))?
-            .id;
+        let root = trees.last().ok_or_else(|| Error::internal("a commit has no tree"))?.id;
         if before == Some(root) {
             return Ok(None);
         }
@@ -194,24 +175,14 @@ impl Draft {
             name,
             time_seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
         };
-        let CommitHeader {
-            summary,
-            description,
-            ..
-        } = &self.header;
+        let CommitHeader { summary, description, .. } = &self.header;
         // Git has no zero bytes in messages.
         let message = match description.as_str() {
             "" => summary.replace('\0', ""),
             description => format!("{summary}\n\n{description}").replace('\0', ""),
         };
         let (committer, parents) = (author.clone(), parent.into_iter().collect());
-        Commit {
-            tree,
-            parents,
-            author,
-            committer,
-            message,
-        }
+        Commit { tree, parents, author, committer, message }
     }
 
     /// The last pack of the commit: what is left in memory, its trees and itself.
@@ -222,12 +193,7 @@ impl Draft {
         links: Vec<FileLink>,
     ) -> Result<NewPack> {
         let (mut pack, mut contents) = (PackBuilder::new(), Vec::new());
-        for Waiting {
-            id,
-            content,
-            pointer,
-        } in self.spool.waiting()
-        {
+        for Waiting { id, content, pointer } in self.spool.waiting() {
             pack.push(*id, ObjectKind::Blob, content.len() as u64, *pointer);
             contents.push(content.clone());
         }
@@ -270,18 +236,10 @@ impl Draft {
                     let expected = tip.map_or_else(nothing, |tip| tip.to_string());
                     return Err(moved(expected, old));
                 }
-                Ok(vec![RepoChange::RefSet {
-                    name,
-                    old,
-                    new: commit,
-                }])
+                Ok(vec![RepoChange::RefSet { name, old, new: commit }])
             })
             .await?;
-        Ok(Committed {
-            commit,
-            pull,
-            changed: true,
-        })
+        Ok(Committed { commit, pull, changed: true })
     }
 }
 
@@ -290,10 +248,7 @@ fn nothing() -> String {
 }
 
 fn moved(expected: String, tip: Option<ObjectHash>) -> Error {
-    Error::ParentMoved {
-        expected,
-        tip: tip.map_or_else(nothing, |tip| tip.to_string()),
-    }
+    Error::ParentMoved { expected, tip: tip.map_or_else(nothing, |tip| tip.to_string()) }
 }
 
 async fn apply(
@@ -303,36 +258,17 @@ async fn apply(
     operation: &Operation,
     commit: Option<ObjectHash>,
 ) -> Result<()> {
-    let missing = |path: &FilePath| Error::EntryNotFound {
-        path: path.to_string(),
-        commit,
-    };
+    let missing = |path: &FilePath| Error::EntryNotFound { path: path.to_string(), commit };
     match operation {
         Operation::Put { path, id } => {
-            folder
-                .put(
-                    hub,
-                    repo,
-                    path,
-                    File {
-                        id: *id,
-                        mode: EntryMode::File,
-                    },
-                )
-                .await
+            folder.put(hub, repo, path, File { id: *id, mode: EntryMode::File }).await
         }
         Operation::Copy { from, to } => {
-            let file = folder
-                .get(hub, repo, from)
-                .await?
-                .ok_or_else(|| missing(from))?;
+            let file = folder.get(hub, repo, from).await?.ok_or_else(|| missing(from))?;
             folder.put(hub, repo, to, file).await
         }
         Operation::Rename { from, to } => {
-            let file = folder
-                .take(hub, repo, from)
-                .await?
-                .ok_or_else(|| missing(from))?;
+            let file = folder.take(hub, repo, from).await?.ok_or_else(|| missing(from))?;
             folder.put(hub, repo, to, file).await
         }
         Operation::DeleteFile(path) => {

@@ -47,10 +47,7 @@ impl Hub {
                 return Err(unknown(&claim.hash));
             }
             if !is_as_claimed(&claim, footer) {
-                let reason = format!(
-                    "the shard misstates the chunks of the xorb `{}`",
-                    claim.hash
-                );
+                let reason = format!("the shard misstates the chunks of the xorb `{}`", claim.hash);
                 return Err(Error::invalid(reason));
             }
         }
@@ -94,9 +91,7 @@ impl Hub {
             xorbs.retain(|xorb, _| named.contains(xorb));
             named.retain(|xorb| !xorbs.contains_key(xorb));
             self.find_all(caller, repo, named, &mut xorbs).await?;
-            let checked = self
-                .pool()
-                .run(move || Ok((check.run(&run, &xorbs)?, xorbs)));
+            let checked = self.pool().run(move || Ok((check.run(&run, &xorbs)?, xorbs)));
             (check, xorbs) = checked.await?.map_err(|error: Error| error)?;
         }
         let actual = check.hasher.finish();
@@ -120,9 +115,7 @@ impl Hub {
             let found = self.usable(caller, repo, xorb).await?;
             Ok::<_, Error>((xorb, found))
         };
-        let mut found = stream::iter(named)
-            .map(look_up)
-            .buffer_unordered(LOOKED_UP_AT_ONCE);
+        let mut found = stream::iter(named).map(look_up).buffer_unordered(LOOKED_UP_AT_ONCE);
         while let Some((xorb, found)) = found.try_next().await? {
             xorbs.insert(xorb, found);
         }
@@ -170,11 +163,7 @@ impl FileCheck {
     }
 
     fn segment(&mut self, segment: &Segment, proof: &RangeHash, found: &Found) -> Result<()> {
-        let Segment {
-            xorb,
-            chunks,
-            length,
-        } = segment.clone();
+        let Segment { xorb, chunks, length } = segment.clone();
         let footer = &found.footer;
         if !found.reach.holds(&chunks) {
             return Err(unknown(&xorb));
@@ -193,14 +182,9 @@ impl FileCheck {
             if is_first || is_sample(&chunk) {
                 self.samples.push(Sample { chunk, xorb, index });
             }
-            self.hasher
-                .push(&chunk, u64::from(footer.chunk_length(index)));
+            self.hasher.push(&chunk, u64::from(footer.chunk_length(index)));
         }
-        self.terms.push(Term {
-            xorb,
-            chunks,
-            length,
-        });
+        self.terms.push(Term { xorb, chunks, length });
         Ok(())
     }
 }

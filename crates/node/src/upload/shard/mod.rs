@@ -66,16 +66,10 @@ impl Hub {
             .await?;
         let manifests: Vec<Manifest> = manifests.into_iter().flatten().collect();
         if manifests.is_empty() {
-            return Ok(ShardPut {
-                stored: false,
-                hash: None,
-            });
+            return Ok(ShardPut { stored: false, hash: None });
         }
         let hash = self.register(caller, manifests).await?;
-        Ok(ShardPut {
-            stored: true,
-            hash: Some(hash),
-        })
+        Ok(ShardPut { stored: true, hash: Some(hash) })
     }
 
     /// The file's manifest with the SHA-256 of its bytes; nothing if the caller has registered
@@ -115,25 +109,15 @@ impl Hub {
         manifests: Vec<Manifest>,
     ) -> Result<ShardHash> {
         let (uploader, time_ms) = (caller.user()?.user, self.env().now_ms());
-        let object = ShardObject {
-            uploader,
-            time_ms,
-            manifests,
-        };
+        let object = ShardObject { uploader, time_ms, manifests };
         let encode = move || object.encode().map(|encoded| (object, encoded));
         let (object, (bytes, hash, places)) = self.pool().run(encode).await??;
         let epoch = self.store().epoch().await?;
-        let copy = self
-            .store()
-            .new_copy(CopyKind::Shard, *hash.as_bytes(), epoch);
+        let copy = self.store().new_copy(CopyKind::Shard, *hash.as_bytes(), epoch);
         let mut writer = self.store().writer(&Key::Copy(copy))?;
         writer.write(Bytes::from(bytes)).await?;
         writer.finish().await?;
-        let directory = ShardDirectory {
-            uploader,
-            time_ms,
-            places,
-        };
+        let directory = ShardDirectory { uploader, time_ms, places };
         let mut batch = Batch::new();
         for (manifest, place) in object.manifests.iter().zip(&directory.places) {
             rows::of_upload(&mut batch, &copy, &directory, place);
@@ -158,10 +142,7 @@ fn files_of(shard: &UploadShard) -> Result<Vec<UploadFile<'_>>> {
     for file in shard.files().filter(|file| file.segment_count() > 0) {
         let claim = claims.get(&file.hash).copied();
         if claim.is_some_and(|claim| claim != file.sha256) {
-            let reason = format!(
-                "the shard contradicts itself about the file `{}`",
-                file.hash
-            );
+            let reason = format!("the shard contradicts itself about the file `{}`", file.hash);
             return Err(Error::invalid(reason));
         }
         if claims.insert(file.hash, file.sha256).is_none() {

@@ -66,7 +66,9 @@ impl Run {
             let decoded = self.piece.decode(&self.serialized, self.verify, decoder);
             decoded.map(|decoded| {
                 for _ in 0..self.times {
-                    decoded.iter().for_each(|bytes| sha256.update(bytes));
+                    for bytes in &decoded {
+                        sha256.update(bytes);
+                    }
                 }
             })
         };
@@ -90,12 +92,7 @@ impl Hub {
             let serialized = self.get_piece(&piece).await?;
             let sound = self.sound(&piece.copy, &piece.footer);
             let verify = !sound.has(piece.chunks.clone());
-            Ok(Run {
-                piece,
-                serialized,
-                times,
-                verify,
-            })
+            Ok(Run { piece, serialized, times, verify })
         };
         let mut runs = Box::pin(pieces.map_ok(read).try_buffered(AHEAD));
         let mut sha256 = sha2::Sha256::new();

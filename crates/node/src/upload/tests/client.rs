@@ -53,10 +53,7 @@ impl XorbClaim {
     pub(crate) fn of(footer: &XorbFooter) -> Self {
         let chunks = 0..footer.chunk_count();
         let chunk = |index| (footer.chunk_hash(index), footer.chunk_length(index));
-        Self {
-            hash: footer.hash(),
-            chunks: chunks.map(chunk).collect(),
-        }
+        Self { hash: footer.hash(), chunks: chunks.map(chunk).collect() }
     }
 }
 
@@ -110,7 +107,7 @@ impl Session {
     /// Remembers the chunks of a xorb, as from an earlier session or an answer about a chunk.
     pub(crate) fn know(&mut self, footer: &XorbFooter) {
         for (index, chunk) in (0..).zip(footer.chunk_hashes()) {
-            self.places.entry(*chunk).or_insert((footer.hash(), index));
+            self.places.entry(*chunk).or_insert_with(|| (footer.hash(), index));
         }
         self.footers.insert(footer.hash(), footer.clone());
     }
@@ -126,10 +123,10 @@ impl Session {
         let mut writer = XorbWriter::new();
         for chunk in contents.iter().flat_map(|content| split(content)) {
             let hash = ChunkHash::of(chunk);
-            if !self.places.contains_key(&hash) {
+            self.places.entry(hash).or_insert_with(|| {
                 let index = writer.push(chunk, hash);
-                self.places.insert(hash, (XorbHash::ZERO, index));
-            }
+                (XorbHash::ZERO, index)
+            });
         }
         if !writer.is_empty() {
             let (body, footer) = writer.finish();
@@ -202,13 +199,9 @@ impl Session {
         repo: &Repo,
         place: &str,
     ) -> Committed {
-        self.send(&rig.hub, caller, repo)
-            .await
-            .expect("it is taken");
+        self.send(&rig.hub, caller, repo).await.expect("it is taken");
         let sha256 = self.files[0].sha256.expect("it was not taken away");
-        commit(rig, caller, repo, place, sha256)
-            .await
-            .expect("a commit")
+        commit(rig, caller, repo, place, sha256).await.expect("a commit")
     }
 }
 
@@ -227,17 +220,13 @@ pub(crate) async fn commit(
 
 /// A body, as it comes from a socket.
 pub(crate) fn body(bytes: &Bytes) -> ByteStream {
-    let pieces: Vec<_> = bytes
-        .chunks(70_001)
-        .map(|piece| Ok(bytes.slice_ref(piece)))
-        .collect();
+    let pieces: Vec<_> = bytes.chunks(70_001).map(|piece| Ok(bytes.slice_ref(piece))).collect();
     Box::pin(stream::iter(pieces))
 }
 
 pub(crate) async fn put_xorb(hub: &Arc<Hub>, caller: &Caller, xorb: &Xorb) -> Result<bool> {
     let length = Some(xorb.body.len() as u64);
-    hub.put_xorb(caller, xorb.hash(), length, body(&xorb.body))
-        .await
+    hub.put_xorb(caller, xorb.hash(), length, body(&xorb.body)).await
 }
 
 pub(crate) async fn put_shard(

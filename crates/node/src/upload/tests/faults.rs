@@ -58,16 +58,10 @@ async fn start(seed: u64) -> (Rig, Arc<FaultStore>, Repo) {
     let objects = FaultStore::new(Arc::new(InMemory::new()), seed);
     let sim = SimEnv::new(seed);
     let env: SharedEnv = Arc::new(Brisk(Arc::clone(&sim)));
-    let writing = Writing {
-        part_bytes: 200_000,
-        parts_in_flight: 2,
-    };
+    let writing = Writing { part_bytes: 200_000, parts_in_flight: 2 };
     let store = Store::new(Arc::clone(&objects) as _, Arc::clone(&env));
     let index = IndexHandle::over(Memory::new()).expect("an index");
-    let settings = HubSettings {
-        freshness: Freshness::Exclusive,
-        ..HubSettings::default()
-    };
+    let settings = HubSettings { freshness: Freshness::Exclusive, ..HubSettings::default() };
     let store = store.with_writing(writing);
     let hub = Hub::open(store, index, &Opened::Clean, env, settings).await;
     let rig = Rig::of(Arc::clone(&objects) as _, sim, hub.expect("a hub")).await;
@@ -90,11 +84,7 @@ async fn a_xorb_or_its_pin_that_is_not_stored_is_no_success() -> Result<()> {
             objects.fail_next(call, fault);
         }
         let put = put_xorb(&rig.hub, &rig.admin, &xorb).await;
-        assert_eq!(
-            put.expect_err("it failed").kind(),
-            ErrorKind::Unavailable,
-            "{call:?}"
-        );
+        assert_eq!(put.expect_err("it failed").kind(), ErrorKind::Unavailable, "{call:?}");
         assert!(rig.hub.dedup_answer(&rig.admin, chunk).await?.is_none());
         put_again(&objects, &rig, &xorb).await;
         assert!(rig.hub.xorb_known(&rig.admin, xorb.hash()).await?);
@@ -116,21 +106,12 @@ async fn put_again(objects: &Arc<FaultStore>, rig: &Rig, xorb: &Xorb) {
 /// Sends two files by Xet and one as plain bytes, each until it works, on a store that fails often.
 async fn survive(seed: u64) -> Result<()> {
     let (rig, objects, repo) = start(seed).await;
-    let contents = [
-        splitmix(seed, 1_500_000),
-        splitmix(seed + 1, 700_000),
-        splitmix(seed + 2, 1_200_000),
-    ];
+    let contents =
+        [splitmix(seed, 1_500_000), splitmix(seed + 1, 700_000), splitmix(seed + 2, 1_200_000)];
     let mut session = Session::of(&contents[0]);
     session.add(&contents[1]);
-    let rates = Rates {
-        refused: 60,
-        reply_lost: 60,
-        late: 40,
-        landing: 100,
-        stale: 50,
-        flipped: 0,
-    };
+    let rates =
+        Rates { refused: 60, reply_lost: 60, late: 40, landing: 100, stale: 50, flipped: 0 };
     objects.set_rates(rates);
     let mut failures = 0;
     let mut tries = 0;
@@ -140,10 +121,7 @@ async fn survive(seed: u64) -> Result<()> {
         let sent = session.send(&rig.hub, &rig.admin, &repo).await;
         let plain = Bytes::copy_from_slice(&contents[2]);
         let (digest, size) = (sha256(&plain), plain.len() as u64);
-        let put = rig
-            .hub
-            .put_file(&rig.admin, &repo, digest, size, body(&plain))
-            .await;
+        let put = rig.hub.put_file(&rig.admin, &repo, digest, size, body(&plain)).await;
         let both = [sent.err(), put.err()];
         let failed: Vec<_> = both.into_iter().flatten().collect();
         for error in &failed {
@@ -166,9 +144,7 @@ async fn survive(seed: u64) -> Result<()> {
     let anew = rig.another().await;
     let repo = anew.repo_by_id(&rig.admin, repo.id(), crate::access::Access::Read)?;
     for content in &contents {
-        let link = anew
-            .find_upload(&rig.admin, &repo, &sha256(content))
-            .await?;
+        let link = anew.find_upload(&rig.admin, &repo, &sha256(content)).await?;
         let link = link.expect("it was acknowledged");
         let read = all_of(anew.read_file(&link, 0..link.size).await?).await?;
         assert!(&read == content, "seed {seed}");
@@ -195,23 +171,10 @@ async fn a_shard_that_is_not_stored_registers_nothing() -> Result<()> {
     }
     let put = put_shard(&rig.hub, &rig.admin, &repo, session.shard()).await;
     assert_eq!(put.expect_err("it failed").kind(), ErrorKind::Unavailable);
-    assert!(
-        rig.hub
-            .find_upload(&rig.admin, &repo, &sha256(&content))
-            .await?
-            .is_none()
-    );
+    assert!(rig.hub.find_upload(&rig.admin, &repo, &sha256(&content)).await?.is_none());
     let listed = rig.hub.store().list(&Prefix::Copies(CopyKind::Shard));
     assert!(listed.try_collect::<Vec<_>>().await?.is_empty());
-    while put_shard(&rig.hub, &rig.admin, &repo, session.shard())
-        .await
-        .is_err()
-    {}
-    assert!(
-        rig.hub
-            .find_upload(&rig.admin, &repo, &sha256(&content))
-            .await?
-            .is_some()
-    );
+    while put_shard(&rig.hub, &rig.admin, &repo, session.shard()).await.is_err() {}
+    assert!(rig.hub.find_upload(&rig.admin, &repo, &sha256(&content)).await?.is_some());
     Ok(())
 }

@@ -26,9 +26,7 @@ async fn start() -> (Rig, Repo) {
 async fn put(rig: &Rig, caller: &Caller, repo: &Repo, content: &[u8]) -> Result<()> {
     let size = content.len() as u64;
     let sent = body(&Bytes::copy_from_slice(content));
-    rig.hub
-        .put_file(caller, repo, sha256(content), size, sent)
-        .await
+    rig.hub.put_file(caller, repo, sha256(content), size, sent).await
 }
 
 /// Bytes that all xorbs take, and how many they are.
@@ -41,38 +39,24 @@ async fn stored(rig: &Rig) -> (u64, usize) {
 /// How many objects there are of a set.
 async fn count(rig: &Rig, prefix: Prefix) -> usize {
     let listed = rig.hub.store().list(&prefix);
-    listed
-        .try_collect::<Vec<_>>()
-        .await
-        .expect("it lists")
-        .len()
+    listed.try_collect::<Vec<_>>().await.expect("it lists").len()
 }
 
 async fn read(rig: &Rig, caller: &Caller, repo: &Repo, content: &[u8]) -> Vec<u8> {
     let link = rig.hub.find_upload(caller, repo, &sha256(content)).await;
     let link = link.expect("the index answers").expect("it was uploaded");
-    let bytes = rig
-        .hub
-        .read_file(&link, 0..link.size)
-        .await
-        .expect("it reads");
+    let bytes = rig.hub.read_file(&link, 0..link.size).await.expect("it reads");
     all_of(bytes).await.expect("it reads")
 }
 
 #[tokio::test]
 async fn a_file_gets_the_hash_that_a_xet_client_gives_it_and_comes_back() -> Result<()> {
     let (rig, repo) = start().await;
-    for content in [
-        vec![7],
-        splitmix(1, 3_000_000),
-        bf16_weights(2, 3_000_000),
-        repetitive(3, 900_000),
-    ] {
+    for content in
+        [vec![7], splitmix(1, 3_000_000), bf16_weights(2, 3_000_000), repetitive(3, 900_000)]
+    {
         put(&rig, &rig.admin, &repo, &content).await?;
-        let link = rig
-            .hub
-            .find_upload(&rig.admin, &repo, &sha256(&content))
-            .await?;
+        let link = rig.hub.find_upload(&rig.admin, &repo, &sha256(&content)).await?;
         let leaves = split(&content).map(|chunk| (ChunkHash::of(chunk), chunk.len() as u64));
         assert_eq!(link.expect("it was uploaded").file, file_hash(leaves));
         assert!(read(&rig, &rig.admin, &repo, &content).await == content);
@@ -100,37 +84,20 @@ async fn what_is_not_as_it_was_said_leaves_nothing_that_anyone_can_find() -> Res
         (digest, size, body(&bytes.slice(1..))),
         (digest, size, broken as _),
     ] {
-        let put = rig
-            .hub
-            .put_file(&rig.admin, &repo, digest, size, sent)
-            .await;
+        let put = rig.hub.put_file(&rig.admin, &repo, digest, size, sent).await;
         assert_eq!(put.expect_err("a lie").kind(), ErrorKind::Invalid);
         for digest in [digest, other] {
-            assert!(
-                rig.hub
-                    .find_upload(&rig.admin, &repo, &digest)
-                    .await?
-                    .is_none()
-            );
+            assert!(rig.hub.find_upload(&rig.admin, &repo, &digest).await?.is_none());
         }
         let first = ChunkHash::of(split(&content).next().expect("some"));
         assert!(rig.hub.dedup_answer(&rig.admin, first).await?.is_none());
         assert_eq!(count(&rig, Prefix::Pins).await, 0);
         assert_eq!(count(&rig, Prefix::Copies(CopyKind::Shard)).await, 0);
         let session = Session::of(&content);
-        assert!(
-            !rig.hub
-                .xorb_known(&rig.admin, session.xorbs[0].hash())
-                .await?
-        );
+        assert!(!rig.hub.xorb_known(&rig.admin, session.xorbs[0].hash()).await?);
     }
-    let anonymous = rig
-        .hub
-        .put_file(&Caller::Anonymous, &repo, digest, size, body(&bytes));
-    assert_eq!(
-        anonymous.await.expect_err("who is it").kind(),
-        ErrorKind::Denied
-    );
+    let anonymous = rig.hub.put_file(&Caller::Anonymous, &repo, digest, size, body(&bytes));
+    assert_eq!(anonymous.await.expect_err("who is it").kind(), ErrorKind::Denied);
     put(&rig, &rig.admin, &repo, &content).await
 }
 
@@ -138,9 +105,7 @@ async fn what_is_not_as_it_was_said_leaves_nothing_that_anyone_can_find() -> Res
 async fn a_file_that_came_by_xet_is_not_stored_again() -> Result<()> {
     let (rig, repo) = start().await;
     let content = splitmix(1, 5_000_000);
-    Session::of(&content)
-        .commit(&rig, &rig.admin, &repo, "w.bin")
-        .await;
+    Session::of(&content).commit(&rig, &rig.admin, &repo, "w.bin").await;
     let before = stored(&rig).await;
     put(&rig, &rig.admin, &repo, &content).await?;
     assert_eq!(stored(&rig).await, before);
@@ -166,10 +131,7 @@ async fn a_file_that_came_as_plain_bytes_answers_xet_clients() -> Result<()> {
     let first = ChunkHash::of(split(&content).next().expect("some"));
     assert!(rig.hub.dedup_answer(&reader, first).await?.is_some());
     // The reader's client builds on the xorb that was packed here.
-    let link = rig
-        .hub
-        .find_upload(&reader, &repo, &sha256(&content))
-        .await?;
+    let link = rig.hub.find_upload(&reader, &repo, &sha256(&content)).await?;
     let file = link.expect("it is public").file;
     let source = rig.repo_for(&reader, &repo);
     let rebuilt = rig.hub.reconstruct(&source, file, None).await?;
@@ -200,10 +162,7 @@ async fn others_private_content_is_stored_again_as_far_as_anyone_can_tell() -> R
     let before = stored(&rig).await;
     put(&rig, &bob, &repo, &content).await?;
     let grown = stored(&rig).await.0 - before.0;
-    assert!(
-        grown > 2_000_000,
-        "he sent it, so he has it, in a xorb of his own"
-    );
+    assert!(grown > 2_000_000, "he sent it, so he has it, in a xorb of his own");
     // The same xorb again is stored once for both.
     let before = stored(&rig).await;
     let carol = rig.user("carol").await;
@@ -231,10 +190,7 @@ async fn large_files_are_packed_into_several_xorbs_and_recognised_to_the_end() -
     let longer = [&splitmix(2, 1000), &content[..]].concat();
     put(&rig, &rig.admin, &repo, &longer).await?;
     let grown = stored(&rig).await.0 - bytes;
-    assert!(
-        grown < first.expect("one in 64 MB") + 500_000,
-        "{grown}, {first:?}"
-    );
+    assert!(grown < first.expect("one in 64 MB") + 500_000, "{grown}, {first:?}");
     let again = [&content[..], &splitmix(2, 1000)].concat();
     let before = stored(&rig).await.0;
     put(&rig, &rig.admin, &repo, &again).await?;
@@ -247,12 +203,7 @@ async fn large_files_are_packed_into_several_xorbs_and_recognised_to_the_end() -
 #[tokio::test]
 async fn repeats_within_a_file_are_stored_once() -> Result<()> {
     let (rig, repo) = start().await;
-    let content = [
-        vec![0; 40_000_000],
-        splitmix(1, 500_000),
-        vec![0; 40_000_000],
-    ]
-    .concat();
+    let content = [vec![0; 40_000_000], splitmix(1, 500_000), vec![0; 40_000_000]].concat();
     put(&rig, &rig.admin, &repo, &content).await?;
     assert!(stored(&rig).await.0 < 1_000_000);
     assert!(read(&rig, &rig.admin, &repo, &content).await == content);
@@ -268,57 +219,33 @@ async fn parts_make_a_file_and_are_gone_then() -> Result<()> {
     let mut tags = Vec::new();
     for (number, part) in (1..).zip(content.chunks(2_000_000)) {
         let part = content.slice_ref(part);
-        tags.push((
-            number,
-            hub.put_part(upload, number, 2_000_000, body(&part)).await?,
-        ));
+        tags.push((number, hub.put_part(upload, number, 2_000_000, body(&part)).await?));
     }
     // One part was sent twice; the later answer counts.
     let again = content.slice(2_000_000..4_000_000);
-    let first = std::mem::replace(
-        &mut tags[1].1,
-        hub.put_part(upload, 2, 2_000_000, body(&again)).await?,
-    );
+    let first =
+        std::mem::replace(&mut tags[1].1, hub.put_part(upload, 2, 2_000_000, body(&again)).await?);
     assert_ne!(first, tags[1].1);
     let said = (sha256(&content), 5_000_000);
     for (wrong, what) in [
         (tags[..2].to_vec(), "too few"),
-        (
-            vec![tags[1].clone(), tags[0].clone(), tags[2].clone()],
-            "out of order",
-        ),
+        (vec![tags[1].clone(), tags[0].clone(), tags[2].clone()], "out of order"),
         (vec![tags[0].clone(), tags[2].clone()], "a gap"),
-        (
-            vec![tags[0].clone(), (2, "zz".to_owned()), tags[2].clone()],
-            "no tag",
-        ),
-        (
-            vec![tags[0].clone(), (2, "0".repeat(16)), tags[2].clone()],
-            "another tag",
-        ),
+        (vec![tags[0].clone(), (2, "zz".to_owned()), tags[2].clone()], "no tag"),
+        (vec![tags[0].clone(), (2, "0".repeat(16)), tags[2].clone()], "another tag"),
     ] {
         let done = hub.complete_parts(admin, &repo, upload, said, &wrong).await;
         assert_eq!(done.expect_err(what).kind(), ErrorKind::Invalid, "{what}");
     }
     let other = (sha256(b"other"), 5_000_000);
-    assert!(
-        hub.complete_parts(admin, &repo, upload, other, &tags)
-            .await
-            .is_err()
-    );
-    hub.complete_parts(admin, &repo, upload, said, &tags)
-        .await?;
+    assert!(hub.complete_parts(admin, &repo, upload, other, &tags).await.is_err());
+    hub.complete_parts(admin, &repo, upload, said, &tags).await?;
     assert_eq!(count(&rig, Prefix::Parts(upload)).await, 0);
     assert!(read(&rig, admin, &repo, &content).await == content);
     // The answer was lost, so the client asks again.
-    hub.complete_parts(admin, &repo, upload, said, &tags)
-        .await?;
+    hub.complete_parts(admin, &repo, upload, said, &tags).await?;
     let stranger = rig.user("stranger").await;
-    assert!(
-        hub.complete_parts(&stranger, &repo, upload, said, &tags)
-            .await
-            .is_err()
-    );
+    assert!(hub.complete_parts(&stranger, &repo, upload, said, &tags).await.is_err());
     Ok(())
 }
 
@@ -329,11 +256,7 @@ async fn parts_have_limits_and_abandoned_ones_go() -> Result<()> {
     let upload = hub.begin_parts();
     let part = Bytes::from(splitmix(1, 100_000));
     for number in [0, 10_001, u32::MAX] {
-        assert!(
-            hub.put_part(upload, number, 1 << 20, body(&part))
-                .await
-                .is_err()
-        );
+        assert!(hub.put_part(upload, number, 1 << 20, body(&part)).await.is_err());
     }
     assert!(hub.put_part(upload, 1, 99_999, body(&part)).await.is_err());
     assert_eq!(count(&rig, Prefix::AllParts).await, 0);

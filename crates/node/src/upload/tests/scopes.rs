@@ -36,22 +36,12 @@ impl Scene {
     async fn new() -> Self {
         let rig = Rig::start().await;
         let (alice, bob) = (rig.user("alice").await, rig.user("bob").await);
-        let private = rig
-            .repo_with(&alice, "alice/secret", Visibility::Private)
-            .await;
+        let private = rig.repo_with(&alice, "alice/secret", Visibility::Private).await;
         let own = rig.repo(&bob, "bob/model").await;
         let content = splitmix(1, 900_000);
         let session = Session::of(&content);
         session.commit(&rig, &alice, &private, "w.bin").await;
-        Self {
-            rig,
-            alice,
-            bob,
-            private,
-            own,
-            content,
-            session,
-        }
+        Self { rig, alice, bob, private, own, content, session }
     }
 
     fn xorb(&self) -> &Xorb {
@@ -67,29 +57,17 @@ impl Scene {
         let file = &self.session.files[0];
         let digest = sha256(&self.content);
         let all = "the hub answers";
-        let answer = hub
-            .dedup_answer(caller, self.first_chunk())
-            .await
-            .expect(all);
+        let answer = hub.dedup_answer(caller, self.first_chunk()).await.expect(all);
         let known = hub.xorb_known(caller, self.xorb().hash()).await.expect(all);
         let shard = encode(std::slice::from_ref(file), &[]);
         let put = put_shard(hub, caller, repo, shard).await;
         if let Err(error) = &put {
             assert_eq!(error.kind(), ErrorKind::Invalid);
-            assert!(
-                error.to_string().contains("is unknown: upload it first"),
-                "{error}"
-            );
+            assert!(error.to_string().contains("is unknown: upload it first"), "{error}");
         }
         let found = hub.find_upload(caller, repo, &digest).await.expect(all);
         let rebuilt = hub.reconstruct(repo, file.hash, None).await.is_ok();
-        [
-            answer.is_some(),
-            known,
-            put.is_ok(),
-            found.is_some(),
-            rebuilt,
-        ]
+        [answer.is_some(), known, put.is_ok(), found.is_some(), rebuilt]
     }
 }
 
@@ -123,10 +101,7 @@ async fn a_stranger_with_all_the_right_hashes_can_do_nothing_with_them() -> Resu
     assert!(rig.hub.reconstruct(own, file, None).await.is_err());
     let digest = sha256(&scene.content);
     assert!(commit(rig, bob, own, "stolen.bin", digest).await.is_err());
-    assert_eq!(
-        scene.reaches(&rig.hub, &scene.alice, &scene.private).await,
-        [true; 5]
-    );
+    assert_eq!(scene.reaches(&rig.hub, &scene.alice, &scene.private).await, [true; 5]);
     Ok(())
 }
 
@@ -134,10 +109,7 @@ async fn a_stranger_with_all_the_right_hashes_can_do_nothing_with_them() -> Resu
 async fn who_sends_the_content_has_it_and_learns_nothing_from_how_it_goes() -> Result<()> {
     let scene = Scene::new().await;
     let Scene { rig, bob, own, .. } = &scene;
-    assert!(
-        put_xorb(&rig.hub, bob, scene.xorb()).await?,
-        "new, as far as he knows"
-    );
+    assert!(put_xorb(&rig.hub, bob, scene.xorb()).await?, "new, as far as he knows");
     let put = put_shard(&rig.hub, bob, own, scene.session.shard()).await?;
     assert!(put.stored, "new, as far as he knows");
     commit(rig, bob, own, "mine.bin", sha256(&scene.content)).await?;
@@ -149,42 +121,19 @@ async fn who_sends_the_content_has_it_and_learns_nothing_from_how_it_goes() -> R
 #[tokio::test]
 async fn what_a_repo_shows_to_readers_they_may_build_on_as_long_as_it_does() -> Result<()> {
     let scene = Scene::new().await;
-    let Scene {
-        rig,
-        alice,
-        bob,
-        private,
-        own,
-        ..
-    } = &scene;
-    let settings = |visibility| Settings {
-        visibility: Some(visibility),
-        ..Settings::default()
-    };
-    rig.hub
-        .change_settings(alice, private, &settings(Visibility::Public))
-        .await?;
+    let Scene { rig, alice, bob, private, own, .. } = &scene;
+    let settings = |visibility| Settings { visibility: Some(visibility), ..Settings::default() };
+    rig.hub.change_settings(alice, private, &settings(Visibility::Public)).await?;
     let file = &scene.session.files[0];
     let shard = || encode(std::slice::from_ref(file), &[]);
-    assert!(
-        rig.hub
-            .dedup_answer(bob, scene.first_chunk())
-            .await?
-            .is_some()
-    );
-    rig.hub
-        .change_settings(alice, private, &settings(Visibility::Private))
-        .await?;
+    assert!(rig.hub.dedup_answer(bob, scene.first_chunk()).await?.is_some());
+    rig.hub.change_settings(alice, private, &settings(Visibility::Private)).await?;
     assert_eq!(scene.reaches(&rig.hub, bob, own).await, [false; 5]);
-    rig.hub
-        .change_settings(alice, private, &settings(Visibility::Public))
-        .await?;
+    rig.hub.change_settings(alice, private, &settings(Visibility::Public)).await?;
     assert!(put_shard(&rig.hub, bob, own, shard()).await?.stored);
     commit(rig, bob, own, "copy.bin", sha256(&scene.content)).await?;
     // What he committed stays his, whatever becomes of the source.
-    rig.hub
-        .change_settings(alice, private, &settings(Visibility::Private))
-        .await?;
+    rig.hub.change_settings(alice, private, &settings(Visibility::Private)).await?;
     assert_eq!(rig.read(own, "copy.bin").await?, scene.content);
     assert_eq!(scene.reaches(&rig.hub, bob, own).await, [true; 5]);
     Ok(())
@@ -193,13 +142,7 @@ async fn what_a_repo_shows_to_readers_they_may_build_on_as_long_as_it_does() -> 
 #[tokio::test]
 async fn a_public_file_does_not_open_the_rest_of_the_xorbs_that_it_uses() -> Result<()> {
     let scene = Scene::new().await;
-    let Scene {
-        rig,
-        alice,
-        bob,
-        own,
-        ..
-    } = &scene;
+    let Scene { rig, alice, bob, own, .. } = &scene;
     // Alice publishes a file that starts as her secret one does; her client deduplicates it.
     let footer = &scene.xorb().footer;
     let shared = footer.uncompressed_start(4) as usize;
@@ -221,12 +164,9 @@ async fn a_public_file_does_not_open_the_rest_of_the_xorbs_that_it_uses() -> Res
         let start = footer.uncompressed_start(chunks.start) as usize;
         let end = footer.uncompressed_start(chunks.end) as usize;
         let content = &scene.content[start..end];
-        let leaves = chunks.clone().map(|index| {
-            (
-                footer.chunk_hash(index),
-                u64::from(footer.chunk_length(index)),
-            )
-        });
+        let leaves = chunks
+            .clone()
+            .map(|index| (footer.chunk_hash(index), u64::from(footer.chunk_length(index))));
         let file = FileClaim {
             hash: ballast_format::hash_tree::file_hash(leaves),
             sha256: Some(sha256(content)),
@@ -266,10 +206,7 @@ async fn another_owners_layout_of_the_same_file_does_not_get_in_the_way() -> Res
         let count = xorb.footer.chunk_count();
         assert_eq!(shown, [(xorb.hash(), (0..count).collect())]);
     }
-    assert_eq!(
-        scene.reaches(&rig.hub, &scene.alice, &scene.private).await,
-        [true; 5]
-    );
+    assert_eq!(scene.reaches(&rig.hub, &scene.alice, &scene.private).await, [true; 5]);
     assert_eq!(rig.read(&scene.private, "w.bin").await?, scene.content);
     Ok(())
 }
@@ -314,18 +251,11 @@ async fn what_was_sent_and_never_committed_is_forgotten_after_its_time() -> Resu
     assert!(rig.hub.dedup_answer(bob, chunk).await?.is_none());
     assert!(rig.hub.find_upload(bob, own, &digest).await?.is_some());
     let again = put_shard(&rig.hub, bob, own, session.shard()).await?;
-    assert!(
-        again.stored,
-        "what was promised for three weeks is still there"
-    );
+    assert!(again.stored, "what was promised for three weeks is still there");
     rig.env.advance(DAY * 23);
     assert!(rig.hub.find_upload(bob, own, &digest).await?.is_none());
     assert!(!rig.hub.xorb_known(bob, session.xorbs[0].hash()).await?);
-    assert!(
-        put_shard(&rig.hub, bob, own, session.shard())
-            .await
-            .is_err()
-    );
+    assert!(put_shard(&rig.hub, bob, own, session.shard()).await.is_err());
     Ok(())
 }
 
@@ -344,32 +274,19 @@ async fn an_index_made_anew_gives_the_same_answers() -> Result<()> {
     let digest = sha256(&content);
     for hub in [&rig.hub, &anew] {
         assert_eq!(scene.reaches(hub, bob, own).await, [false; 5]);
-        assert_eq!(
-            scene.reaches(hub, &scene.alice, &scene.private).await,
-            [true; 5]
-        );
+        assert_eq!(scene.reaches(hub, &scene.alice, &scene.private).await, [true; 5]);
         assert!(hub.xorb_known(bob, alone.hash()).await?);
         assert!(hub.xorb_known(bob, session.xorbs[0].hash()).await?);
         assert!(!hub.xorb_known(&scene.alice, alone.hash()).await?);
         assert!(hub.find_upload(bob, own, &digest).await?.is_some());
         assert!(hub.find_upload(&scene.alice, own, &digest).await?.is_none());
-        assert!(
-            hub.find_upload(&scene.alice, &scene.private, &digest)
-                .await?
-                .is_none()
-        );
+        assert!(hub.find_upload(&scene.alice, &scene.private, &digest).await?.is_none());
         let answer = hub.dedup_answer(bob, chunk).await?.expect("his own");
         assert_eq!(shown(answer, &[&content])[0].0, session.xorbs[0].hash());
         assert!(!put_shard(hub, bob, own, session.shard()).await?.stored);
     }
-    let first = rig
-        .hub
-        .dedup_answer(&scene.alice, scene.first_chunk())
-        .await?;
-    assert_eq!(
-        first,
-        anew.dedup_answer(&scene.alice, scene.first_chunk()).await?
-    );
+    let first = rig.hub.dedup_answer(&scene.alice, scene.first_chunk()).await?;
+    assert_eq!(first, anew.dedup_answer(&scene.alice, scene.first_chunk()).await?);
     Ok(())
 }
 
@@ -379,9 +296,8 @@ async fn who_sends_a_new_beginning_is_told_once_what_the_repo_has() -> Result<()
     let Scene { rig, alice, bob, own, private, .. } = &scene;
     let unknown = ChunkHash::of(b"a beginning that nobody has");
     assert!(!crate::upload::is_sample(&unknown), "another text is needed");
-    let guess = async |caller, repo, session| {
-        rig.hub.dedup_guess(caller, repo, unknown, session).await
-    };
+    let guess =
+        async |caller, repo, session| rig.hub.dedup_guess(caller, repo, unknown, session).await;
     let answer = guess(alice, private, "one").await?.expect("the repo's file");
     let count = scene.xorb().footer.chunk_count();
     let all = [(scene.xorb().hash(), (0..count).collect())];

@@ -28,41 +28,23 @@ async fn start() -> (Rig, Repo) {
 
 async fn shard_objects(rig: &Rig) -> usize {
     let listed = rig.hub.store().list(&Prefix::Copies(CopyKind::Shard));
-    listed
-        .try_collect::<Vec<_>>()
-        .await
-        .expect("it lists")
-        .len()
+    listed.try_collect::<Vec<_>>().await.expect("it lists").len()
 }
 
 #[tokio::test]
 async fn a_file_can_be_committed_and_read_as_soon_as_its_shard_is_taken() -> Result<()> {
     let (rig, repo) = start().await;
-    let content = [
-        splitmix(1, 900_000),
-        bf16_weights(2, 1_500_000),
-        repetitive(3, 300_000),
-    ];
+    let content = [splitmix(1, 900_000), bf16_weights(2, 1_500_000), repetitive(3, 300_000)];
     let content = content.concat();
     let session = Session::of(&content);
     let put = session.send(&rig.hub, &rig.admin, &repo).await?;
     assert!(put.stored && put.hash.is_some());
     let file = session.files[0].hash;
-    let found = rig
-        .hub
-        .find_upload(&rig.admin, &repo, &sha256(&content))
-        .await?;
-    let expected = FileLink {
-        sha256: sha256(&content),
-        file,
-        size: content.len() as u64,
-    };
+    let found = rig.hub.find_upload(&rig.admin, &repo, &sha256(&content)).await?;
+    let expected = FileLink { sha256: sha256(&content), file, size: content.len() as u64 };
     assert_eq!(found, Some(expected));
     let missing = rig.hub.reconstruct(&repo, file, None).await;
-    assert!(
-        matches!(missing, Err(Error::NotFound { .. })),
-        "no commit names it yet"
-    );
+    assert!(matches!(missing, Err(Error::NotFound { .. })), "no commit names it yet");
     commit(&rig, &rig.admin, &repo, "w.bin", sha256(&content)).await?;
     assert_eq!(rig.read(&repo, "w.bin").await?, content);
     rig.hub.reconstruct(&repo, file, None).await?;
@@ -82,19 +64,9 @@ async fn the_same_shard_again_changes_nothing_and_is_a_success() -> Result<()> {
     assert!(session.send(&rig.hub, &rig.admin, &repo).await?.stored);
     rig.env.advance(std::time::Duration::from_hours(24 * 15));
     let digest = session.files[0].sha256.expect("a digest");
-    assert!(
-        rig.hub
-            .find_upload(&rig.admin, &repo, &digest)
-            .await?
-            .is_some()
-    );
+    assert!(rig.hub.find_upload(&rig.admin, &repo, &digest).await?.is_some());
     rig.env.advance(std::time::Duration::from_hours(24 * 15));
-    assert!(
-        rig.hub
-            .find_upload(&rig.admin, &repo, &digest)
-            .await?
-            .is_none()
-    );
+    assert!(rig.hub.find_upload(&rig.admin, &repo, &digest).await?.is_none());
     Ok(())
 }
 
@@ -116,16 +88,11 @@ async fn several_files_share_xorbs_and_one_may_come_twice_or_be_empty() -> Resul
     session.send_xorbs(&rig.hub, &rig.admin).await?;
     let progress = |done, total| seen.lock().expect("a test").push((done, total));
     let shard = session.shard();
-    rig.hub
-        .put_shard(&rig.admin, &repo, shard, &progress)
-        .await?;
+    rig.hub.put_shard(&rig.admin, &repo, shard, &progress).await?;
     let seen = seen.into_inner().expect("a test");
     assert_eq!(seen, [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     for content in &contents {
-        let link = rig
-            .hub
-            .find_upload(&rig.admin, &repo, &sha256(content))
-            .await?;
+        let link = rig.hub.find_upload(&rig.admin, &repo, &sha256(content)).await?;
         let link = link.expect("it was registered");
         let read = rig.hub.read_file(&link, 0..link.size).await?;
         assert_eq!(&all_of(read).await?, content);
@@ -163,26 +130,17 @@ const LIES: &[Lie] = &[
         what: "a segment of a xorb that nobody sent",
         tell: |files, _| files[0].segments[0].xorb = XorbHash::from_bytes([3; 32]),
     },
-    Lie {
-        what: "a segment's bytes",
-        tell: |files, _| files[0].segments[0].length -= 1,
-    },
+    Lie { what: "a segment's bytes", tell: |files, _| files[0].segments[0].length -= 1 },
     Lie {
         what: "a segment's proof",
         tell: |files, _| files[0].segments[0].proof = RangeHash::from_bytes([9; 32]),
     },
-    Lie {
-        what: "a segment's last chunk",
-        tell: |files, _| files[0].segments[0].chunks.end -= 1,
-    },
+    Lie { what: "a segment's last chunk", tell: |files, _| files[0].segments[0].chunks.end -= 1 },
     Lie {
         what: "chunks beyond the xorb's last",
         tell: |files, _| files[0].segments[0].chunks.end += 1000,
     },
-    Lie {
-        what: "a segment left out",
-        tell: |files, _| files[0].segments.clear(),
-    },
+    Lie { what: "a segment left out", tell: |files, _| files[0].segments.clear() },
     Lie {
         what: "a segment twice",
         tell: |files, _| {
@@ -190,10 +148,7 @@ const LIES: &[Lie] = &[
             files[0].segments.push(again);
         },
     },
-    Lie {
-        what: "the file's hash",
-        tell: |files, _| files[0].hash = FileHash::from_bytes([5; 32]),
-    },
+    Lie { what: "the file's hash", tell: |files, _| files[0].hash = FileHash::from_bytes([5; 32]) },
     Lie {
         what: "the file's SHA-256",
         tell: |files, _| files[0].sha256 = Some(Sha256::from_bytes([5; 32])),
@@ -233,20 +188,13 @@ async fn no_lie_is_taken_and_with_it_nothing_else_of_the_shard() -> Result<()> {
             assert_eq!(found, None, "{}", lie.what);
         }
         let chunk = session.xorbs[0].footer.chunk_hash(0);
-        assert!(
-            rig.hub.dedup_answer(&rig.admin, chunk).await?.is_none(),
-            "{}",
-            lie.what
-        );
+        assert!(rig.hub.dedup_answer(&rig.admin, chunk).await?.is_none(), "{}", lie.what);
     }
     assert_eq!(shard_objects(&rig).await, 0);
     // The truth is still welcome; so is a file of which no digest is said.
     session.files[1].sha256 = None;
     assert!(session.send(&rig.hub, &rig.admin, &repo).await?.stored);
-    let found = rig
-        .hub
-        .find_upload(&rig.admin, &repo, &sha256(&innocent))
-        .await?;
+    let found = rig.hub.find_upload(&rig.admin, &repo, &sha256(&innocent)).await?;
     assert_eq!(found.map(|link| link.file), Some(session.files[1].hash));
     Ok(())
 }
@@ -295,10 +243,7 @@ async fn a_sparse_file_repeats_one_chunk_and_it_is_read_once() -> Result<()> {
     put_shard(&rig.hub, &rig.admin, &repo, session.shard()).await?;
     let reads = objects.counts().gets - before;
     assert!(reads < 10, "{reads} reads");
-    let link = rig
-        .hub
-        .find_upload(&rig.admin, &repo, &sha256(&content))
-        .await?;
+    let link = rig.hub.find_upload(&rig.admin, &repo, &sha256(&content)).await?;
     let link = link.expect("the digest was right");
     let before = objects.counts().gets;
     let read = all_of(rig.hub.read_file(&link, 0..link.size).await?).await?;

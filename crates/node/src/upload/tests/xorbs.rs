@@ -47,11 +47,7 @@ async fn a_xorb_is_stored_with_a_footer_of_ours_and_a_pin() -> Result<()> {
     };
     assert_eq!(Some(pin.owner), alice.user_id());
     assert_eq!(pin.xorb, xorb.hash());
-    let stored = rig
-        .objects
-        .get(&Key::Copy(copy).path())
-        .await
-        .expect("it is there");
+    let stored = rig.objects.get(&Key::Copy(copy).path()).await.expect("it is there");
     let stored = stored.bytes().await.expect("it reads");
     assert_eq!(stored[..xorb.body.len()], xorb.body);
     let footer = XorbFooter::decode(&stored[xorb.body.len()..])?;
@@ -112,11 +108,7 @@ async fn whatever_is_wrong_with_a_body_nothing_of_it_stays() -> Result<()> {
     for (number, body) in bad.into_iter().enumerate() {
         let error = put(&rig, &rig.admin, hash, body).await;
         let error = error.expect_err(&format!("body {number} is wrong"));
-        assert_eq!(
-            error.kind(),
-            ballast_format::ErrorKind::Invalid,
-            "{number}: {error}"
-        );
+        assert_eq!(error.kind(), ballast_format::ErrorKind::Invalid, "{number}: {error}");
         assert!(kept(&rig).await.is_empty(), "body {number} left something");
         assert!(!rig.hub.xorb_known(&rig.admin, hash).await?);
     }
@@ -129,16 +121,9 @@ async fn a_body_that_breaks_off_leaves_nothing() -> Result<()> {
     let rig = Rig::start().await;
     let xorb = Xorb::of(&[&splitmix(1, 12_000_000)]);
     let cut = body(&xorb.body).take(150);
-    let lost = stream::once(future::ready(Err(Error::invalid(
-        "the connection was lost",
-    ))));
+    let lost = stream::once(future::ready(Err(Error::invalid("the connection was lost"))));
     let sent = Box::pin(cut.chain(lost));
-    assert!(
-        rig.hub
-            .put_xorb(&rig.admin, xorb.hash(), None, sent)
-            .await
-            .is_err()
-    );
+    assert!(rig.hub.put_xorb(&rig.admin, xorb.hash(), None, sent).await.is_err());
     // And one whose caller gives up in the middle.
     let never = Box::pin(body(&xorb.body).take(150).chain(stream::pending()));
     let putting = rig.hub.put_xorb(&rig.admin, xorb.hash(), None, never);
@@ -173,9 +158,7 @@ async fn a_full_xorb_of_random_bytes_is_longer_than_64_mib_and_is_taken() -> Res
     content.push(0);
     let announced = ballast_format::limits::MAX_XORB_UPLOAD_BYTES as u64 + 1;
     let nothing = Box::pin(stream::pending());
-    let refused = rig
-        .hub
-        .put_xorb(&rig.admin, xorb.hash(), Some(announced), nothing);
+    let refused = rig.hub.put_xorb(&rig.admin, xorb.hash(), Some(announced), nothing);
     assert!(matches!(refused.await, Err(Error::TooLarge { .. })));
     Ok(())
 }
@@ -191,40 +174,21 @@ async fn only_who_sent_it_hears_that_a_xorb_is_there() -> Result<()> {
     assert!(rig.hub.xorb_known(&alice, xorb.hash()).await?);
 
     assert!(!rig.hub.xorb_known(&bob, xorb.hash()).await?);
-    assert!(
-        put_xorb(&rig.hub, &bob, &xorb).await?,
-        "it is new as far as he may know"
-    );
+    assert!(put_xorb(&rig.hub, &bob, &xorb).await?, "it is new as far as he may know");
     assert!(!put_xorb(&rig.hub, &bob, &xorb).await?);
     assert_eq!(copies(&rig).await.len(), 1, "and still stored once");
-    assert!(
-        rig.hub
-            .xorb_known(&Caller::Anonymous, xorb.hash())
-            .await
-            .is_err()
-    );
+    assert!(rig.hub.xorb_known(&Caller::Anonymous, xorb.hash()).await.is_err());
     Ok(())
 }
 
 #[tokio::test]
 async fn a_lie_is_refused_also_where_the_truth_is_known() -> Result<()> {
     let rig = Rig::start().await;
-    let (xorb, other) = (
-        Xorb::of(&[&splitmix(1, 90_000)]),
-        Xorb::of(&[&splitmix(2, 90_000)]),
-    );
+    let (xorb, other) = (Xorb::of(&[&splitmix(1, 90_000)]), Xorb::of(&[&splitmix(2, 90_000)]));
     put_xorb(&rig.hub, &rig.admin, &xorb).await?;
-    assert!(
-        put(&rig, &rig.admin, xorb.hash(), other.body.to_vec())
-            .await
-            .is_err()
-    );
+    assert!(put(&rig, &rig.admin, xorb.hash(), other.body.to_vec()).await.is_err());
     let bob = rig.user("bob").await;
-    assert!(
-        put(&rig, &bob, xorb.hash(), other.body.to_vec())
-            .await
-            .is_err()
-    );
+    assert!(put(&rig, &bob, xorb.hash(), other.body.to_vec()).await.is_err());
     assert!(!rig.hub.xorb_known(&bob, xorb.hash()).await?);
     Ok(())
 }
@@ -237,9 +201,7 @@ async fn several_may_send_the_same_at_once() -> Result<()> {
     for number in 0..6 {
         callers.push(rig.user(&format!("user-{number}")).await);
     }
-    let all = callers
-        .iter()
-        .map(|caller| put_xorb(&rig.hub, caller, &xorb));
+    let all = callers.iter().map(|caller| put_xorb(&rig.hub, caller, &xorb));
     for answer in future::join_all(all).await {
         assert!(answer?);
     }
@@ -255,10 +217,7 @@ async fn what_is_gone_from_the_store_is_asked_for_again() -> Result<()> {
     let xorb = Xorb::of(&[&splitmix(1, 300_000)]);
     put_xorb(&rig.hub, &rig.admin, &xorb).await?;
     let copy = copies(&rig).await[0];
-    rig.objects
-        .delete(&Key::Copy(copy).path())
-        .await
-        .expect("it was there");
+    rig.objects.delete(&Key::Copy(copy).path()).await.expect("it was there");
     assert!(!rig.hub.xorb_known(&rig.admin, xorb.hash()).await?);
     put_xorb(&rig.hub, &rig.admin, &xorb).await?;
     assert_eq!(copies(&rig).await.len(), 1);

@@ -35,9 +35,7 @@ impl Index for Explosive {
 async fn what_was_applied_is_there_for_every_kind_of_question() -> Result<()> {
     let index = IndexHandle::over(Memory::new())?;
     let mut batch = Batch::new();
-    batch
-        .put(Table::Meta, *b"a", *b"1")
-        .put(Table::Meta, *b"b", *b"2");
+    batch.put(Table::Meta, *b"a", *b"1").put(Table::Meta, *b"b", *b"2");
     index.apply(batch).await?;
     assert_eq!(index.get(Table::Meta, b"a").await?, Some(b"1".to_vec()));
     let many = vec![b"b".to_vec(), b"x".to_vec(), b"a".to_vec()];
@@ -67,10 +65,7 @@ async fn after_the_close_every_call_says_so() -> Result<()> {
     let index = IndexHandle::over(Memory::new())?;
     let clone = index.clone();
     index.close().await?;
-    assert!(matches!(
-        clone.get(Table::Meta, b"a").await,
-        Err(Error::Index { .. })
-    ));
+    assert!(matches!(clone.get(Table::Meta, b"a").await, Err(Error::Index { .. })));
     let mut batch = Batch::new();
     batch.put(Table::Meta, *b"a", *b"1");
     assert!(matches!(clone.apply(batch).await, Err(Error::Index { .. })));

@@ -104,10 +104,7 @@ async fn a_damaged_database_never_takes_the_process_down() {
         if damage % 3 == 0 {
             bytes.truncate(at);
         } else {
-            bytes[at..]
-                .iter_mut()
-                .take(300)
-                .for_each(|byte| *byte ^= 0x5a);
+            bytes[at..].iter_mut().take(300).for_each(|byte| *byte ^= 0x5a);
         }
         fs::write(&path, bytes).expect("writes");
         let (index, opened) = open(folder.path()).expect("opens, empty or not");

@@ -5,18 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 fn any_copy() -> impl Strategy<Value = CopyName> {
-    (
-        prop::sample::select(CopyKind::ALL.to_vec()),
-        any::<[u8; 32]>(),
-        any::<u64>(),
-        any::<u64>(),
-    )
-        .prop_map(|(kind, hash, epoch, nonce)| CopyName {
-            kind,
-            hash,
-            epoch,
-            nonce,
-        })
+    (prop::sample::select(CopyKind::ALL.to_vec()), any::<[u8; 32]>(), any::<u64>(), any::<u64>())
+        .prop_map(|(kind, hash, epoch, nonce)| CopyName { kind, hash, epoch, nonce })
 }
 
 proptest! {

@@ -3,11 +3,7 @@
 use super::*;
 
 fn asked(place: &str, size: u64, sample: &[u8]) -> Asked {
-    Asked {
-        path: path(place),
-        size,
-        sample: sample.to_vec(),
-    }
+    Asked { path: path(place), size, sample: sample.to_vec() }
 }
 
 #[tokio::test]
@@ -26,25 +22,14 @@ async fn size_content_and_attributes_decide() -> Result<()> {
     let ask: Vec<Asked> = files.iter().map(|(file, _)| file.clone()).collect();
     let verdicts = rig.hub.preupload(&repo, tip, &ask, None, None).await?;
     for ((file, large), verdict) in files.iter().zip(&verdicts) {
-        assert_eq!(
-            (&verdict.path, verdict.large),
-            (&file.path, *large),
-            "{}",
-            file.path
-        );
+        assert_eq!((&verdict.path, verdict.large), (&file.path, *large), "{}", file.path);
         assert!(!verdict.ignore && verdict.oid.is_none());
     }
     let sent = Some("*.md filter=lfs\n");
     let verdicts = rig.hub.preupload(&repo, tip, &ask, None, sent).await?;
-    assert!(
-        verdicts[0].large && !verdicts[3].large,
-        "the attributes that come count"
-    );
+    assert!(verdicts[0].large && !verdicts[3].large, "the attributes that come count");
     let verdicts = rig.hub.preupload(&repo, None, &ask, None, None).await?;
-    assert!(
-        !verdicts[3].large && verdicts[5].large,
-        "an empty repo has no attributes"
-    );
+    assert!(!verdicts[3].large && verdicts[5].large, "an empty repo has no attributes");
     Ok(())
 }
 
@@ -63,16 +48,9 @@ async fn ignored_files_are_named_so() -> Result<()> {
 async fn what_is_there_is_told_by_its_id() -> Result<()> {
     let (rig, anna, repo) = rig().await;
     rig.put(&anna, &repo, "small.txt", "hello\n").await?;
-    rig.put_large(&anna, &repo, "deep/weights.bin", b"many bytes")
-        .await;
+    rig.put_large(&anna, &repo, "deep/weights.bin", b"many bytes").await;
     let tip = Some(rig.main(&repo).await);
-    let ask = [
-        "small.txt",
-        "deep/weights.bin",
-        "deep",
-        "absent",
-        "small.txt",
-    ];
+    let ask = ["small.txt", "deep/weights.bin", "deep", "absent", "small.txt"];
     let ask = ask.map(|name| asked(name, 1, b"x"));
     let verdicts = rig.hub.preupload(&repo, tip, &ask, None, None).await?;
     let oids: Vec<_> = verdicts.into_iter().map(|verdict| verdict.oid).collect();

@@ -13,8 +13,7 @@ async fn git_reads_our_history_as_its_own() -> Result<()> {
         let content = if name == "empty" { "" } else { name };
         rig.put(&anna, &repo, name, content.to_owned()).await?;
     }
-    rig.put_large(&anna, &repo, "odd [name].weights", &splitmix(6, 100_000))
-        .await;
+    rig.put_large(&anna, &repo, "odd [name].weights", &splitmix(6, 100_000)).await;
     let mut draft = rig.draft(&anna, &repo).await;
     draft.rename(path("a/b/c.txt"), path("moved/c.txt"))?;
     draft.delete_file(path("a0"))?;
@@ -44,14 +43,8 @@ async fn git_reads_our_history_as_its_own() -> Result<()> {
     let head = log.lines().next().expect("a commit");
     let mail = "anna@users.noreply.ballast";
     let time = ballast_testkit::clock::START_MS / 1000;
-    assert!(
-        head.contains(&format!("|anna|{mail}|{time}|a title|and more")),
-        "{head}"
-    );
-    let (history, total) = rig
-        .hub
-        .history(&repo, rig.main(&repo).await, 0, 100)
-        .await?;
+    assert!(head.contains(&format!("|anna|{mail}|{time}|a title|and more")), "{head}");
+    let (history, total) = rig.hub.history(&repo, rig.main(&repo).await, 0, 100).await?;
     let ids: Vec<String> = history.iter().map(|view| view.id.to_string()).collect();
     let theirs = git.run(&["rev-list", "main"]);
     assert_eq!(theirs.lines().collect::<Vec<_>>(), ids);
@@ -81,9 +74,7 @@ async fn git_takes_our_large_files_for_large_files() -> Result<()> {
     let mut draft = rig.draft(&anna, &repo).await;
     for name in names {
         draft.add_large(path(name), sha256, None).await?;
-        draft
-            .add_file(path(&format!("other/{name}/small.txt")), "x".into())
-            .await?;
+        draft.add_file(path(&format!("other/{name}/small.txt")), "x".into()).await?;
     }
     draft.finish().await?;
     let git = Git::of(&rig, &repo).await;
@@ -91,14 +82,8 @@ async fn git_takes_our_large_files_for_large_files() -> Result<()> {
         let input = names.join("\0") + "\0";
         let check = ["check-attr", "--source=main", "-z", "--stdin", "filter"];
         let answer = git.feed(&check, input.as_bytes());
-        let fields: Vec<String> = answer
-            .split_terminator('\0')
-            .map(ToOwned::to_owned)
-            .collect();
-        fields
-            .chunks(3)
-            .map(|row| (row[0].clone(), row[2].clone()))
-            .collect::<Vec<_>>()
+        let fields: Vec<String> = answer.split_terminator('\0').map(ToOwned::to_owned).collect();
+        fields.chunks(3).map(|row| (row[0].clone(), row[2].clone())).collect::<Vec<_>>()
     };
     for (name, filter) in ask(names.map(ToOwned::to_owned).to_vec()) {
         assert_eq!(filter, "lfs", "{name}");
@@ -168,12 +153,7 @@ fn git_reads_attributes_as_we_do() {
         let fields: Vec<&str> = answer.split_terminator('\0').collect();
         let ours = attributes::Attributes::parse(text);
         for row in fields.chunks(3) {
-            assert_eq!(
-                ours.is_large(&path(row[0])),
-                row[2] == "lfs",
-                "{text:?} {}",
-                row[0]
-            );
+            assert_eq!(ours.is_large(&path(row[0])), row[2] == "lfs", "{text:?} {}", row[0]);
         }
     }
 }

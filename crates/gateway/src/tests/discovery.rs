@@ -1,0 +1,149 @@
+//! What is told of repos: one by one, in lists, by search.
+
+use ballast_format::name::FilePath;
+use ballast_node::upload::commit::CommitHeader;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::client::Reply;
+use super::rig::Rig;
+use super::upload::pack;
+
+impl Rig {
+    /// A commit of one small file; its id.
+    async fn add(&self, token: &str, repo: &str, path: &str, content: &str) -> String {
+        let revision = "main".to_owned();
+        let header =
+            CommitHeader { summary: "add".to_owned(), revision, ..CommitHeader::default() };
+        let (caller, repo) = (self.caller(token), self.found(token, repo));
+        let mut draft = self.hub().begin_commit(&caller, repo, header).await.expect("a draft");
+        let path = FilePath::parse(path).expect("a path");
+        let content = Bytes::copy_from_slice(content.as_bytes());
+        draft.add_file(path, content).await.expect("a file");
+        draft.finish().await.expect("a commit").commit.to_string()
+    }
+
+    async fn read(&self, token: &str, path: &str) -> Reply {
+        self.ask("GET", path).bearer(token).send().await
+    }
+
+    async fn listed(&self, token: &str, query: &str) -> Vec<String> {
+        names(&self.read(token, &format!("/api/models?{query}")).await.expect(200))
+    }
+}
+
+fn names(reply: &Reply) -> Vec<String> {
+    let list = reply.json();
+    let name = |repo: &Value| repo["id"].as_str().expect("a name").to_owned();
+    list.as_array().expect("a list").iter().map(name).collect()
+}
+
+#[tokio::test]
+async fn a_repo_is_told_of_as_it_was_at_a_revision() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    rig.publish(&rig.admin, &repo, &pack(&[7; 3000])).await;
+    let before = rig.add(&rig.admin, &repo, "README.md", "---\nlicense: mit\n---\n").await;
+    rig.add(&rig.admin, &repo, "README.md", "---\nlicense: apache-2.0\n---\n").await;
+
+    let now = rig.read(&rig.admin, "/api/models/admin/m?blobs=true").await.expect(200).json();
+    assert_eq!(now["cardData"]["license"], "apache-2.0");
+    assert_eq!((&now["private"], &now["gated"]), (&json!(false), &json!(false)));
+    let siblings = now["siblings"].as_array().expect("files").clone();
+    let large = siblings.iter().find(|file| file["rfilename"] == "weights.bin").expect("it");
+    assert_eq!((&large["size"], &large["lfs"]["size"]), (&json!(3000), &json!(3000)));
+    assert!(large["lfs"]["pointerSize"].is_u64() && large["lfs"]["sha256"].is_string());
+
+    let then = format!("/api/models/admin/m/revision/{before}");
+    let then = rig.read(&rig.admin, &then).await.expect(200).json();
+    assert_eq!((&then["sha"], &then["cardData"]["license"]), (&json!(before), &json!("mit")));
+    let few = "/api/models/admin/m/revision/HEAD?expand=sha&expand[]=tags";
+    let few = rig.read(&rig.admin, few).await.expect(200).json();
+    let keys: Vec<&String> = few.as_object().expect("an object").keys().collect();
+    assert_eq!(keys, ["_id", "id", "sha", "tags"]);
+    assert!(few["tags"].as_array().is_some_and(|tags| tags.contains(&json!("license:apache-2.0"))));
+    let missing = rig.read(&rig.admin, "/api/models/admin/m/revision/none").await.expect(404);
+    assert_eq!(missing.header("x-error-code"), Some("RevisionNotFound"));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn lists_hold_what_fits_and_what_the_caller_may_see() {
+    let rig = Rig::start().await;
+    let ann = rig.user("ann").await;
+    for (name, private, card) in [
+        (
+            "french",
+            false,
+            "---\nlanguage: fr\nlicense: mit\npipeline_tag: translation\n---\n# Nid\n",
+        ),
+        ("german", false, "---\nlanguage: de\nlicense: mit\nlibrary_name: peft\n---\nBaut auf.\n"),
+        ("secret", true, "---\nlanguage: fr\nlicense: mit\n---\n"),
+    ] {
+        let repo = rig.repo_of(&ann, &format!("ann/{name}"), private).await;
+        rig.add(&ann, &repo, "README.md", card).await;
+    }
+    for (query, expected) in [
+        ("filter=fr", &["ann/french", "ann/secret"][..]),
+        ("language=fr&license=mit", &["ann/french", "ann/secret"]),
+        ("filter=license:mit&filter=de", &["ann/german"]),
+        ("pipeline_tag=translation", &["ann/french"]),
+        ("library=peft", &["ann/german"]),
+        ("search=BAUT", &["ann/german"]),
+        ("search=nid", &["ann/french"]),
+        ("search=ann/ger", &["ann/german"]),
+        ("author=ANN", &["ann/french", "ann/german", "ann/secret"]),
+        ("author=admin", &[]),
+        ("num_parameters=min:1B", &[]),
+        ("unknown=1&gated=true", &[]),
+    ] {
+        let mut found = rig.listed(&ann, query).await;
+        found.sort();
+        assert_eq!(found, expected, "{query}");
+        let open: Vec<&&str> = expected.iter().filter(|name| **name != "ann/secret").collect();
+        let mut found = names(&rig.ask("GET", &format!("/api/models?{query}")).send().await);
+        found.sort();
+        assert!(found.iter().eq(open), "{query}, asked by nobody: {found:?}");
+    }
+    rig.read(&ann, "/api/models?num_parameters=many").await.expect(400);
+    assert_eq!(rig.listed(&ann, "sort=id&direction=1").await[0], "ann/secret");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_with_the_same_question() {
+    let rig = Rig::start().await;
+    for number in 0..5 {
+        rig.repo(&format!("m{number}"), false).await;
+    }
+    let mut path = "/api/models?sort=id&limit=2&expand=author".to_owned();
+    let mut all = Vec::new();
+    loop {
+        let reply = rig.read(&rig.admin, &path).await.expect(200);
+        all.extend(names(&reply));
+        let Some(link) = reply.header("link") else { break };
+        let url = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
+        path = Rig::local(url.expect("one address")).to_owned();
+        assert!(path.contains("limit=2") && path.contains("sort=id"), "{path}");
+    }
+    let expected: Vec<String> = (0..5).map(|number| format!("admin/m{number}")).collect();
+    assert_eq!(all, expected);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_manifest_names_the_file_of_a_quantization() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("gguf", true).await;
+    rig.add(&rig.admin, &repo, "m-Q8_0.gguf", "8").await;
+    rig.add(&rig.admin, &repo, "m-Q4_K_M.gguf", "4").await;
+    for (tag, file) in [("q8_0", "m-Q8_0.gguf"), ("latest", "m-Q4_K_M.gguf")] {
+        let path = format!("/v2/admin/gguf/manifests/{tag}");
+        let manifest = rig.read(&rig.admin, &path).await.expect(200).json();
+        assert_eq!(manifest["ggufFile"]["rfilename"], file);
+        rig.ask("GET", &path).send().await.expect(401);
+    }
+    rig.read(&rig.admin, "/v2/admin/gguf/manifests/q2").await.expect(404);
+    rig.read(&rig.admin, "/v2/admin/none/manifests/latest").await.expect(404);
+    rig.stop().await;
+}
