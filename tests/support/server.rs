@@ -10,7 +10,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_ballast");
+/// The binary: cargo names it to tests of its own package; to others it lies next to what they are.
+fn binary() -> PathBuf {
+    option_env!("CARGO_BIN_EXE_ballast").map_or_else(
+        || {
+            let test = std::env::current_exe().unwrap_or_default();
+            test.ancestors().nth(2).unwrap_or(Path::new("")).join("ballast")
+        },
+        PathBuf::from,
+    )
+}
 
 /// What an answer was, whatever its status.
 #[derive(Debug)]
@@ -139,7 +148,7 @@ impl Server {
 
     fn launch(&mut self, address: &str) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log_path())?;
-        let mut child = Command::new(BINARY)
+        let mut child = Command::new(binary())
             .arg("serve")
             .args(["--listen", address, "--data"])
             .arg(self.data())
@@ -150,7 +159,7 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .with_context(|| format!("starting `{BINARY}`"))?;
+            .with_context(|| format!("starting `{}`; is it built?", binary().display()))?;
         let stdout = child.stdout.take().context("standard output is piped")?;
         self.child = Some(child);
         // The address is printed once the server answers, so reading it is waiting for it.
@@ -256,7 +265,7 @@ impl Drop for Server {
 
 /// The program with these arguments and no hub in its environment.
 pub fn ballast(arguments: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.args(arguments).env_remove("HF_TOKEN").env_remove("HF_ENDPOINT");
     command
 }

@@ -1,10 +1,12 @@
 //! The history of a repo.
 
+use std::collections::HashMap;
+
 use ballast_format::hash::ObjectHash;
-use ballast_format::name::RefName;
-use ballast_format::object::EntryMode;
+use ballast_format::name::{FilePath, RefName};
+use ballast_format::object::{EntryMode, TreeEntry};
 use ballast_node::access::Access;
-use ballast_node::download::CommitView;
+use ballast_node::download::{CommitView, PathChange, TreeItem};
 use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderName, HeaderValue, Method, Response};
 use jiff::Timestamp;
@@ -75,8 +77,7 @@ fn view(commit: &CommitView, formatted: bool) -> Value {
     view
 }
 
-/// `GET …/compare/{a}..{b}`: the difference as text; with `raw` a line for each path that differs,
-/// as `git diff --raw` has it.
+/// `GET …/compare/{a}..{b}`: the difference as text; with `raw` a line for each path that differs.
 pub(super) async fn compare(at: &Context<'_>, call: &Call, range: &str) -> Answer {
     let of = |error| Failure::of(error, &call.caller);
     let range = decode(range)?;
@@ -90,22 +91,32 @@ pub(super) async fn compare(at: &Context<'_>, call: &Call, range: &str) -> Answe
         at.hub().may_read_files(&call.caller, at.repo()).map_err(of)?;
         return Ok(plain(at.hub().diff(at.repo(), old, new).await.map_err(of)?));
     }
-    let mut text = String::new();
-    for change in at.hub().compare(at.repo(), old, new).await.map_err(of)? {
-        let status = match (&change.old, &change.new) {
-            (None, _) => 'A',
-            (_, None) => 'D',
-            _ => 'M',
-        };
-        let side = |entry: &Option<ballast_format::object::TreeEntry>| match entry {
-            Some(entry) => (mode(entry.mode), entry.id),
-            None => ("000000", ObjectHash::ZERO),
-        };
-        let ((old_mode, old_id), (new_mode, new_id)) = (side(&change.old), side(&change.new));
-        let path = &change.path;
-        text.push_str(&format!(":{old_mode} {new_mode} {old_id} {new_id} {status}\t{path}\n"));
-    }
-    Ok(plain(text))
+    let changes = at.hub().compare(at.repo(), old, new).await.map_err(of)?;
+    let paths: Vec<FilePath> =
+        changes.iter().filter_map(|change| FilePath::parse(&change.path).ok()).collect();
+    let items = at.hub().items(at.repo(), new, &paths).await.map_err(of)?;
+    let items: HashMap<&str, &TreeItem> =
+        items.iter().map(|item| (item.path.as_str(), item)).collect();
+    let lines = changes.iter().map(|change| line(change, items.get(change.path.as_str()).copied()));
+    Ok(plain(lines.collect()))
+}
+
+/// A line as `git diff --raw` has it, after `B` for a large file or `T` for another, and the size
+/// that it has now.
+fn line(change: &PathChange, item: Option<&TreeItem>) -> String {
+    let status = match (&change.old, &change.new) {
+        (None, _) => 'A',
+        (_, None) => 'D',
+        _ => 'M',
+    };
+    let side = |entry: &Option<TreeEntry>| match entry {
+        Some(entry) => (mode(entry.mode), entry.id),
+        None => ("000000", ObjectHash::ZERO),
+    };
+    let ((old_mode, old_id), (new_mode, new_id)) = (side(&change.old), side(&change.new));
+    let kind = if item.is_some_and(|item| item.large.is_some()) { 'B' } else { 'T' };
+    let (size, path) = (item.map_or(0, |item| item.size), &change.path);
+    format!("{kind} {size}\t:{old_mode} {new_mode} {old_id}... {new_id}... {status}\t{path}\n")
 }
 
 fn plain(text: String) -> Response<Body> {

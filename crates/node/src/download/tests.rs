@@ -125,8 +125,8 @@ async fn pages_of_any_size_make_the_whole_listing() -> Result<()> {
     {
         let folder = folder.map(path);
         let page = |after: Option<String>, limit| {
-            let (hub, repo, path) = (&rig.hub, &repo, folder.as_ref());
-            async move { hub.tree_page(repo, commit, path, recursive, after.as_deref(), limit).await }
+            let (hub, repo, at) = (&rig.hub, &repo, folder.as_ref());
+            async move { hub.tree_page(repo, commit, at, recursive, after.as_deref(), limit).await }
         };
         let whole = page(None, 1000).await?;
         assert_eq!((whole.items.len(), &whole.next), (count, &None));
