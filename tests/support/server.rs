@@ -15,7 +15,7 @@ fn binary() -> PathBuf {
     option_env!("CARGO_BIN_EXE_ballast").map_or_else(
         || {
             let test = std::env::current_exe().unwrap_or_default();
-            test.ancestors().nth(2).unwrap_or(Path::new("")).join("ballast")
+            test.ancestors().nth(2).unwrap_or(&test).join("ballast")
         },
         PathBuf::from,
     )
