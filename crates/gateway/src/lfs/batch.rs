@@ -6,6 +6,7 @@
 
 use ballast_format::hash::Sha256;
 use ballast_format::id::UploadId;
+use ballast_format::limits::MAX_FILE_BYTES;
 use ballast_node::access::{Access, Repo};
 use http::header::USER_AGENT;
 use http::{Method, StatusCode};
@@ -170,6 +171,14 @@ async fn upload(
             objects.push(refused(asked, StatusCode::UNPROCESSABLE_ENTITY, "not a SHA-256"));
             continue;
         };
+        if asked.size > MAX_FILE_BYTES {
+            objects.push(refused(
+                asked,
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "larger than any file may be",
+            ));
+            continue;
+        }
         let has = call.gateway.hub.has_file(&call.caller, repo, &sha256, asked.size).await;
         if has.map_err(|error| Failure::of(error, &call.caller))? {
             objects.push(entry(asked, &[]));
