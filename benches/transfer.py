@@ -7,12 +7,14 @@
         -r tests/clients/hub-2.4.txt
     target/bench/bin/python benches/transfer.py [--gib 1] [--only xet|http|head]
 
-Needs `nginx` and `wrk` for plain HTTP, and about 10 GB in `--folder`. Times are CPU seconds of the
+Needs `nginx` and `ab` (of apache2-utils) for plain HTTP, and about 10 GB in `--folder`. Times are CPU seconds of the
 server for each GiB (user and system, all threads), from `/proc`; memory is its peak. Xet is spoken by
 `hf_xet`; the peer is the test server that comes with it, which verifies and syncs less.
 """
 
 import argparse
+import atexit
+import hashlib
 import json
 import os
 import random
@@ -52,6 +54,7 @@ class Server:
         self.child = subprocess.Popen(
             command, stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True
         )
+        atexit.register(self.child.kill)
         for _ in range(500):
             try:
                 urllib.request.urlopen(health, timeout=1).close()
@@ -145,12 +148,28 @@ def run(folder: Path, jobs: list[dict]) -> list[dict]:
     return answers
 
 
-def moved(server: Server, cas: str, token: str, folder: Path, path: Path) -> tuple[float, float]:
+def publish(base: str, token: str, path: Path) -> None:
+    """Commits what was uploaded: a hub serves only what a repo holds."""
+    with path.open("rb") as file:
+        oid = hashlib.file_digest(file, "sha256").hexdigest()
+    value = {"path": path.name, "algo": "sha256", "oid": oid, "size": path.stat().st_size}
+    lines = [{"key": "header", "value": {"summary": "add"}}, {"key": "lfsFile", "value": value}]
+    request = urllib.request.Request(f"{base}/api/models/admin/m/commit/main", method="POST")
+    request.add_header("Authorization", f"Bearer {token}")
+    request.add_header("Content-Type", "application/x-ndjson")
+    request.data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    urllib.request.urlopen(request).close()
+
+
+def moved(
+    server: Server, cas: str, token: str, folder: Path, path: Path, commit=lambda: None
+) -> tuple[float, float]:
     """CPU seconds for each GiB, up and down."""
     gib = path.stat().st_size / GIB
     before = server.cpu()
     job = {"verb": "upload", "path": str(path), "cas": cas, "token": token}
     [file] = run(folder, [job])
+    commit()
     up = (server.cpu() - before) / gib
     before = server.cpu()
     target = folder / "downloaded"
@@ -177,7 +196,8 @@ def over_xet(folder: Path, size: int) -> None:
         base = "http://127.0.0.1:18080"
         call("POST", f"{base}/api/repos/create", token, {"name": "m"})
         access = call("GET", f"{base}/api/models/admin/m/xet-write-token/main", token)
-        ours = moved(server, access["casUrl"], access["accessToken"], folder, path)
+        ours = moved(server, access["casUrl"], access["accessToken"], folder, path,
+                     lambda: publish(base, token, path))
         for verb, mine, other in zip(["upload", "download"], ours, theirs):
             print(f"xet {verb:8} {kind:6}  ballast {mine:5.2f}  peer {other:5.2f} CPU-s/GiB"
                   f"  ratio {mine / other:4.2f}", flush=True)
@@ -204,6 +224,8 @@ def eight_clients(folder: Path, size: int) -> None:
         jobs.append({"verb": "upload", "path": str(path), "cas": access["casUrl"],
                      "token": access["accessToken"]})
     files = run(folder, jobs)
+    for job in jobs:
+        publish(base, token, Path(job["path"]))
     sent = server.peak_mib()
     for job, file in zip(jobs, files):
         job.update(file, verb="download", path=job["path"] + ".out")
@@ -222,8 +244,6 @@ http {{
   server {{
     listen 127.0.0.1:18082;
     location /health {{ return 200; }}
-    location /head {{ add_header ETag '"0123456789abcdef"'; add_header X-Repo-Commit
-      0123456789012345678901234567890123456789; return 200; }}
     location / {{ root {folder}/www; }}
   }}
 }}
@@ -258,15 +278,14 @@ def over_http(folder: Path, size: int, only: str | None) -> None:
         print(f"http download  ballast {costs[0]:5.2f}  nginx {costs[1]:5.2f} CPU-s/GiB  "
               f"ratio {costs[0] / costs[1]:4.2f}", flush=True)
     if only in (None, "head"):
-        lua = folder / "head.lua"
-        lua.write_text('wrk.method = "HEAD"\n')
+        # `wrk` waits for the body that a HEAD's Content-Length announces; `ab -i` does not.
         rates = []
-        for target in [url, "http://127.0.0.1:18082/head"]:
-            out = subprocess.run(["wrk", "-t1", "-c32", "-d8s", "-s", str(lua), target],
+        for target in [url, "http://127.0.0.1:18082/w.bin"]:
+            out = subprocess.run(["ab", "-i", "-k", "-q", "-c", "32", "-n", "200000", target],
                                  check=True, capture_output=True, text=True).stdout
             if "Non-2xx" in out:
                 sys.exit(out)
-            rates.append(float(out.split("Requests/sec:")[1].split()[0]))
+            rates.append(float(out.split("Requests per second:")[1].split()[0]))
         print(f"head of resolve  ballast {rates[0]:,.0f}/s  nginx {rates[1]:,.0f}/s  "
               f"ratio {rates[0] / rates[1]:4.2f}", flush=True)
     print(f"    peak memory: ballast {server.peak_mib()} MiB")
