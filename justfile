@@ -27,6 +27,10 @@ docs:
 deny:
     cargo deny check bans licenses sources
 
+# What moving a GiB costs next to other servers; benches/transfer.py says what it needs
+bench *ARGS:
+    target/bench/bin/python benches/transfer.py {{ARGS}}
+
 # A minute for each parser of foreign bytes; needs a nightly compiler and cargo-fuzz
 fuzz TARGET SECONDS="60":
     cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}

@@ -55,14 +55,19 @@ impl LocalStore {
     }
 }
 
-/// Makes a folder whose own entry survives a power cut.
+/// Makes a folder whose own entry survives a power cut, and that others on the machine can't read:
+/// private models and the hub's secret are in it.
 fn make_durably(folder: &Path) -> Result<()> {
     let failed = |error| Error::folder(folder, &error);
     let missing: Vec<&Path> = folder
         .ancestors()
         .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
         .collect();
-    fs::create_dir_all(folder).map_err(failed)?;
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(failed)?;
     for made in missing {
         // The entry of a folder is in the folder above it.
         let above = made.parent().filter(|path| !path.as_os_str().is_empty());

@@ -84,6 +84,18 @@ async fn what_a_crash_left_is_removed_and_what_was_stored_is_not() -> Result<()>
     Ok(())
 }
 
+#[cfg(unix)]
+#[test]
+fn a_new_data_folder_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("deep/data");
+    let (_, lock) = LocalStore::open(&data).expect("opens");
+    let mode = fs::metadata(&data).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    drop(lock);
+}
+
 #[tokio::test]
 async fn a_range_of_a_file_is_exact_wherever_it_lies() -> Result<()> {
     let folder = tempfile::tempdir().expect("a temporary folder");
