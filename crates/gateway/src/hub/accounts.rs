@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ballast_format::log::{Role, ScopeEntity, TokenRole, Visibility};
 use ballast_node::account::MembershipView;
 use ballast_node::state::accounts::{Token, User};
+use ballast_node::state::catalogue::RepoRecord;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -212,16 +213,20 @@ pub(super) async fn own_repositories(gateway: &Arc<Gateway>, call: &Call) -> Ans
     let records = gateway
         .hub
         .records(|record| record.name.namespace().as_str().eq_ignore_ascii_case(&by.name));
+    let stored = |record: &RepoRecord| gateway.hub.facts(&record.id).used_storage;
+    let all: u64 = records.iter().map(|record| stored(record)).sum();
     let mut views = Vec::with_capacity(records.len());
     for record in records {
+        let storage = stored(&record);
+        let percent = storage.saturating_mul(10_000).checked_div(all).unwrap_or(0);
         let private = record.visibility == Visibility::Private;
         views.push(json!({
             "id": record.name.to_string(),
             "type": record.kind.singular(),
             "updatedAt": date_of(record.changed_ms),
             "visibility": if private { "private" } else { "public" },
-            "storage": 0,
-            "storagePercent": 0.0,
+            "storage": storage,
+            "storagePercent": f64::from(u32::try_from(percent).unwrap_or(0)) / 100.0,
         }));
     }
     reply::json(&views)

@@ -147,3 +147,18 @@ async fn a_manifest_names_the_file_of_a_quantization() {
     rig.read(&rig.admin, "/v2/admin/none/manifests/latest").await.expect(404);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn an_owner_sees_what_their_repos_take() {
+    let rig = Rig::start().await;
+    let path = "/api/settings/repositories";
+    rig.ask("GET", path).send().await.expect(401);
+    let repo = rig.repo("m", true).await;
+    let empty = rig.read(&rig.admin, path).await.expect(200).json()[0]["storage"].as_u64();
+    rig.publish(&rig.admin, &repo, &pack(&[7; 3000])).await;
+    let list = rig.read(&rig.admin, path).await.expect(200).json();
+    assert_eq!((&list[0]["id"], &list[0]["visibility"]), (&json!(repo), &json!("private")));
+    assert_eq!(list[0]["storage"].as_u64(), empty.map(|empty| empty + 3000));
+    assert_eq!(list[0]["storagePercent"], 100.0);
+    rig.stop().await;
+}
