@@ -38,6 +38,16 @@ const PLACE_BYTES: usize = 32 + 32 + 8 + 8 + 4;
 const TERM_BYTES: usize = 32 + 4 + 4 + 8;
 const SAMPLE_BYTES: usize = 32 + 32 + 4;
 
+/// Names one manifest. A file's content can be put together in several ways; each shard object that
+/// registered it holds one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ManifestId {
+    /// The content.
+    pub file: FileHash,
+    /// The shard object.
+    pub shard: ShardHash,
+}
+
 /// One step of a manifest: a run of a xorb's chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {

@@ -7,8 +7,9 @@
 
 use crate::codec::{Decoder, Encoder};
 use crate::error::{Error, Result};
-use crate::hash::{FileHash, ObjectHash, PackHash, Sha256};
+use crate::hash::{FileHash, ObjectHash, PackHash, Sha256, ShardHash};
 use crate::limits::MAX_PACK_DIRECTORY_BYTES;
+use crate::manifest::ManifestId;
 use crate::object::{MAX_POINTER_BYTES, ObjectKind, Pointer};
 
 const WHAT: &str = "pack";
@@ -21,7 +22,7 @@ const FOOTER_MAGIC: &[u8; 8] = b"BLSTPEND";
 pub const FOOTER_BYTES: usize = 32 + 4 + 2 + 8;
 /// Bytes of an object in the directory that is no pointer, the shortest.
 const OBJECT_BYTES: usize = 20 + 1 + 8 + 8 + 1;
-const LINK_BYTES: usize = 32 + 32 + 8;
+const LINK_BYTES: usize = 32 + 32 + 32 + 8;
 
 /// Where an object lies in a pack, and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +44,19 @@ pub struct PackedObject {
 pub struct FileLink {
     /// How trees name it.
     pub sha256: Sha256,
-    /// How its manifest is named.
+    /// Its content.
     pub file: FileHash,
+    /// The shard object that holds the manifest by which this repo reads it.
+    pub shard: ShardHash,
     /// Its size in bytes.
     pub size: u64,
+}
+
+impl FileLink {
+    /// The manifest by which the repo reads it.
+    pub fn manifest(&self) -> ManifestId {
+        ManifestId { file: self.file, shard: self.shard }
+    }
 }
 
 /// Everything in a pack but the contents.
@@ -116,6 +126,7 @@ impl PackBuilder {
         encoder.list(&self.links, |encoder, link| {
             encoder.array(link.sha256.as_bytes());
             encoder.array(link.file.as_bytes());
+            encoder.array(link.shard.as_bytes());
             encoder.u64(link.size);
         });
         let directory = encoder.finish();
@@ -167,6 +178,7 @@ impl PackDirectory {
             Ok(FileLink {
                 sha256: Sha256::from_bytes(decoder.array()?),
                 file: FileHash::from_bytes(decoder.array()?),
+                shard: ShardHash::from_bytes(decoder.array()?),
                 size: decoder.u64()?,
             })
         })?;

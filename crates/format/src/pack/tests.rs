@@ -45,7 +45,8 @@ fn sample() -> (Vec<(ObjectKind, Vec<u8>)>, Vec<FileLink>) {
         (ObjectKind::Tree, Vec::new()),
         (ObjectKind::Commit, b"not looked at".to_vec()),
     ];
-    let link = FileLink { sha256, file: FileHash::from_bytes([8; 32]), size: 5_000_000_000 };
+    let (file, shard) = (FileHash::from_bytes([8; 32]), ShardHash::from_bytes([9; 32]));
+    let link = FileLink { sha256, file, shard, size: 5_000_000_000 };
     (contents, vec![link])
 }
 
@@ -58,7 +59,7 @@ fn kept_bytes_are_written_and_read_today() {
     assert_eq!(directory.links, links);
     assert_eq!(
         directory.hash.to_string(),
-        "a5db35893d51a1f9f56c6bc9e60d89fb38679d777d1ddb17bfe7c83c666ca220"
+        "ab35e1fa60853f3503d1f8eb409732b9bbef61a2bacc65e79b147ca4749732ac"
     );
     for (object, (_, content)) in directory.objects.iter().zip(&contents) {
         let start = usize::try_from(object.offset).expect("small");
@@ -172,15 +173,16 @@ proptest! {
     #[test]
     fn round_trip(
         contents: Vec<(u8, Vec<u8>)>,
-        links: Vec<([u8; 32], [u8; 32], u64)>,
+        links: Vec<([u8; 32], [u8; 32], [u8; 32], u64)>,
     ) {
         let object = |(kind, content)| {
             (ObjectKind::from_byte(kind % 3).expect("three kinds"), content)
         };
         let contents: Vec<_> = contents.into_iter().map(object).collect();
-        let link = |(sha256, file, size)| FileLink {
+        let link = |(sha256, file, shard, size)| FileLink {
             sha256: Sha256::from_bytes(sha256),
             file: FileHash::from_bytes(file),
+            shard: ShardHash::from_bytes(shard),
             size,
         };
         let links: Vec<_> = links.into_iter().map(link).collect();

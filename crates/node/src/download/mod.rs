@@ -6,9 +6,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use ballast_format::hash::{FileHash, ObjectHash, XorbHash};
+use ballast_format::hash::{ObjectHash, XorbHash};
 use ballast_format::id::RepoId;
-use ballast_format::manifest::Manifest;
+use ballast_format::manifest::{Manifest, ManifestId};
 use ballast_format::object::{Commit, Tree};
 use ballast_format::xorb::XorbFooter;
 use bytes::Bytes;
@@ -59,7 +59,7 @@ const KEPT_DISTRUSTED: usize = 10_000;
 /// What downloads keep in memory, each within a bound.
 pub(crate) struct Caches {
     pub(crate) footers: Cache<CopyName, Arc<XorbFooter>, Weigh>,
-    pub(crate) manifests: Cache<FileHash, Arc<Manifest>, Weigh>,
+    pub(crate) manifests: Cache<ManifestId, Arc<Manifest>, Weigh>,
     pub(crate) trees: Cache<(RepoId, ObjectHash), Arc<Tree>, Weigh>,
     pub(crate) commits: Cache<(RepoId, ObjectHash), Arc<Commit>, Weigh>,
     pub(crate) items: Cache<tree::ItemKey, Arc<TreeItem>, Weigh>,
@@ -85,8 +85,8 @@ impl Weighter<CopyName, Arc<XorbFooter>> for Weigh {
     }
 }
 
-impl Weighter<FileHash, Arc<Manifest>> for Weigh {
-    fn weight(&self, _: &FileHash, manifest: &Arc<Manifest>) -> u64 {
+impl Weighter<ManifestId, Arc<Manifest>> for Weigh {
+    fn weight(&self, _: &ManifestId, manifest: &Arc<Manifest>) -> u64 {
         manifest.memory_bytes() as u64
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use ballast_format::hash::{FileHash, XorbHash};
 use ballast_format::limits::MAX_MANIFEST_BYTES;
-use ballast_format::manifest::{Manifest, Term};
+use ballast_format::manifest::{Manifest, ManifestId, Term};
 use ballast_format::range::RangeRequest;
 use ballast_format::xorb::XorbFooter;
 use ballast_store::index::Table;
-use ballast_store::index::schema::{self, ManifestRow};
+use ballast_store::index::schema::{self, FileRow, ManifestRow};
 use ballast_store::keyspace::{CopyName, Key};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -48,12 +48,12 @@ pub struct Reconstruction {
 }
 
 impl Hub {
-    /// A file's manifest.
-    pub(crate) async fn manifest(&self, file: &FileHash) -> Result<Option<Arc<Manifest>>> {
-        if let Some(manifest) = self.caches.manifests.get(file) {
+    /// One manifest.
+    pub(crate) async fn manifest(&self, id: &ManifestId) -> Result<Option<Arc<Manifest>>> {
+        if let Some(manifest) = self.caches.manifests.get(id) {
             return Ok(Some(manifest));
         }
-        let Some(row) = self.manifest_row(file).await? else {
+        let Some(row) = self.manifest_row(id).await? else {
             return Ok(None);
         };
         let key = Key::Copy(row.shard);
@@ -64,24 +64,38 @@ impl Hub {
         let bytes = self.store().get_range(&key, range).await?;
         let manifest = self.pool().run(move || Manifest::decode(&bytes)).await?;
         let manifest = manifest.map_err(|error| Error::corrupt(format!("`{key}`: {error}")))?;
-        if manifest.file != *file {
+        if manifest.file != id.file {
             return Err(Error::corrupt(format!("`{key}` has another file's manifest")));
         }
         let manifest = Arc::new(manifest);
-        self.caches.manifests.insert(*file, Arc::clone(&manifest));
+        self.caches.manifests.insert(*id, Arc::clone(&manifest));
         Ok(Some(manifest))
     }
 
-    /// Where a file's manifest is.
-    pub(crate) async fn manifest_row(&self, file: &FileHash) -> Result<Option<ManifestRow>> {
-        let row = self.index().get(Table::Manifest, &schema::manifest_key(file)).await?;
+    /// Where a manifest is. What another process stored is looked up, and then known.
+    pub(crate) async fn manifest_row(&self, id: &ManifestId) -> Result<Option<ManifestRow>> {
+        let key = schema::manifest_key(id);
+        let mut row = self.index().get(Table::Manifest, &key).await?;
+        if row.is_none() && self.learn_shard(&id.shard).await? {
+            row = self.index().get(Table::Manifest, &key).await?;
+        }
         Ok(row.map(|row| ManifestRow::decode(&row)).transpose()?)
     }
 
+    /// Where any manifest of this content is.
+    pub(crate) async fn any_manifest_row(&self, file: &FileHash) -> Result<Option<ManifestRow>> {
+        let prefix = schema::manifests_prefix(file);
+        let rows = self.index().scan(Table::Manifest, &prefix, None, 1).await?;
+        Ok(rows.first().map(|(_, row)| ManifestRow::decode(row)).transpose()?)
+    }
+
     /// The manifest of a file that something stored refers to.
-    pub(crate) async fn needed_manifest(&self, file: &FileHash) -> Result<Arc<Manifest>> {
-        let manifest = self.manifest(file).await?;
-        manifest.ok_or_else(|| Error::corrupt(format!("the manifest of `{file}` is missing")))
+    pub(crate) async fn needed_manifest(&self, id: &ManifestId) -> Result<Arc<Manifest>> {
+        let manifest = self.manifest(id).await?;
+        manifest.ok_or_else(|| {
+            let ManifestId { file, shard } = id;
+            Error::corrupt(format!("the manifest of `{file}` in shard `{shard}` is missing"))
+        })
     }
 
     /// How to make a file of this repo, or the part that the range asks for. A file that the repo
@@ -97,9 +111,10 @@ impl Hub {
         }
         let missing = || Error::NotFound { what: format!("the file `{file}`") };
         let key = schema::file_repo_key(&file, &repo.id());
-        let row = self.index().get(Table::FileRepo, &key).await?;
-        row.ok_or_else(missing)?;
-        let manifest = self.needed_manifest(&file).await?;
+        let sha256 = self.index().get(Table::FileRepo, &key).await?.ok_or_else(missing)?;
+        let key = schema::file_key(&repo.id(), &schema::read_sha256(&sha256)?);
+        let row = self.index().get(Table::File, &key).await?.ok_or_else(missing)?;
+        let manifest = self.needed_manifest(&FileRow::decode(&row)?.manifest).await?;
         let range = match range {
             None => 0..manifest.size,
             Some(range) => range

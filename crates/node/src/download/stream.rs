@@ -99,7 +99,7 @@ impl Hub {
         if range.is_empty() || file.size == 0 {
             return Ok(Box::pin(stream::empty()));
         }
-        let manifest = self.needed_manifest(&file.file).await?;
+        let manifest = self.needed_manifest(&file.manifest()).await?;
         if range.end > manifest.size {
             return Err(Error::Unsatisfiable { size: manifest.size });
         }

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ballast_format::hash::{FileHash, ObjectHash, Sha256};
+use ballast_format::hash::{FileHash, ObjectHash, Sha256, ShardHash};
 use ballast_format::id::RepoId;
+use ballast_format::manifest::ManifestId;
 use ballast_format::name::FilePath;
 use ballast_format::object::{EntryMode, ObjectKind, Tree, TreeEntry};
 use ballast_store::index::Table;
@@ -41,6 +42,15 @@ pub struct LargeFile {
     pub pointer_size: u64,
     /// Its name in Xet.
     pub file: FileHash,
+    /// The shard object that holds the manifest by which the repo reads it.
+    pub shard: ShardHash,
+}
+
+impl LargeFile {
+    /// The manifest by which the repo reads it.
+    pub fn manifest(&self) -> ManifestId {
+        ManifestId { file: self.file, shard: self.shard }
+    }
 }
 
 /// A file or a folder in a commit.
@@ -214,7 +224,7 @@ impl Hub {
             return Ok(Box::pin(stream::empty()));
         }
         if let Some(large) = &item.large {
-            let manifest = self.needed_manifest(&large.file).await?;
+            let manifest = self.needed_manifest(&large.manifest()).await?;
             return Ok(self.read_manifest(manifest, range));
         }
         let content = self.raw_blob(repo, item, u64::MAX).await?;
@@ -247,7 +257,8 @@ fn file_item(
         sha256: pointer.sha256,
         size: file.size,
         pointer_size: row.length,
-        file: file.file,
+        file: file.manifest.file,
+        shard: file.manifest.shard,
     };
     Ok(TreeItem { path, kind, id, size: file.size, large: Some(large) })
 }

@@ -97,7 +97,7 @@ pub(crate) async fn of_pack(
         batch.put(Table::Object, key, row.encode());
     }
     for link in &directory.links {
-        let row = FileRow { file: link.file, size: link.size };
+        let row = FileRow { manifest: link.manifest(), size: link.size };
         let key = schema::file_key(&repo, &link.sha256);
         batch.put(Table::File, key, row.encode());
         let by_file = schema::file_repo_key(&link.file, &repo);

@@ -93,7 +93,7 @@ impl Hub {
         files.sort_by_key(|item| std::cmp::Reverse(item.size));
         let (mut seen, mut xorbs) = (HashSet::new(), Vec::new());
         for large in files.iter().take(GUESSED_FILES).filter_map(|item| item.large) {
-            let Some(manifest) = self.manifest(&large.file).await? else { continue };
+            let Some(manifest) = self.manifest(&large.manifest()).await? else { continue };
             let named = manifest.terms.iter().map(|term| term.xorb);
             xorbs.extend(named.filter(|xorb| seen.insert(*xorb)));
             if xorbs.len() >= GUESSED_XORBS {
@@ -179,7 +179,7 @@ impl Hub {
     /// file's first.
     pub(super) async fn xorbs_around(&self, row: &ChunkRow) -> Result<Vec<XorbHash>> {
         let mut xorbs = vec![row.xorb];
-        if let Some(manifest) = self.manifest(&row.file).await? {
+        if let Some(manifest) = self.manifest(&row.manifest).await? {
             let mut terms = manifest.terms.iter();
             let start = terms.position(|term| term.xorb == row.xorb).unwrap_or(0);
             let (before, after) = manifest.terms.split_at(start);

@@ -4,13 +4,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use ballast_format::hash::XorbHash;
+use ballast_format::hash::{ShardHash, XorbHash};
 use ballast_format::id::RepoId;
-use ballast_format::manifest::{FRONT_BYTES, Manifest, ManifestPlace, ShardDirectory};
+use ballast_format::manifest::{FRONT_BYTES, Manifest, ManifestId, ManifestPlace, ShardDirectory};
 use ballast_format::pack::FileLink;
 use ballast_store::index::schema::{self, ChunkRow, ManifestRow, RunsRow, Scope, UploadRow};
 use ballast_store::index::{Batch, Table};
-use ballast_store::keyspace::{CopyName, Key};
+use ballast_store::keyspace::{CopyKind, CopyName, Key};
 
 use super::PROMISE_MS;
 use crate::error::{Error, Result};
@@ -33,17 +33,24 @@ pub(super) fn of_upload(
         size: place.size,
         sha256: place.sha256,
     };
-    batch.put(Table::Manifest, schema::manifest_key(&place.file), row.encode());
-    let (file, size, time_ms) = (place.file, place.size, directory.time_ms);
-    let key = schema::upload_key(&directory.uploader, &place.sha256);
-    batch.put(Table::Upload, key, UploadRow { file, size, time_ms }.encode());
+    let manifest = ManifestId { file: place.file, shard: ShardHash::from_bytes(shard.hash) };
+    batch.put(Table::Manifest, schema::manifest_key(&manifest), row.encode());
+    let (size, time_ms) = (place.size, directory.time_ms);
+    let key = schema::upload_key(&directory.uploader, &place.sha256, &manifest.shard);
+    batch.put(Table::Upload, key, UploadRow { manifest, size, time_ms }.encode());
 }
 
 /// Rows of the chunks of a file that may answer dedup queries in this scope.
-pub(super) fn of_samples(batch: &mut Batch, manifest: &Manifest, scope: &Scope, until_ms: u64) {
+pub(super) fn of_samples(
+    batch: &mut Batch,
+    (shard, manifest): (ShardHash, &Manifest),
+    scope: &Scope,
+    until_ms: u64,
+) {
+    let id = ManifestId { file: manifest.file, shard };
     for sample in &manifest.samples {
-        let (file, xorb, index) = (manifest.file, sample.xorb, sample.index);
-        let row = ChunkRow { file, xorb, index, until_ms };
+        let (xorb, index) = (sample.xorb, sample.index);
+        let row = ChunkRow { manifest: id, xorb, index, until_ms };
         batch.put(Table::Chunk, schema::chunk_key(&sample.chunk, scope), row.encode());
     }
 }
@@ -70,10 +77,32 @@ pub(crate) async fn of_stored_shard(hub: &Hub, copy: &CopyName) -> Result<Batch>
             let range = place.offset..place.offset + u64::from(place.length);
             let bytes = hub.store().get_range(&key, range).await?;
             let manifest = Manifest::decode(&bytes).map_err(damaged)?;
-            of_samples(&mut batch, &manifest, &Scope::User(directory.uploader), until);
+            let shard = ShardHash::from_bytes(copy.hash);
+            of_samples(&mut batch, (shard, &manifest), &Scope::User(directory.uploader), until);
         }
     }
     Ok(batch)
+}
+
+impl Hub {
+    /// Takes into the index what a shard object holds of which the index does not know, as another
+    /// process stored it; whether there is such an object. A damaged copy counts as none if there
+    /// is a sound one.
+    pub(crate) async fn learn_shard(&self, shard: &ShardHash) -> Result<bool> {
+        let mut fault = None;
+        for listed in self.store().copies(CopyKind::Shard, *shard.as_bytes()).await? {
+            let Key::Copy(copy) = listed.key else { continue };
+            match of_stored_shard(self, &copy).await {
+                Ok(rows) => {
+                    self.index().apply(rows).await?;
+                    return Ok(true);
+                }
+                Err(error) if error.is_corrupt() => fault = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        fault.map_or(Ok(false), Err)
+    }
 }
 
 /// Rows of a large file that a repo's commit newly names.
@@ -82,12 +111,12 @@ pub(crate) async fn of_link(hub: &Hub, repo: RepoId, link: &FileLink) -> Result<
     if link.size == 0 {
         return Ok(batch);
     }
-    let manifest = hub.needed_manifest(&link.file).await?;
+    let manifest = hub.needed_manifest(&link.manifest()).await?;
     for (xorb, runs) in runs_of(&manifest) {
         let key = schema::xorb_file_key(&xorb, &repo, &link.file);
         batch.put(Table::XorbScope, key, RunsRow { runs }.encode());
     }
-    of_samples(&mut batch, &manifest, &Scope::Repo(repo), 0);
+    of_samples(&mut batch, (link.shard, &manifest), &Scope::Repo(repo), 0);
     Ok(batch)
 }
 

@@ -139,9 +139,8 @@ impl Hub {
         if let Some(row) = self.index().get(Table::File, &key).await? {
             return Ok(Some(link(sha256, &FileRow::decode(&row)?)));
         }
-        if let Some(row) = self.recent_upload(caller, sha256).await? {
-            let (file, size) = (row.file, row.size);
-            return Ok(Some(FileLink { sha256: *sha256, file, size }));
+        if let Some(UploadRow { manifest, size, .. }) = self.recent_upload(caller, sha256).await? {
+            return Ok(Some(link(sha256, &FileRow { manifest, size })));
         }
         let prefix = schema::sha256_repo_prefix(sha256);
         let rows = self.index().scan(Table::FileRepo, &prefix, None, TRIED_SCOPES);
@@ -167,11 +166,17 @@ impl Hub {
         let Some(user) = caller.user_id() else {
             return Ok(None);
         };
-        let key = schema::upload_key(&user, sha256);
-        let row = self.index().get(Table::Upload, &key).await?;
-        let row = row.map(|row| UploadRow::decode(&row)).transpose()?;
+        let prefix = schema::uploads_prefix(&user, sha256);
+        let rows = self.index().scan(Table::Upload, &prefix, None, TRIED_SCOPES).await?;
+        let mut latest: Option<UploadRow> = None;
+        for (_, row) in rows {
+            let row = UploadRow::decode(&row)?;
+            if latest.is_none_or(|latest| latest.time_ms < row.time_ms) {
+                latest = Some(row);
+            }
+        }
         let now = self.env().now_ms();
-        Ok(row.filter(|row| row.time_ms + PROMISE_MS > now))
+        Ok(latest.filter(|row| row.time_ms + PROMISE_MS > now))
     }
 
     /// The SHA-256 of a file of which the caller may know that we have it. Of any other file it is
@@ -187,9 +192,9 @@ impl Hub {
         if let Some(row) = self.index().get(Table::FileRepo, &key).await? {
             return Ok(digest(row));
         }
-        if let Some(row) = self.manifest_row(file).await?
+        if let Some(row) = self.any_manifest_row(file).await?
             && let Some(upload) = self.recent_upload(caller, &row.sha256).await?
-            && upload.file == *file
+            && upload.manifest.file == *file
         {
             return Ok(Some(row.sha256));
         }
@@ -217,7 +222,8 @@ impl Hub {
 }
 
 fn link(sha256: &Sha256, row: &FileRow) -> FileLink {
-    FileLink { sha256: *sha256, file: row.file, size: row.size }
+    let FileRow { manifest, size } = *row;
+    FileLink { sha256: *sha256, file: manifest.file, shard: manifest.shard, size }
 }
 
 #[cfg(test)]

@@ -22,7 +22,12 @@ impl Hub {
     pub(super) async fn link_of(&self, repo: RepoId, sha256: &Sha256) -> Result<Option<FileLink>> {
         let row = self.index().get(Table::File, &schema::file_key(&repo, sha256)).await?;
         let row = row.map(|row| FileRow::decode(&row)).transpose()?;
-        Ok(row.map(|FileRow { file, size }| FileLink { sha256: *sha256, file, size }))
+        Ok(row.map(|FileRow { manifest, size }| FileLink {
+            sha256: *sha256,
+            file: manifest.file,
+            shard: manifest.shard,
+            size,
+        }))
     }
 }
 
@@ -32,16 +37,16 @@ impl Check {
         if link.size == 0 {
             return Ok(None);
         }
-        if let Some(known) = self.files.get(&link.file) {
+        if let Some(known) = self.files.get(&link.manifest()) {
             return Ok(known.clone());
         }
         let found = self.look_at_file(link).await?;
-        self.files.insert(link.file, found.clone());
+        self.files.insert(link.manifest(), found.clone());
         Ok(found)
     }
 
     async fn look_at_file(&mut self, link: &FileLink) -> Result<Found> {
-        let Some(row) = self.hub.manifest_row(&link.file).await? else {
+        let Some(row) = self.hub.manifest_row(&link.manifest()).await? else {
             let object = format!("the manifest of `{}`", link.file);
             return Ok(Some(self.damaged(&object, &"it is missing")));
         };

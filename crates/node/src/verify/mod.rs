@@ -20,8 +20,9 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ballast_format::hash::{FileHash, ObjectHash, XorbHash};
+use ballast_format::hash::{ObjectHash, XorbHash};
 use ballast_format::log::{AccountChange, CatalogueChange};
+use ballast_format::manifest::ManifestId;
 use ballast_store::keyspace::{CopyName, LogId};
 use tokio::sync::mpsc;
 
@@ -132,7 +133,7 @@ struct Check {
     /// Manifests that were looked at, by their place.
     manifests: HashSet<(CopyName, u64)>,
     xorbs: HashMap<XorbHash, Found>,
-    files: HashMap<FileHash, Found>,
+    files: HashMap<ManifestId, Found>,
 }
 
 impl Check {

@@ -6,15 +6,16 @@
 
 use std::ops::Range;
 
-use ballast_format::hash::{ChunkHash, FileHash, ObjectHash, Sha256, XorbHash};
+use ballast_format::hash::{ChunkHash, FileHash, ObjectHash, Sha256, ShardHash, XorbHash};
 use ballast_format::id::{RepoId, UserId};
+use ballast_format::manifest::ManifestId;
 use ballast_format::object::{ObjectKind, Pointer};
 
 use crate::error::{Error, Result};
 use crate::keyspace::{CopyKind, CopyName, LogId};
 
 /// The number of this layout.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 const FILE_TO_REPO: u8 = 1;
 const SHA256_TO_REPO: u8 = 2;
@@ -114,13 +115,23 @@ pub fn repo_of(key: &[u8]) -> Result<RepoId> {
     Ok(repo)
 }
 
-/// Table `Manifest`: the key of a file; the value is a [`ManifestRow`].
-pub fn manifest_key(file: &FileHash) -> Vec<u8> {
+/// Table `Manifest`: the key of a manifest; the value is a [`ManifestRow`].
+pub fn manifest_key(id: &ManifestId) -> Vec<u8> {
+    join(&[id.file.as_bytes(), id.shard.as_bytes()])
+}
+
+/// Table `Manifest`: the prefix of all manifests of one content.
+pub fn manifests_prefix(file: &FileHash) -> Vec<u8> {
     file.as_bytes().to_vec()
 }
 
-/// Table `Upload`: the key of what a user uploaded; the value is an [`UploadRow`].
-pub fn upload_key(user: &UserId, sha256: &Sha256) -> Vec<u8> {
+/// Table `Upload`: the key of what a user uploaded in one shard; the value is an [`UploadRow`].
+pub fn upload_key(user: &UserId, sha256: &Sha256, shard: &ShardHash) -> Vec<u8> {
+    join(&[&uploads_prefix(user, sha256), shard.as_bytes()])
+}
+
+/// Table `Upload`: the prefix of a user's uploads of one content.
+pub fn uploads_prefix(user: &UserId, sha256: &Sha256) -> Vec<u8> {
     join(&[user.as_bytes(), sha256.as_bytes()])
 }
 
@@ -195,6 +206,14 @@ pub fn tally_repo(key: &[u8]) -> Result<RepoId> {
     Ok(repo)
 }
 
+/// The value of [`file_repo_key`].
+pub fn read_sha256(row: &[u8]) -> Result<Sha256> {
+    let mut fields = Fields::of("file row", row);
+    let sha256 = Sha256::from_bytes(fields.array()?);
+    fields.end()?;
+    Ok(sha256)
+}
+
 /// A value that is one number.
 pub fn number_row(number: u64) -> Vec<u8> {
     number.to_be_bytes().to_vec()
@@ -257,8 +276,8 @@ impl ObjectRow {
 /// A large file of a repo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileRow {
-    /// Its hash.
-    pub file: FileHash,
+    /// The manifest by which the repo reads it.
+    pub manifest: ManifestId,
     /// Its size in bytes.
     pub size: u64,
 }
@@ -266,13 +285,13 @@ pub struct FileRow {
 impl FileRow {
     /// The value in the index.
     pub fn encode(&self) -> Vec<u8> {
-        join(&[self.file.as_bytes(), &self.size.to_be_bytes()])
+        join(&[&manifest_key(&self.manifest), &self.size.to_be_bytes()])
     }
 
     /// The mirror of [`FileRow::encode`].
     pub fn decode(row: &[u8]) -> Result<Self> {
         let mut fields = Fields::of("file row", row);
-        let row = Self { file: FileHash::from_bytes(fields.array()?), size: fields.u64()? };
+        let row = Self { manifest: fields.manifest_id()?, size: fields.u64()? };
         fields.end()?;
         Ok(row)
     }
@@ -323,8 +342,8 @@ impl ManifestRow {
 /// What a user uploaded, whole and verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadRow {
-    /// The file's hash.
-    pub file: FileHash,
+    /// Its manifest.
+    pub manifest: ManifestId,
     /// Its size in bytes.
     pub size: u64,
     /// When it was uploaded, in milliseconds since 1970.
@@ -334,17 +353,18 @@ pub struct UploadRow {
 impl UploadRow {
     /// The value in the index.
     pub fn encode(&self) -> Vec<u8> {
-        join(&[self.file.as_bytes(), &self.size.to_be_bytes(), &self.time_ms.to_be_bytes()])
+        join(&[
+            &manifest_key(&self.manifest),
+            &self.size.to_be_bytes(),
+            &self.time_ms.to_be_bytes(),
+        ])
     }
 
     /// The mirror of [`UploadRow::encode`].
     pub fn decode(row: &[u8]) -> Result<Self> {
         let mut fields = Fields::of("upload row", row);
-        let row = Self {
-            file: FileHash::from_bytes(fields.array()?),
-            size: fields.u64()?,
-            time_ms: fields.u64()?,
-        };
+        let row =
+            Self { manifest: fields.manifest_id()?, size: fields.u64()?, time_ms: fields.u64()? };
         fields.end()?;
         Ok(row)
     }
@@ -385,8 +405,8 @@ impl RunsRow {
 /// Where a sampled chunk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkRow {
-    /// A file that uses it.
-    pub file: FileHash,
+    /// A manifest that names it.
+    pub manifest: ManifestId,
     /// The xorb that holds it.
     pub xorb: XorbHash,
     /// Which of the xorb's chunks it is.
@@ -399,7 +419,7 @@ impl ChunkRow {
     /// The value in the index.
     pub fn encode(&self) -> Vec<u8> {
         join(&[
-            self.file.as_bytes(),
+            &manifest_key(&self.manifest),
             self.xorb.as_bytes(),
             &self.index.to_be_bytes(),
             &self.until_ms.to_be_bytes(),
@@ -410,7 +430,7 @@ impl ChunkRow {
     pub fn decode(row: &[u8]) -> Result<Self> {
         let mut fields = Fields::of("chunk row", row);
         let row = Self {
-            file: FileHash::from_bytes(fields.array()?),
+            manifest: fields.manifest_id()?,
             xorb: XorbHash::from_bytes(fields.array()?),
             index: fields.u32()?,
             until_ms: fields.u64()?,
@@ -455,6 +475,11 @@ impl<'a> Fields<'a> {
 
     fn u64(&mut self) -> Result<u64> {
         self.array().map(u64::from_be_bytes)
+    }
+
+    fn manifest_id(&mut self) -> Result<ManifestId> {
+        let (file, shard) = (self.array()?, self.array()?);
+        Ok(ManifestId { file: FileHash::from_bytes(file), shard: ShardHash::from_bytes(shard) })
     }
 
     fn copy_name(&mut self) -> Result<CopyName> {

@@ -36,11 +36,8 @@ impl Scene {
         session.add(&content);
         session.files.swap(0, 1);
         session.commit(&rig, &rig.admin, &repo, "w.bin").await;
-        let link = FileLink {
-            sha256: sha256(&content),
-            file: session.files[0].hash,
-            size: content.len() as u64,
-        };
+        let found = rig.hub.find_upload(&rig.admin, &repo, &sha256(&content)).await;
+        let link = found.expect("it looks").expect("it was committed");
         Self { rig, repo, content, session, link }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ballast_format::hash::{FileHash, Sha256, ShardHash};
-use ballast_format::manifest::{Manifest, ShardDirectory, ShardObject};
+use ballast_format::manifest::{Manifest, ManifestId, ShardDirectory, ShardObject};
 use ballast_format::shard::{UploadFile, UploadShard};
 use ballast_store::index::Batch;
 use ballast_store::index::schema::Scope;
@@ -93,7 +93,10 @@ impl Hub {
         if let Some(row) = self.recent_upload(caller, &sha256).await? {
             // Registered anew in time, so that the promise never runs out under an upload.
             let is_fresh = row.time_ms + PROMISE_MS / 2 > self.env().now_ms();
-            if row.file == hash && is_fresh && self.manifest(&hash).await?.is_some() {
+            if row.manifest.file == hash
+                && is_fresh
+                && self.manifest(&row.manifest).await?.is_some()
+            {
                 return Ok(None);
             }
         }
@@ -122,13 +125,14 @@ impl Hub {
         for (manifest, place) in object.manifests.iter().zip(&directory.places) {
             rows::of_upload(&mut batch, &copy, &directory, place);
             let until = time_ms + PROMISE_MS;
-            rows::of_samples(&mut batch, manifest, &Scope::User(uploader), until);
+            rows::of_samples(&mut batch, (hash, manifest), &Scope::User(uploader), until);
         }
         self.index().apply(batch).await?;
         for manifest in object.manifests {
             // The commit that names it follows within milliseconds.
             let manifest = Arc::new(manifest);
-            self.caches.manifests.insert(manifest.file, manifest);
+            let id = ManifestId { file: manifest.file, shard: hash };
+            self.caches.manifests.insert(id, manifest);
         }
         Ok(hash)
     }

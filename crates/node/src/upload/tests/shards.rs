@@ -2,6 +2,7 @@
 
 use ballast_format::ErrorKind;
 use ballast_format::hash::{FileHash, RangeHash, Sha256, XorbHash};
+use ballast_format::log::Visibility;
 use ballast_format::pack::FileLink;
 use ballast_store::keyspace::{CopyKind, Prefix};
 use ballast_testkit::content::{bf16_weights, repetitive, splitmix};
@@ -17,6 +18,7 @@ use super::client::{
 };
 use crate::access::Repo;
 use crate::error::{Error, Result};
+use crate::hub::Hub;
 use crate::rig::{Rig, sha256};
 use ballast_testkit::clock::SimEnv;
 
@@ -41,7 +43,9 @@ async fn a_file_can_be_committed_and_read_as_soon_as_its_shard_is_taken() -> Res
     assert!(put.stored && put.hash.is_some());
     let file = session.files[0].hash;
     let found = rig.hub.find_upload(&rig.admin, &repo, &sha256(&content)).await?;
-    let expected = FileLink { sha256: sha256(&content), file, size: content.len() as u64 };
+    let shard = put.hash.expect("it was stored");
+    let size = content.len() as u64;
+    let expected = FileLink { sha256: sha256(&content), file, shard, size };
     assert_eq!(found, Some(expected));
     let missing = rig.hub.reconstruct(&repo, file, None).await;
     assert!(matches!(missing, Err(Error::NotFound { .. })), "no commit names it yet");
@@ -316,4 +320,49 @@ proptest! {
             }
         });
     }
+}
+
+/// How a file of a repo is put together: the xorbs that are named.
+async fn named(hub: &Arc<Hub>, repo: &Repo, file: FileHash) -> Result<Vec<XorbHash>> {
+    let made = hub.reconstruct(repo, file, None).await?;
+    Ok(made.terms.iter().map(|term| term.xorb).collect())
+}
+
+#[tokio::test]
+async fn how_others_packed_the_same_content_changes_nothing_for_a_repo() -> Result<()> {
+    let (rig, repo) = start().await;
+    let content = splitmix(8, 700_000);
+    let ours = Session::of(&content);
+    ours.commit(&rig, &rig.admin, &repo, "w.bin").await;
+    let file = ours.files[0].hash;
+    let before = named(&rig.hub, &repo, file).await?;
+
+    // The same content, packed with more behind it, so that its xorb has another name.
+    let other = rig.user("other").await;
+    let theirs = rig.repo_with(&other, "other/private", Visibility::Private).await;
+    let mut session = Session::default();
+    session.add_all(&[&content, &splitmix(9, 300_000)]);
+    session.send(&rig.hub, &other, &theirs).await?;
+    commit(&rig, &other, &theirs, "w.bin", sha256(&content)).await?;
+
+    let after = named(&rig.hub, &theirs, file).await?;
+    assert_ne!(after, before, "each repo has its own way to the content");
+    assert_eq!(named(&rig.hub, &repo, file).await?, before);
+    let another = rig.another().await;
+    assert_eq!(named(&another, &repo, file).await?, before, "a new index says the same");
+    assert_eq!(named(&another, &theirs, file).await?, after);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_came_through_another_process_is_read() -> Result<()> {
+    let (rig, repo) = start().await;
+    let another = rig.another().await;
+    let content = splitmix(10, 500_000);
+    let session = Session::of(&content);
+    session.commit(&rig, &rig.admin, &repo, "w.bin").await;
+    another.repo_state(&repo).await?;
+    let made = another.reconstruct(&repo, session.files[0].hash, None).await?;
+    assert_eq!(made.terms.iter().map(|term| u64::from(term.length)).sum::<u64>(), 500_000);
+    Ok(())
 }

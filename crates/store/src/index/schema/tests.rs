@@ -15,7 +15,8 @@ proptest! {
         a: [u8; 32], b: [u8; 32], shard in any_copy(), size: u64, time_ms: u64, length: u32
     ) {
         let (file, sha256) = (FileHash::from_bytes(a), Sha256::from_bytes(b));
-        let row = FileRow { file, size };
+        let manifest = ManifestId { file, shard: ShardHash::from_bytes(b) };
+        let row = FileRow { manifest, size };
         prop_assert_eq!(FileRow::decode(&row.encode()).expect("own row"), row);
         let row = ManifestRow { shard, offset: time_ms, length, size, sha256 };
         prop_assert_eq!(ManifestRow::decode(&row.encode()).expect("own row"), row);
@@ -25,12 +26,13 @@ proptest! {
                 prop_assert_eq!(ObjectRow::decode(&row.encode()).expect("own row"), row);
             }
         }
-        let row = UploadRow { file, size, time_ms };
+        let row = UploadRow { manifest, size, time_ms };
         prop_assert_eq!(UploadRow::decode(&row.encode()).expect("own row"), row);
         let xorb = XorbHash::from_bytes(b);
-        let row = ChunkRow { file, xorb, index: length, until_ms: time_ms };
+        let row = ChunkRow { manifest, xorb, index: length, until_ms: time_ms };
         prop_assert_eq!(ChunkRow::decode(&row.encode()).expect("own row"), row);
         prop_assert_eq!(read_number(&number_row(size)).expect("own row"), size);
+        prop_assert_eq!(read_sha256(sha256.as_bytes()).expect("own row"), sha256);
     }
 
     #[test]
@@ -94,5 +96,6 @@ proptest! {
         }
         drop((log_number(&noise), repo_of(&noise), scope_of(&noise), copy_of(&noise)));
         drop((tally_day(&noise), read_number(&noise), Scope::from_bytes(&noise)));
+        drop(read_sha256(&noise));
     }
 }
