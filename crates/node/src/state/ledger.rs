@@ -5,7 +5,7 @@
 //! losing to each other; between processes the log itself decides (Invariant 3). Readers never
 //! wait for writers: entries are folded in by their numbers, whoever reads them first.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use ballast_format::hash::{EntryHash, PackHash};
 use ballast_format::id::{OperationId, UserId};
@@ -18,6 +18,7 @@ use ballast_store::reflog::{Append, Log, Stored, Tail};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::Mutex;
 
+use super::sending::{Sending, Sent};
 use super::sight::Sight;
 use crate::error::{Error, Result};
 use crate::hub::{Freshness, Hub};
@@ -79,22 +80,7 @@ pub(crate) struct Ledger<S> {
     writing: Mutex<()>,
     /// Who reads what others wrote holds it.
     reading: Mutex<()>,
-    sight: Sight,
-}
-
-/// While it lives, an entry may be in the log that is not folded in. Left behind by whatever stops
-/// an append, a dropped future too, so that the log is read again before the next answer.
-struct Doubt<'a> {
-    sight: &'a Sight,
-    is_settled: bool,
-}
-
-impl Drop for Doubt<'_> {
-    fn drop(&mut self) {
-        if !self.is_settled {
-            self.sight.doubt();
-        }
-    }
+    sight: Arc<Sight>,
 }
 
 impl<S: State> Ledger<S> {
@@ -105,7 +91,7 @@ impl<S: State> Ledger<S> {
             folded: RwLock::new(Folded { state: S::default(), tail: Tail::EMPTY }),
             writing: Mutex::new(()),
             reading: Mutex::new(()),
-            sight: Sight::new(),
+            sight: Arc::new(Sight::new()),
         }
     }
 
@@ -283,15 +269,16 @@ impl<S: State> Ledger<S> {
         rows: &mut Batch,
     ) -> Result<bool> {
         let entry = new_entry(hub, tail, author, changes).await?;
-        let mut doubt = Doubt { sight: &self.sight, is_settled: false };
-        let Append::Won(won) = self.log.append(tail, &entry).await? else {
+        let sending = Sending::begin(hub.runner(), &self.sight, &self.log, (*tail, entry));
+        let Sent { entry, appended, doubt } = sending.await;
+        let Append::Won(won) = appended? else {
             return Ok(false);
         };
         let key = schema::log_key(&self.id, won.number);
         rows.put(Table::Log, key, entry.encode()?);
         hub.index().apply(std::mem::take(rows)).await?;
         self.fold(std::iter::once((&entry, won)));
-        doubt.is_settled = true;
+        doubt.settle();
         Ok(true)
     }
 }

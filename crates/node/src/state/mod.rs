@@ -9,6 +9,7 @@ pub(crate) mod ledger;
 pub(crate) mod rebuild;
 pub mod repo;
 pub(crate) mod rows;
+mod sending;
 mod sight;
 #[cfg(test)]
 mod tests;

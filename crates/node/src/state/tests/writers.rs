@@ -229,6 +229,11 @@ async fn an_append_that_is_dropped_half_way_leaves_no_wrong_answer() -> Result<(
         })
         .await;
         drop(append);
+        // What was sent goes on without its caller: a look in between must not settle the doubt.
+        alone.repo_state(&repo).await?;
+        for _ in 0..500 {
+            tokio::task::yield_now().await;
+        }
         let (seen, truth) = (alone.repo_state(&repo).await?, rig.hub.repo_state(&repo).await?);
         assert_eq!(seen, truth, "after {polls} polls");
         assert!(!ended || seen.refs.contains_key(&name));
