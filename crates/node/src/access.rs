@@ -161,14 +161,14 @@ impl Hub {
         name: &RepoName,
         want: Access,
     ) -> Result<Repo> {
-        self.admit(caller)?;
+        self.admit_to_repo(caller)?;
         let record = self.catalogue.read(|state| state.by_name(kind, name));
         self.check(caller, record, want)
     }
 
     /// The repo of this id, if the caller may do this with it.
     pub fn repo_by_id(&self, caller: &Caller, id: RepoId, want: Access) -> Result<Repo> {
-        self.admit(caller)?;
+        self.admit_to_repo(caller)?;
         let record = self.catalogue.read(|state| state.by_id(&id));
         self.check(caller, record, want)
     }
@@ -181,6 +181,12 @@ impl Hub {
             found.into_iter().filter(|record| self.allowed(caller, record).is_some());
         let first = readable.next()?;
         readable.next().is_none().then(|| first.name.clone())
+    }
+
+    /// On a closed hub no repo is there for strangers: clients know that answer, and act on it,
+    /// where a demand for a token is an error like any other to them.
+    fn admit_to_repo(&self, caller: &Caller) -> Result<()> {
+        self.admit(caller).map_err(|_| Error::RepoNotFound)
     }
 
     fn check(

@@ -236,7 +236,7 @@ impl Hub {
     }
 
     /// Refuses whoever may not use the hub at all.
-    pub(crate) fn admit(&self, caller: &Caller) -> Result<()> {
+    pub fn admit(&self, caller: &Caller) -> Result<()> {
         match caller {
             Caller::Anonymous if !self.settings.anonymous_reading => Err(Error::LoginNeeded),
             _ => Ok(()),

@@ -47,6 +47,7 @@ pub(crate) async fn route(gateway: &Arc<Gateway>, call: Call, segments: &[&str])
 }
 
 async fn api(gateway: &Arc<Gateway>, call: Call, segments: &[&str]) -> Answer {
+    admit(gateway, &call, segments)?;
     match segments {
         ["whoami-v2"] => accounts::whoami(gateway, &call),
         ["repos", "create"] => repos::create(gateway, call).await,
@@ -68,6 +69,18 @@ async fn api(gateway: &Arc<Gateway>, call: Call, segments: &[&str]) -> Answer {
         },
         [] => Err(Failure::no_route()),
     }
+}
+
+/// The one place that shuts strangers out of a closed hub's API. Open are routes that tell nothing
+/// of what the hub holds, and that which words a bad token itself.
+fn admit(gateway: &Arc<Gateway>, call: &Call, segments: &[&str]) -> Result<(), Failure> {
+    if let ["whoami-v2" | "validate-yaml"] | ["telemetry", ..] = segments {
+        return Ok(());
+    }
+    gateway.hub.admit(&call.caller).map_err(|error| match segments {
+        [kind, _, ..] if RepoKind::from_plural(kind).is_some() => Failure::hidden(&call.caller),
+        _ => Failure::of(error, &call.caller),
+    })
 }
 
 /// Routes below `/api/{kinds}/{namespace}/{name}`.

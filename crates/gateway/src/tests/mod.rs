@@ -1,6 +1,7 @@
 //! The gateway in one process: a hub in memory, a real listener on loopback, and raw HTTP.
 
 mod client;
+mod closed;
 mod connections;
 mod discovery;
 mod errors;

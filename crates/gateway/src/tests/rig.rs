@@ -47,11 +47,21 @@ impl Rig {
     }
 
     pub(crate) async fn start_with(settings: GatewaySettings) -> Self {
+        Self::start_hub(settings, HubSettings::default()).await
+    }
+
+    /// A hub that strangers may not use.
+    pub(crate) async fn start_closed() -> Self {
+        let closed = HubSettings { anonymous_reading: false, ..HubSettings::default() };
+        Self::start_hub(Self::settings(), closed).await
+    }
+
+    async fn start_hub(settings: GatewaySettings, hub_settings: HubSettings) -> Self {
         let env = SimEnv::new(7);
         let store = Store::new(Arc::new(InMemory::new()), Arc::clone(&env) as _);
         let index = IndexHandle::over(Memory::new()).expect("an index");
         let opened = Opened::Clean;
-        let hub_settings = HubSettings { pool_threads: 2, ..HubSettings::default() };
+        let hub_settings = HubSettings { pool_threads: 2, ..hub_settings };
         let hub = Hub::open(store, index, &opened, Arc::clone(&env) as _, hub_settings).await;
         let hub = hub.expect("a hub on an empty store");
         let admin = hub.bootstrap().await.expect("bootstrap").expect("the first start").token;
