@@ -3,7 +3,7 @@
 use ballast_format::name::RefName;
 use ballast_node::access::Access;
 use ballast_node::repo::RefView;
-use http::{Method, StatusCode};
+use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -60,13 +60,18 @@ pub(super) async fn branch(at: &Context<'_>, mut call: Call, segments: &[&str]) 
         return Err(Failure::method("POST, DELETE"));
     }
     let body: NewBranch = optional_json(&mut call).await?;
-    if body.empty_branch {
-        let message = "a branch without a commit can't be made";
-        return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, message));
-    }
-    let from = body.starting_point.as_deref().unwrap_or("main");
     let made = async {
-        let from = at.hub().resolve(&repo, from).await?;
+        if body.empty_branch {
+            return at.hub().create_empty_ref(&call.caller, &repo, &name, body.overwrite).await;
+        }
+        let from = match body.starting_point.as_deref() {
+            Some(from) => at.hub().resolve(&repo, from).await?,
+            // Who names no start wants the branch to be there, and not to be moved.
+            None if body.overwrite && at.hub().resolve(&repo, name.as_str()).await.is_ok() => {
+                return Ok(());
+            }
+            None => at.hub().resolve(&repo, "main").await?,
+        };
         at.hub().create_ref(&call.caller, &repo, &name, from.commit, body.overwrite).await
     };
     made.await.map_err(|error| Failure::of(error, &call.caller))?;

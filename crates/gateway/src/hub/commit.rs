@@ -94,6 +94,11 @@ pub(super) async fn answer(at: &Context<'_>, mut call: Call, segments: &[&str]) 
     drop(lines);
     let draft = draft.ok_or_else(|| Failure::invalid("the commit has no header"))?;
     let committed = draft.finish().await.map_err(of)?;
+    if create_pull && !committed.changed {
+        // Clients read the address of the pull request from a success, and there is none.
+        let message = "nothing to propose: the commit would change nothing";
+        return Err(Failure::invalid(message));
+    }
     let page = url_of(&call, at.repo());
     let mut body = json!({
         "success": true,

@@ -5,6 +5,7 @@ mod closed;
 mod connections;
 mod discovery;
 mod errors;
+mod repos;
 mod rig;
 mod routes;
 mod upload;

@@ -7,6 +7,7 @@ use ballast_format::name::RefName;
 use crate::access::{Access, Caller, Repo};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::state::repo::NewPack;
 
 /// Refs that one repo may have.
 const MAX_REFS: usize = 50_000;
@@ -63,13 +64,42 @@ impl Hub {
         commit: ObjectHash,
         overwrite: bool,
     ) -> Result<()> {
+        self.set_ref(caller, repo, name, commit, overwrite, &[]).await
+    }
+
+    /// Makes a branch at a commit that has no files and no parent.
+    pub async fn create_empty_ref(
+        &self,
+        caller: &Caller,
+        repo: &Repo,
+        name: &RefName,
+        overwrite: bool,
+    ) -> Result<()> {
+        self.repo_by_id(caller, repo.id(), Access::Write)?;
+        let state = self.repo_state(repo).await?;
+        if state.refs.contains_key(name) && !overwrite {
+            return Err(exists(name));
+        }
+        let (commit, pack) = self.strong()?.write_empty_commit(caller, repo).await?;
+        self.set_ref(caller, repo, name, commit, overwrite, &[pack]).await
+    }
+
+    async fn set_ref(
+        &self,
+        caller: &Caller,
+        repo: &Repo,
+        name: &RefName,
+        commit: ObjectHash,
+        overwrite: bool,
+        packs: &[NewPack],
+    ) -> Result<()> {
         self.repo_by_id(caller, repo.id(), Access::Write)?;
         check_name(name)?;
-        self.append_repo(repo, caller.user_id(), &[], |state| {
+        self.append_repo(repo, caller.user_id(), packs, |state| {
             self.confirm_by_id(caller, repo.id(), Access::Write)?;
             let old = state.refs.get(name).copied();
             if old.is_some() && !overwrite {
-                return Err(Error::Exists { what: format!("`{}`", name.short()) });
+                return Err(exists(name));
             }
             if old.is_none() && state.refs.len() >= MAX_REFS {
                 return Err(Error::invalid(format!("a repo has at most {MAX_REFS} refs")));
@@ -102,6 +132,10 @@ impl Hub {
         .await?;
         Ok(())
     }
+}
+
+fn exists(name: &RefName) -> Error {
+    Error::Exists { what: format!("`{}`", name.short()) }
 }
 
 /// Refs of pull requests belong to these.

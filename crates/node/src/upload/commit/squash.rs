@@ -13,6 +13,7 @@ use super::{ATTRIBUTES_PATH, attributes};
 use crate::access::{Access, Caller, Repo, UserCaller};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::state::repo::NewPack;
 
 impl Hub {
     /// The first commit of a new repo. Whoever came upon the repo first has it made: it is the
@@ -44,6 +45,16 @@ impl Hub {
             role: TokenRole::Write,
             expires_ms: None,
         }))
+    }
+
+    /// Writes a commit without files and without a parent, which nothing names so far.
+    pub(crate) async fn write_empty_commit(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repo: &Repo,
+    ) -> Result<(ObjectHash, NewPack)> {
+        let header = CommitHeader { summary: "empty branch".to_owned(), ..CommitHeader::default() };
+        Draft::new(self, caller, repo.clone(), header, RefName::main()).write_nothing().await
     }
 
     /// Makes a branch's history one commit with the same tree.

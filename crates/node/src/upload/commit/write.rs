@@ -86,6 +86,16 @@ impl Draft {
         Ok(commit)
     }
 
+    /// Writes a commit that has no files and no parent.
+    pub(super) async fn write_nothing(self) -> Result<(ObjectHash, NewPack)> {
+        let trees = Folder::default().into_trees()?;
+        let root = trees.last().ok_or_else(|| Error::internal("a commit has no tree"))?.id;
+        let content = self.commit_object(root, None).encode();
+        let commit = hash_object(ObjectKind::Commit, &content)?;
+        let pack = self.pack(trees, (commit, content), Vec::new()).await?;
+        Ok((commit, pack))
+    }
+
     /// The commit to build on.
     async fn parent(
         &self,

@@ -1,0 +1,89 @@
+//! Repos, their branches and commits: beginnings, ends, and what is refused.
+
+use serde_json::{Value, json};
+
+use super::client::Reply;
+use super::rig::Rig;
+
+impl Rig {
+    async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.ask("POST", path).bearer(&self.admin).json(body).send().await
+    }
+
+    async fn told(&self, path: &str) -> Reply {
+        self.ask("GET", path).bearer(&self.admin).send().await
+    }
+
+    /// Where a branch is.
+    async fn tip(&self, repo: &str, branch: &str) -> String {
+        let refs = self.told(&format!("/api/models/{repo}/refs")).await.expect(200).json();
+        let branches = refs["branches"].as_array().expect("a list").clone();
+        let found = branches.iter().find(|view| view["name"] == branch).expect("the branch");
+        found["targetCommit"].as_str().expect("a commit").to_owned()
+    }
+
+    async fn write(&self, repo: &str, revision: &str, path: &str, content: &str) -> Reply {
+        let lines = [
+            json!({"key": "header", "value": {"summary": "add"}}),
+            json!({"key": "file", "value": {"path": path, "content": content}}),
+        ];
+        let body = format!("{}\n{}\n", lines[0], lines[1]);
+        let ask = self.ask("POST", &format!("/api/models/{repo}/commit/{revision}"));
+        ask.bearer(&self.admin)
+            .header("content-type", "application/x-ndjson")
+            .body(body)
+            .send()
+            .await
+    }
+}
+
+#[tokio::test]
+async fn a_branch_that_is_there_stays_where_it_is() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let branch = format!("/api/models/{repo}/branch/dev");
+    rig.post(&branch, &json!({})).await.expect(200);
+    rig.write(&repo, "dev", "a", "1").await.expect(200);
+    let dev = rig.tip(&repo, "dev").await;
+    rig.post(&branch, &json!({})).await.expect(409);
+    rig.post(&branch, &json!({"overwrite": true})).await.expect(200);
+    assert_eq!(rig.tip(&repo, "dev").await, dev);
+    rig.post(&branch, &json!({"overwrite": true, "startingPoint": "main"})).await.expect(200);
+    assert_eq!(rig.tip(&repo, "dev").await, rig.tip(&repo, "main").await);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_empty_branch_has_a_commit_without_files_and_parents() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let branch = format!("/api/models/{repo}/branch/gh-pages");
+    rig.post(&branch, &json!({"emptyBranch": true})).await.expect(200);
+    rig.post(&branch, &json!({"emptyBranch": true})).await.expect(409);
+    let tree = rig.told(&format!("/api/models/{repo}/tree/gh-pages")).await.expect(200).json();
+    assert_eq!(tree, json!([]));
+    let commits = rig.told(&format!("/api/models/{repo}/commits/gh-pages")).await.expect(200);
+    let commits = commits.json();
+    assert_eq!((&commits[0]["parents"], &commits[1]), (&json!([]), &Value::Null));
+    rig.write(&repo, "gh-pages", "a", "1").await.expect(200);
+    let tree = rig.told(&format!("/api/models/{repo}/tree/gh-pages")).await.expect(200).json();
+    assert_eq!((&tree[0]["path"], &tree[1]), (&json!("a"), &Value::Null));
+    let again = json!({"emptyBranch": true, "overwrite": true});
+    rig.post(&branch, &again).await.expect(200);
+    let tree = rig.told(&format!("/api/models/{repo}/tree/gh-pages")).await.expect(200).json();
+    assert_eq!(tree, json!([]));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_of_nothing_is_not_proposed() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    rig.write(&repo, "main", "a", "1").await.expect(200);
+    let reply = rig.write(&repo, "main?create_pr=1", "a", "1").await.expect(400);
+    assert!(reply.error().starts_with("nothing to propose"), "{}", reply.error());
+    let open = rig.told(&format!("/api/models/{repo}/discussions")).await.expect(200).json();
+    assert_eq!(open["count"], 0);
+    rig.write(&repo, "main", "a", "1").await.expect(200);
+    rig.stop().await;
+}
