@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::place::Context;
+use super::place::{Context, whole};
 use super::tree::next_link;
 use crate::body::Body;
-use crate::call::{Call, decode};
+use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::reply;
 
@@ -78,14 +78,21 @@ fn view(commit: &CommitView, formatted: bool) -> Value {
 }
 
 /// `GET …/compare/{a}..{b}`: the difference as text; with `raw` a line for each path that differs.
-pub(super) async fn compare(at: &Context<'_>, call: &Call, range: &str) -> Answer {
+/// A single revision is compared with its parent, the first commit with nothing.
+pub(super) async fn compare(at: &Context<'_>, call: &Call, range: &[&str]) -> Answer {
     let of = |error| Failure::of(error, &call.caller);
-    let range = decode(range)?;
-    let Some((old, new)) = range.split_once("...").or_else(|| range.split_once("..")) else {
-        return Err(Failure::invalid("a comparison is `old..new`"));
+    let range = whole(range)?;
+    let (old, new) = match range.split_once("...").or_else(|| range.split_once("..")) {
+        Some((old, new)) => (Some(old), new),
+        None => (None, range.as_str()),
     };
-    let old = at.hub().resolve(at.repo(), old).await.map_err(of)?.commit;
     let new = at.hub().resolve(at.repo(), new).await.map_err(of)?.commit;
+    let old = if let Some(old) = old {
+        Some(at.hub().resolve(at.repo(), old).await.map_err(of)?.commit)
+    } else {
+        let commit = at.hub().commit_view(at.repo(), new).await.map_err(of)?;
+        commit.parents.first().copied()
+    };
     if !call.query.flag("raw") {
         // Lines of text are content; which paths differ is not.
         at.hub().may_read_files(&call.caller, at.repo()).map_err(of)?;
@@ -145,7 +152,7 @@ struct Squash {
 /// `POST …/super-squash/{branch}`.
 pub(super) async fn squash(at: &Context<'_>, mut call: Call, segments: &[&str]) -> Answer {
     let repo = at.allowed(&call, Access::Write)?;
-    let branch = super::place::whole(segments)?;
+    let branch = whole(segments)?;
     let branch = RefName::parse(&branch).or_else(|_| RefName::branch(&branch));
     let branch = branch.map_err(|error| Failure::of(error.into(), &call.caller))?;
     let body: Squash = call.json(BODY_BYTES).await?;

@@ -93,7 +93,7 @@ async fn repo_api(gateway: &Arc<Gateway>, call: Call, kind: RepoKind, segments: 
         (["paths-info", rest @ ..], _) => items::answer(&at, call, rest).await,
         (["refs"], _) => branches::refs(&at, &call).await,
         (["commits", rest @ ..], _) => commits::answer(&at, &call, rest).await,
-        (["compare", range], _) => commits::compare(&at, &call, range).await,
+        (["compare", range @ ..], _) => commits::compare(&at, &call, range).await,
         (["auth-check"], _) => repos::auth_check(&at, &call, false),
         (["auth-check", "write"], _) => repos::auth_check(&at, &call, true),
         (["safetensors-metadata", index @ ..], _) => {

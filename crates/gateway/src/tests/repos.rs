@@ -76,6 +76,39 @@ async fn an_empty_branch_has_a_commit_without_files_and_parents() {
 }
 
 #[tokio::test]
+async fn a_single_revision_is_compared_with_its_parent() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let first = rig.tip(&repo, "main").await;
+    rig.write(&repo, "main", "a", "1\n").await.expect(200);
+    let raw = |range: &str| format!("/api/models/{repo}/compare/{range}?raw=true");
+    let text = |reply: Reply| String::from_utf8(reply.expect(200).body).expect("text");
+    let one = text(rig.told(&raw("main")).await);
+    assert_eq!(one, text(rig.told(&raw(&format!("{first}..main"))).await));
+    assert!(one.ends_with(" A\ta\n") && one.lines().count() == 1, "{one}");
+    let all = text(rig.told(&raw(&first)).await);
+    assert!(all.ends_with(" A\t.gitattributes\n") && all.lines().count() == 1, "{all}");
+    let diff = text(rig.told(&format!("/api/models/{repo}/compare/main")).await);
+    assert!(diff.contains("+1\n"), "{diff}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_comparison_takes_slashes_as_they_are() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    rig.write(&repo, "main?create_pr=1", "a", "1\n").await.expect(200);
+    for range in ["main..refs/pr/1", "main..refs%2Fpr%2F1", "refs/pr/1"] {
+        let path = format!("/api/models/{repo}/compare/{range}?raw=true");
+        let text = rig.told(&path).await.expect(200).body;
+        assert!(String::from_utf8_lossy(&text).ends_with(" A\ta\n"), "{range}");
+    }
+    let back = rig.told(&format!("/api/models/{repo}/compare/refs/pr/1..main?raw=true")).await;
+    assert!(String::from_utf8_lossy(&back.expect(200).body).ends_with(" D\ta\n"));
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_change_of_nothing_is_not_proposed() {
     let rig = Rig::start().await;
     let repo = rig.repo("m", false).await;

@@ -29,13 +29,16 @@ impl Hub {
     pub async fn compare(
         &self,
         repo: &Repo,
-        old: ObjectHash,
+        old: Option<ObjectHash>,
         new: ObjectHash,
     ) -> Result<Vec<PathChange>> {
-        let old = self.commit(repo.id(), &old).await?.tree;
+        let old = match old {
+            Some(old) => Some(self.commit(repo.id(), &old).await?.tree),
+            None => None,
+        };
         let new = self.commit(repo.id(), &new).await?.tree;
         let mut changes = Vec::new();
-        let mut folders = vec![(String::new(), Some(old), Some(new))];
+        let mut folders = vec![(String::new(), old, Some(new))];
         while let Some((prefix, old, new)) = folders.pop() {
             if old == new {
                 continue;

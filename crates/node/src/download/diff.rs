@@ -24,8 +24,13 @@ const MAX_DIFF_BYTES: usize = 8 << 20;
 const CONTEXT: u32 = 3;
 
 impl Hub {
-    /// What two commits have differently.
-    pub async fn diff(&self, repo: &Repo, old: ObjectHash, new: ObjectHash) -> Result<String> {
+    /// What two commits have differently; without an old one, all of the new one.
+    pub async fn diff(
+        &self,
+        repo: &Repo,
+        old: Option<ObjectHash>,
+        new: ObjectHash,
+    ) -> Result<String> {
         let mut text = String::new();
         for change in self.compare(repo, old, new).await? {
             let PathChange { path, old, new } = &change;

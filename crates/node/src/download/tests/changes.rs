@@ -128,7 +128,7 @@ async fn git_applies_our_differences() -> Result<()> {
     let git = Git::of(&rig, &repo).await;
     for old in &commits {
         for new in &commits {
-            let diff = rig.hub.diff(&repo, *old, *new).await?;
+            let diff = rig.hub.diff(&repo, Some(*old), *new).await?;
             assert_eq!(diff.is_empty(), old == new);
             git.run(&["read-tree", &old.to_string()]);
             if !diff.is_empty() {
@@ -137,7 +137,7 @@ async fn git_applies_our_differences() -> Result<()> {
             let tree = rig.hub.commit(repo.id(), new).await?.tree.to_string();
             assert_eq!(git.run(&["write-tree"]).trim(), tree, "{diff}");
             let theirs = git.run(&["diff", "--numstat", &old.to_string(), &new.to_string()]);
-            let ours = rig.hub.compare(&repo, *old, *new).await?;
+            let ours = rig.hub.compare(&repo, Some(*old), *new).await?;
             assert_eq!(ours.len(), theirs.lines().count());
         }
     }
@@ -151,7 +151,7 @@ async fn of_what_is_no_short_text_it_is_said_that_it_differs() -> Result<()> {
     rig.put(&anna, &repo, "binary", vec![0, 1, 2]).await?;
     rig.put(&anna, &repo, "long text", "line\n".repeat(200_000)).await?;
     rig.put_large(&anna, &repo, "weights.bin", &splitmix(3, 100_000)).await;
-    let diff = rig.hub.diff(&repo, before, rig.main(&repo).await).await?;
+    let diff = rig.hub.diff(&repo, Some(before), rig.main(&repo).await).await?;
     assert!(diff.contains("Binary files /dev/null and b/binary differ\n"), "{diff}");
     assert!(diff.contains("Binary files /dev/null and b/long text differ\n"));
     assert!(diff.contains("+version https://git-lfs.github.com/spec/v1\n+oid sha256:"));
