@@ -1,8 +1,10 @@
 //! How repos begin, move and end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ballast_format::name::{FilePath, Namespace, RepoKind, RepoName};
+use ballast_format::object::Pointer;
 use ballast_node::Error;
 use ballast_node::access::{Access, Repo};
 use ballast_node::repo::NewRepo;
@@ -74,12 +76,13 @@ pub(super) async fn create(gateway: &Arc<Gateway>, mut call: Call) -> Answer {
     let kind = kind_of(asked.kind.as_deref())?;
     let name = name_of(&call, &asked.name, asked.organization.as_deref())?;
     let visibility = visibility_of(asked.visibility.as_deref(), asked.private)?;
+    // Whatever is wrong with the files is said before there is a repo.
+    let files = first_files(asked.files, asked.license.as_deref())?;
     let new = NewRepo { kind, name: name.clone(), visibility, sdk: asked.sdk };
     let repo = match gateway.hub.create_repo(&call.caller, &new).await {
         Ok(repo) => repo,
         Err(error) => return Err(refused(gateway, &call, &new, error)),
     };
-    let files = first_files(asked.files, asked.license.as_deref())?;
     if !files.is_empty() {
         let header = CommitHeader {
             summary: "initial files".to_owned(),
@@ -129,8 +132,13 @@ fn first_files(
             }
             _ => Bytes::from(file.content),
         };
+        if Pointer::parse(&content).is_some() {
+            let message = format!("`{path}` names a large file, which a new repo does not have");
+            return Err(Failure::invalid(message));
+        }
         decoded.push((path, content));
     }
+    check_places(&decoded)?;
     let has_card = decoded.iter().any(|(path, _)| path.as_str() == "README.md");
     if let Some(license) = license.filter(|_| !has_card) {
         let plain = license.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b));
@@ -141,6 +149,27 @@ fn first_files(
         decoded.push((path, Bytes::from(format!("---\nlicense: {license}\n---\n"))));
     }
     Ok(decoded)
+}
+
+/// A path can't be two files, nor a file and a folder.
+fn check_places(files: &[(FilePath, Bytes)]) -> Result<(), Failure> {
+    let mut paths: HashSet<&str> = HashSet::with_capacity(files.len());
+    for (path, _) in files {
+        if !paths.insert(path.as_str()) {
+            return Err(Failure::invalid(format!("`{path}` is there twice")));
+        }
+    }
+    for (path, _) in files {
+        let mut folder = path.parent();
+        while let Some(above) = folder {
+            if paths.contains(above.as_str()) {
+                let message = format!("`{above}` is a file, and `{path}` is below it");
+                return Err(Failure::invalid(message));
+            }
+            folder = above.parent();
+        }
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]

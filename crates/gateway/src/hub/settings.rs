@@ -32,7 +32,8 @@ pub(super) fn visibility_of(
 ) -> Result<Option<Visibility>, Failure> {
     match visibility {
         Some("public") => Ok(Some(Visibility::Public)),
-        Some("private") => Ok(Some(Visibility::Private)),
+        // Protected is private to strangers, and there is nothing in between here.
+        Some("private" | "protected") => Ok(Some(Visibility::Private)),
         Some(other) => {
             Err(Failure::invalid(format!("`{other}` is no visibility: `public` or `private`")))
         }

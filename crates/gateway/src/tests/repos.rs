@@ -109,6 +109,37 @@ async fn a_comparison_takes_slashes_as_they_are() {
 }
 
 #[tokio::test]
+async fn a_repo_begins_with_all_of_its_files_or_not_at_all() {
+    let rig = Rig::start().await;
+    let file = |path: &str, content: &str, encoding: &str| {
+        let (path, content) = (json!(path), json!(content));
+        json!({"path": path, "content": content, "encoding": encoding})
+    };
+    let pointer = format!(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 5\n",
+        "11".repeat(32)
+    );
+    for files in [
+        json!([file("a", "!!!", "base64")]),
+        json!([file("../a", "x", "utf-8")]),
+        json!([file("a", "x", "utf-8"), file("a", "y", "utf-8")]),
+        json!([file("a", "x", "utf-8"), file("a/b", "y", "utf-8")]),
+        json!([file("a", &pointer, "utf-8")]),
+    ] {
+        let body = json!({"name": "m", "files": files});
+        rig.post("/api/repos/create", &body).await.expect(400);
+        rig.told("/api/models/admin/m").await.expect(404);
+    }
+    let bad = json!({"name": "m", "license": "two words"});
+    rig.post("/api/repos/create", &bad).await.expect(400);
+    rig.told("/api/models/admin/m").await.expect(404);
+    let good = json!({"name": "m", "files": [file("a/b", "eA==", "base64")]});
+    rig.post("/api/repos/create", &good).await.expect(200);
+    rig.told("/admin/m/raw/main/a/b").await.expect(200);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_change_of_nothing_is_not_proposed() {
     let rig = Rig::start().await;
     let repo = rig.repo("m", false).await;
@@ -118,5 +149,27 @@ async fn a_change_of_nothing_is_not_proposed() {
     let open = rig.told(&format!("/api/models/{repo}/discussions")).await.expect(200).json();
     assert_eq!(open["count"], 0);
     rig.write(&repo, "main", "a", "1").await.expect(200);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_protected_is_private_here() {
+    let rig = Rig::start().await;
+    let body = json!({"name": "m", "visibility": "protected"});
+    rig.post("/api/repos/create", &body).await.expect(200);
+    assert_eq!(rig.told("/api/models/admin/m").await.expect(200).json()["private"], true);
+    let bad = json!({"name": "n", "visibility": "secret"});
+    rig.post("/api/repos/create", &bad).await.expect(400);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_repos_name_spells_its_owner_as_the_owner_does() {
+    let rig = Rig::start().await;
+    let made = rig.post("/api/repos/create", &json!({"name": "m", "organization": "ADMIN"})).await;
+    assert_eq!(made.expect(200).json()["name"], "admin/m");
+    let moved = json!({"fromRepo": "admin/m", "toRepo": "aDmin/N", "type": "model"});
+    let moved = rig.post("/api/repos/move", &moved).await.expect(200);
+    assert_eq!(moved.json()["name"], "admin/N");
     rig.stop().await;
 }

@@ -47,6 +47,7 @@ impl Hub {
         let by = caller.user()?.user;
         self.freshen().await?;
         self.may_create_in(caller, new.name.namespace())?;
+        let new = &NewRepo { name: self.spelled(&new.name)?, ..new.clone() };
         let sdk = checked_sdk(new)?;
         let default = || self.default_visibility(new.name.namespace());
         let id = RepoId::from_bytes(random_bytes(self.env().as_ref()));
@@ -78,6 +79,13 @@ impl Hub {
         let repo = self.repo_by_id(caller, id, Access::Read)?;
         self.complete(repo.clone()).await?;
         Ok(repo)
+    }
+
+    /// A name with its namespace as the owner writes it, whatever letters somebody asked with.
+    fn spelled(&self, name: &RepoName) -> Result<RepoName> {
+        let owner = self.accounts.read(|state| state.spelled(name.namespace()));
+        let owner = owner.unwrap_or_else(|| name.namespace().clone());
+        Ok(RepoName::new(owner, name.name())?)
     }
 
     async fn complete_by_name(&self, caller: &Caller, new: &NewRepo) -> Result<()> {
@@ -112,6 +120,7 @@ impl Hub {
             return Err(Error::denied(format!("your token may not move `{name}`")));
         }
         self.may_create_in(caller, to.namespace())?;
+        let to = &self.spelled(to)?;
         self.catalogue
             .append(self, Some(by), Batch::new(), |state| {
                 let record = self.confirm(caller, state.by_id(&id), Access::Admin)?.record;

@@ -120,6 +120,14 @@ impl AccountsState {
         self.names.get(&name.folded()).copied()
     }
 
+    /// A namespace as its owner writes it.
+    pub fn spelled(&self, name: &Namespace) -> Option<Namespace> {
+        match self.owner(name)? {
+            Owner::User(id) => self.users.get(&id).map(|user| user.name.clone()),
+            Owner::Org(id) => self.orgs.get(&id).map(|org| org.name.clone()),
+        }
+    }
+
     /// The user of this name.
     pub fn user_by_name(&self, name: &Namespace) -> Option<Arc<User>> {
         match self.owner(name)? {
