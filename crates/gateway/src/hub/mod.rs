@@ -7,6 +7,7 @@ mod accounts;
 mod branches;
 mod commit;
 pub(crate) mod commits;
+mod deletions;
 mod extras;
 mod gating;
 mod info;
@@ -104,6 +105,7 @@ async fn repo_api(gateway: &Arc<Gateway>, call: Call, kind: RepoKind, segments: 
         (["super-squash", rest @ ..], &Method::POST) => commits::squash(&at, call, rest).await,
         (["lfs-files"], _) => extras::lfs_files(&at, &call).await,
         (["lfs-files", "duplicate"], &Method::POST) => extras::duplicate_files(&at, call).await,
+        (["lfs-files", "batch"], &Method::POST) => deletions::answer(&at, call).await,
         (["xet-read-token", rest @ ..], _) => {
             let repo = at.reading(&call)?;
             crate::xet::token::answer(&call, &repo, &rest.join("/"), false)

@@ -1,9 +1,11 @@
 //! Repos, their branches and commits: beginnings, ends, and what is refused.
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::client::Reply;
 use super::rig::Rig;
+use super::upload::pack;
 
 impl Rig {
     async fn post(&self, path: &str, body: &Value) -> Reply {
@@ -171,5 +173,29 @@ async fn a_repos_name_spells_its_owner_as_the_owner_does() {
     let moved = json!({"fromRepo": "admin/m", "toRepo": "aDmin/N", "type": "model"});
     let moved = rig.post("/api/repos/move", &moved).await.expect(200);
     assert_eq!(moved.json()["name"], "admin/N");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn large_files_are_not_said_to_be_deleted() {
+    let rig = Rig::start().await;
+    let ann = rig.user("ann").await;
+    let repo = rig.repo("m", false).await;
+    let (kept, gone) = (pack(&[7; 3000]), pack(&[8; 3000]));
+    rig.publish(&rig.admin, &repo, &kept).await;
+    rig.upload(&rig.admin, &repo, &gone).await;
+    let path = format!("/api/models/{repo}/lfs-files/batch");
+    let body = |sha: &[String]| json!({"deletions": {"sha": sha, "rewriteHistory": true}});
+    let (kept, gone) = (kept.sha256.to_string(), gone.sha256.to_string());
+    let refused = rig.post(&path, &body(&[gone.clone(), kept.clone()])).await.expect(409);
+    assert!(refused.error().contains(&kept) && refused.error().contains("weights.bin"));
+    let later = rig.post(&path, &body(std::slice::from_ref(&gone))).await;
+    assert_eq!(later.status, StatusCode::NOT_IMPLEMENTED.as_u16());
+    assert!(later.error().starts_with("nothing was deleted"));
+    rig.post(&path, &body(&["x".to_owned()])).await.expect(400);
+    rig.post(&path, &body(&[])).await.expect(200);
+    let other = rig.ask("POST", &path).bearer(&ann).json(&body(&[gone]));
+    other.send().await.expect(403);
+    rig.ask("POST", &path).json(&body(&[kept])).send().await.expect(401);
     rig.stop().await;
 }

@@ -2,6 +2,7 @@
 
 mod create;
 mod gate;
+mod held;
 mod like;
 mod pull;
 mod refs;
@@ -9,6 +10,7 @@ mod settings;
 
 pub use create::NewRepo;
 pub use gate::AccessRequestView;
+pub use held::HeldFile;
 pub use pull::NewPull;
 pub use refs::{RefView, Refs};
 pub use settings::Settings;
