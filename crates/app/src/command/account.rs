@@ -95,8 +95,13 @@ pub(crate) fn token(command: TokenCommand, output: &mut Output) -> Result<ExitCo
         }
         TokenCommand::List { user, remote } => {
             let filter = user.map_or_else(String::new, |user| format!("?user={user}"));
-            let tokens = Client::new(&remote).list(&format!("{TOKENS}{filter}"))?;
-            let columns = ["id", "user", "name", "role", "createdAt", "expiresAt"];
+            let mut tokens = Client::new(&remote).list(&format!("{TOKENS}{filter}"))?;
+            if !remote.json {
+                for token in &mut tokens {
+                    token["scopes"] = json!(scopes(token));
+                }
+            }
+            let columns = ["id", "user", "name", "role", "scopes", "createdAt", "expiresAt"];
             list(output, remote.json, tokens, &columns)
         }
         TokenCommand::Revoke { id, remote } => {
@@ -105,6 +110,16 @@ pub(crate) fn token(command: TokenCommand, output: &mut Output) -> Result<ExitCo
             done(output, remote.json, &answer, &format!("revoked the token `{id}`"))
         }
     }
+}
+
+/// A token's scopes in one cell: `write:model:me/gpt, read:namespace:lab`.
+fn scopes(token: &Value) -> String {
+    let scopes = token["scopes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let cell = |scope: &Value| {
+        let entity = &scope["entity"];
+        [text(scope, "role"), text(entity, "type"), text(entity, "name")].join(":")
+    };
+    scopes.iter().map(cell).collect::<Vec<_>>().join(", ")
 }
 
 /// Says what was done, or prints the hub's answer.
@@ -137,4 +152,23 @@ pub(super) fn list(
     let rows: Vec<Vec<String>> = items.iter().map(row).collect();
     output.table(columns, &rows)?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokens_scopes_fit_one_cell() {
+        let scope = |kind: &str, name: &str, role: &str| {
+            let entity = json!({"type": kind, "name": name});
+            json!({"entity": entity, "role": role})
+        };
+        let token = json!({"scopes": [
+            scope("model", "me/gpt", "write"), scope("namespace", "lab", "read"),
+        ]});
+        assert_eq!(scopes(&token), "write:model:me/gpt, read:namespace:lab");
+        assert_eq!(scopes(&json!({"scopes": []})), "");
+        assert_eq!(scopes(&json!({})), "");
+    }
 }

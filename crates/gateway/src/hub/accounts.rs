@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use ballast_format::log::{Role, ScopeEntity, TokenRole, Visibility};
+use ballast_format::log::{Role, ScopeEntity, TokenRole};
 use ballast_node::account::MembershipView;
 use ballast_node::state::accounts::{Token, User};
-use ballast_node::state::catalogue::RepoRecord;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -40,7 +39,7 @@ fn org_view(view: &MembershipView) -> Value {
 }
 
 /// A token as its owner may see it.
-fn token_view(token: &Token) -> Value {
+fn token_view(gateway: &Gateway, token: &Token) -> Value {
     let role = match &token.role {
         TokenRole::Read => "read",
         TokenRole::Write => "write",
@@ -57,7 +56,10 @@ fn token_view(token: &Token) -> Value {
             .map(|scope| {
                 let (kind, name) = match &scope.entity {
                     ScopeEntity::Repo { kind, name } => (kind.singular(), name.to_string()),
-                    ScopeEntity::Namespace(name) => ("user", name.to_string()),
+                    ScopeEntity::Namespace(name) => {
+                        let is_org = gateway.hub.org_of_name(name.as_str()).is_ok();
+                        (if is_org { "org" } else { "user" }, name.to_string())
+                    }
                 };
                 let entity = json!({"_id": name, "type": kind, "name": name});
                 json!({"entity": entity, "permissions": [role_word(scope.role)]})
@@ -75,7 +77,7 @@ pub(super) fn whoami(gateway: &Arc<Gateway>, call: &Call) -> Answer {
     let token = gateway.hub.token_of(&call.caller).map_err(of)?;
     let user = gateway.hub.user_of_id(by.user).ok_or_else(Failure::bad_token)?;
     let orgs: Vec<Value> = gateway.hub.memberships(user.id).iter().map(org_view).collect();
-    let mut auth = json!({"type": "access_token", "accessToken": token_view(&token)});
+    let mut auth = json!({"type": "access_token", "accessToken": token_view(gateway, &token)});
     if let Some(end) = token.expires_ms {
         auth["expiresAt"] = json!(date_of(end));
     }
@@ -204,32 +206,6 @@ pub(super) fn organization(
         ["followers"] => reply::json(&json!([])),
         _ => Err(Failure::no_route()),
     }
-}
-
-/// `GET /api/settings/repositories`: the caller's own repos and what they hold.
-pub(super) async fn own_repositories(gateway: &Arc<Gateway>, call: &Call) -> Answer {
-    let of = |error| Failure::of(error, &call.caller);
-    let by = call.caller.user().map_err(of)?;
-    let records = gateway
-        .hub
-        .records(|record| record.name.namespace().as_str().eq_ignore_ascii_case(&by.name));
-    let stored = |record: &RepoRecord| gateway.hub.facts(&record.id).used_storage;
-    let all: u64 = records.iter().map(|record| stored(record)).sum();
-    let mut views = Vec::with_capacity(records.len());
-    for record in records {
-        let storage = stored(&record);
-        let percent = storage.saturating_mul(10_000).checked_div(all).unwrap_or(0);
-        let private = record.visibility == Visibility::Private;
-        views.push(json!({
-            "id": record.name.to_string(),
-            "type": record.kind.singular(),
-            "updatedAt": date_of(record.changed_ms),
-            "visibility": if private { "private" } else { "public" },
-            "storage": storage,
-            "storagePercent": f64::from(u32::try_from(percent).unwrap_or(0)) / 100.0,
-        }));
-    }
-    reply::json(&views)
 }
 
 /// `POST` and `DELETE …/like`.

@@ -21,6 +21,7 @@ mod raw;
 mod repos;
 mod resolve;
 mod settings;
+mod storage;
 mod tree;
 
 use std::sync::Arc;
@@ -61,8 +62,11 @@ async fn api(gateway: &Arc<Gateway>, call: Call, segments: &[&str]) -> Answer {
         ["tasks" | "agent-harnesses"] => extras::empty_object(&call),
         ["telemetry", ..] => extras::telemetry(&call),
         ["users", name, rest @ ..] => accounts::user(gateway, call, name, rest).await,
+        ["organizations", name, "settings", "repositories"] => {
+            storage::of_organization(gateway, &call, name)
+        }
         ["organizations", name, rest @ ..] => accounts::organization(gateway, call, name, rest),
-        ["settings", "repositories"] => accounts::own_repositories(gateway, &call).await,
+        ["settings", "repositories"] => storage::of_user(gateway, &call),
         [kind, rest @ ..] => match RepoKind::from_plural(kind) {
             Some(kind) if rest.is_empty() => listing::answer(gateway, &call, kind).await,
             Some(kind) => repo_api(gateway, call, kind, rest).await,

@@ -137,6 +137,14 @@ fn role_of(text: &str) -> Result<Role, Failure> {
     }
 }
 
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Read => "read",
+        Role::Write => "write",
+        Role::Admin => "admin",
+    }
+}
+
 #[derive(Deserialize)]
 struct Member {
     role: String,
@@ -165,9 +173,24 @@ fn token_view(view: &TokenView) -> Value {
         "user": view.user.name.as_str(),
         "name": view.token.name,
         "role": role,
+        "scopes": scopes_view(&view.token.role),
         "createdAt": date_of(view.token.created_ms),
         "expiresAt": view.token.expires_ms.map(date_of),
     })
+}
+
+/// Scopes as they were asked for; none: the token is for all that its user may.
+fn scopes_view(role: &TokenRole) -> Vec<Value> {
+    let TokenRole::FineGrained { scopes } = role else { return Vec::new() };
+    let view = |scope: &TokenScope| {
+        let (kind, name) = match &scope.entity {
+            ScopeEntity::Repo { kind, name } => (kind.singular(), name.to_string()),
+            ScopeEntity::Namespace(name) => ("namespace", name.to_string()),
+        };
+        let entity = json!({"type": kind, "name": name});
+        json!({"entity": entity, "role": role_word(scope.role)})
+    };
+    scopes.iter().map(view).collect()
 }
 
 fn list_tokens(call: &Call) -> Answer {

@@ -199,3 +199,53 @@ async fn large_files_are_not_said_to_be_deleted() {
     rig.ask("POST", &path).json(&body(&[kept])).send().await.expect(401);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn members_see_what_the_repos_of_their_organisation_take() {
+    let rig = Rig::start().await;
+    let (ann, bob) = (rig.user("ann").await, rig.user("bob").await);
+    rig.post("/api/ballast/v1/orgs", &json!({"name": "lab"})).await.expect(201);
+    let member = rig.ask("PUT", "/api/ballast/v1/orgs/lab/members/ann").bearer(&rig.admin);
+    member.json(&json!({"role": "read"})).send().await.expect(200);
+    let repo = rig.repo_of(&rig.admin, "lab/m", true).await;
+    rig.repo_of(&rig.admin, "lab/n", true).await;
+    let path = "/api/organizations/LAB/settings/repositories";
+    let list = rig.ask("GET", path).bearer(&ann).send().await.expect(200).json();
+    assert_eq!(list.as_array().map(Vec::len), Some(2));
+    rig.ask("GET", path).bearer(&bob).send().await.expect(403);
+    rig.ask("GET", path).send().await.expect(401);
+    // A token for one repo does not name the others.
+    let scopes = json!([{"entity": {"type": "model", "name": repo}, "role": "read"}]);
+    let one = rig.token("ann", json!({"role": "read", "scopes": scopes})).await;
+    let list = rig.ask("GET", path).bearer(&one).send().await.expect(200).json();
+    assert_eq!((&list[0]["id"], &list[1]), (&json!(repo), &Value::Null));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_are_shown_with_what_they_are_for() {
+    let rig = Rig::start().await;
+    rig.user("ann").await;
+    rig.post("/api/ballast/v1/orgs", &json!({"name": "lab"})).await.expect(201);
+    let scope = |kind: &str, name: &str, role: &str| {
+        let entity = json!({"type": kind, "name": name});
+        json!({"entity": entity, "role": role})
+    };
+    let scopes = json!([
+        scope("model", "ann/m", "write"),
+        scope("namespace", "lab", "read"),
+        scope("namespace", "ann", "admin"),
+    ]);
+    let token = rig.token("ann", json!({"role": "read", "scopes": scopes})).await;
+    let list = rig.told("/api/ballast/v1/tokens?user=ann").await.expect(200).json();
+    let of = |role: &str| {
+        let mut tokens = list.as_array().into_iter().flatten();
+        tokens.find(|token| token["role"] == role).map(|token| token["scopes"].clone())
+    };
+    assert_eq!((of("write"), of("fineGrained")), (Some(json!([])), Some(scopes)));
+    let me = rig.ask("GET", "/api/whoami-v2").bearer(&token).send().await.expect(200).json();
+    let scoped = &me["auth"]["accessToken"]["fineGrained"]["scoped"];
+    let kinds: Vec<&Value> = (0..3).map(|n| &scoped[n]["entity"]["type"]).collect();
+    assert_eq!(kinds, ["model", "org", "user"]);
+    rig.stop().await;
+}
