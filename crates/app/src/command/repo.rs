@@ -123,17 +123,25 @@ fn list_repos(
         Some(kind) => vec![kind],
         None => ["model", "dataset", "space"].map(str::to_owned).to_vec(),
     };
-    let author = author.map_or_else(String::new, |author| format!("&author={author}"));
     let client = Client::new(remote);
     let mut repos = Vec::new();
     for kind in kinds {
-        for mut repo in client.list(&format!("/api/{kind}s?full=true{author}"))? {
+        for mut repo in client.list(&listing(&kind, author))? {
             repo["kind"] = json!(kind);
             repos.push(repo);
         }
     }
     let columns = ["kind", "id", "private", "gated", "downloads", "likes", "lastModified"];
     list(output, remote.json, repos, &columns)
+}
+
+/// The address of a listing. What is shown of a repo is told without asking for all of it, which
+/// would cost the hub a walk through the files of each.
+fn listing(kind: &str, author: Option<&str>) -> String {
+    match author {
+        Some(author) => format!("/api/{kind}s?author={author}"),
+        None => format!("/api/{kind}s"),
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +161,12 @@ mod tests {
             assert_eq!((repo.kind, repo.name.as_str()), (kind, name));
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_listing_asks_for_no_more_than_is_shown() {
+        assert_eq!(listing("model", None), "/api/models");
+        assert_eq!(listing("space", Some("me")), "/api/spaces?author=me");
     }
 
     #[test]
