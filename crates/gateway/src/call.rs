@@ -7,8 +7,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ballast_format::range::RangeRequest;
 use ballast_node::access::Caller;
-use http::header::{ACCEPT, HOST};
+use http::header::{ACCEPT, HOST, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use percent_encoding::percent_decode_str;
 
@@ -147,6 +148,17 @@ impl Call {
     pub(crate) fn accepts(&self, media_type: &str) -> bool {
         let mut values = self.headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
         values.any(|value| value.contains(media_type))
+    }
+
+    /// The part of the content that a `GET` asks for, if it has this `etag`. Other methods have no
+    /// ranges, units that we do not know are as good as none, and who has the beginning of other
+    /// content needs all of this.
+    pub(crate) fn range(&self, etag: Option<&HeaderValue>) -> Option<RangeRequest> {
+        let is_same = self.headers.get(IF_RANGE).is_none_or(|wanted| Some(wanted) == etag);
+        if self.method != Method::GET || !is_same {
+            return None;
+        }
+        RangeRequest::parse(self.header(RANGE)?).ok()
     }
 
     /// `scheme://host` as the client wrote it, for the addresses that we hand out.

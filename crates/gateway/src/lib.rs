@@ -19,6 +19,7 @@ use crate::operate::metrics::Metrics;
 mod auth;
 mod body;
 mod call;
+mod count;
 mod error;
 mod hub;
 mod intake;

@@ -5,11 +5,10 @@
 //! path and no other.
 
 use ballast_format::name::FilePath;
-use ballast_format::range::RangeRequest;
 use ballast_node::download::{ItemKind, LargeFile, TreeItem};
 use http::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, RANGE, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -67,11 +66,7 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
 }
 
 async fn bytes(at: &Context<'_>, call: &Call, item: &TreeItem, mut headers: HeaderMap) -> Answer {
-    let range = match call.header(RANGE) {
-        None => None,
-        // Units that we do not know are ignored, as HTTP wants it.
-        Some(text) => RangeRequest::parse(text).ok(),
-    };
+    let range = call.range(headers.get(ETAG));
     let (status, range) = match range {
         None => (StatusCode::OK, 0..item.size),
         Some(_) if item.size == 0 => {
@@ -199,9 +194,7 @@ fn is_known(call: &Call, etag: &HeaderValue) -> bool {
 fn count(at: &Context<'_>, call: &Call) {
     let counts = call.method == Method::GET || call.headers.contains_key(X_HF_DOWNLOAD_COUNTER);
     if counts {
-        let agent = call.header(USER_AGENT).unwrap_or_default();
-        let user = call.caller.user_id().map_or_else(String::new, |user| user.to_string());
-        at.hub().count_download(at.repo(), &format!("{} {user} {agent}", call.peer));
+        crate::count::download(call, at.repo());
     }
 }
 

@@ -3,11 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ballast_format::range::RangeRequest;
 use ballast_node::access::{Access, Repo};
-use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, RANGE,
-};
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue};
 use http::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -148,36 +145,42 @@ async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     let file = hub.find_upload(&call.caller, repo, &link.sha256).await.map_err(told)?;
     let file = file.filter(|file| file.size == link.size);
     let file = file.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "object not found"))?;
-    let range = match call.header(RANGE).map(RangeRequest::parse) {
-        Some(Ok(range)) => {
+    let etag = HeaderValue::try_from(format!("\"{}\"", link.sha256)).ok();
+    let range = match call.range(etag.as_ref()) {
+        Some(range) => {
             let range = range.resolve(file.size);
             Some(range.map_err(|_| Failure::unsatisfiable(file.size))?)
         }
-        // A range that is not understood is as good as none.
-        Some(Err(_)) | None => None,
+        None => None,
     };
     let bytes = range.clone().unwrap_or(0..file.size);
     let length = bytes.end - bytes.start;
     let body = if call.method == Method::HEAD {
         Body::empty()
     } else {
+        crate::count::download(call, repo);
         let stream = hub.read_file(&file, bytes).await.map_err(told)?;
         Body::stream_of(stream, length)
     };
-    Ok(download(body, link, range, length))
+    Ok(download(body, etag, (file.size, range), length))
 }
 
-fn download(body: Body, link: &LfsLink, range: Option<Range<u64>>, length: u64) -> Response<Body> {
+fn download(
+    body: Body,
+    etag: Option<HeaderValue>,
+    (size, range): (u64, Option<Range<u64>>),
+    length: u64,
+) -> Response<Body> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if let Ok(etag) = HeaderValue::try_from(format!("\"{}\"", link.sha256)) {
+    if let Some(etag) = etag {
         headers.insert(ETAG, etag);
     }
     if let Some(range) = range {
-        let value = format!("bytes {}-{}/{}", range.start, range.end - 1, link.size);
+        let value = format!("bytes {}-{}/{}", range.start, range.end - 1, size);
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(CONTENT_RANGE, value);
         }

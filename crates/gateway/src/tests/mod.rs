@@ -3,8 +3,10 @@
 mod client;
 mod closed;
 mod connections;
+mod counts;
 mod discovery;
 mod errors;
+mod ranges;
 mod repos;
 mod rig;
 mod routes;

@@ -18,6 +18,7 @@ use super::hash;
 use super::token::{self, Need};
 use crate::body::Body;
 use crate::call::Call;
+use crate::count;
 use crate::error::{Answer, Failure};
 
 /// Files in one batch.
@@ -33,6 +34,7 @@ pub(super) async fn of_file(mut call: Call, file: &str, shape: Shape) -> Answer 
     let range = range.map_err(|_| Failure::invalid("the `Range` header is not understood"))?;
     let found = call.gateway.hub.reconstruct(&repo, file, range.as_ref()).await;
     let found = found.map_err(|error| Failure::of(error, &call.caller))?;
+    count::download(&call, &repo);
     let document = Document {
         shape,
         linker: links(&call, &repo),
@@ -71,6 +73,7 @@ pub(super) async fn of_files(mut call: Call) -> Answer {
             Err(error) => return Err(Failure::of(error, &call.caller)),
         }
     }
+    count::download(&call, &repo);
     let document = Document {
         shape: Shape::Batch,
         linker: links(&call, &repo),
