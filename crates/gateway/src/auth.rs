@@ -13,11 +13,12 @@ use ballast_node::access::Caller;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::Gateway;
 use crate::error::Failure;
 
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// Failures that one address may have in a [`WINDOW`].
 const MOST_FAILURES: u32 = 20;
 const WINDOW: Duration = Duration::from_mins(1);
@@ -106,7 +107,12 @@ impl Attempts {
             StatusCode::TOO_MANY_REQUESTS,
             format!("too many bad credentials from your address; wait {seconds} seconds"),
         );
-        Err(failure.header(RETRY_AFTER, HeaderValue::from(seconds)))
+        let failure = failure.header(RETRY_AFTER, HeaderValue::from(seconds));
+        // The Python client waits by this one.
+        match HeaderValue::try_from(format!("\"api\";r=0;t={seconds}")) {
+            Ok(limit) => Err(failure.header(RATE_LIMIT, limit)),
+            Err(_) => Err(failure),
+        }
     }
 
     /// Counts a failure.

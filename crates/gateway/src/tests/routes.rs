@@ -170,7 +170,8 @@ async fn guessing_is_slowed_for_the_one_who_guesses() {
         rig.ask("GET", users).bearer("hf_wrong").send().await.expect(401);
     }
     let reply = rig.ask("GET", users).bearer("hf_wrong").send().await.expect(429);
-    assert!(reply.header("retry-after").is_some());
+    let wait = reply.header("retry-after").expect("how long");
+    assert_eq!(reply.header("ratelimit"), Some(&*format!("\"api\";r=0;t={wait}")));
     // A good token is not looked at either; what needs none goes on.
     rig.ask("GET", users).bearer(&rig.admin).send().await.expect(429);
     rig.ask("GET", "/health").send().await.expect(200);
