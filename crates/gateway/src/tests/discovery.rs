@@ -162,3 +162,52 @@ async fn an_owner_sees_what_their_repos_take() {
     assert_eq!(list[0]["storagePercent"], 100.0);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_repo_is_found_by_what_was_measured_and_by_all_of_its_card() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let filler: Vec<String> = (0..4000).map(|n| format!("filler{n} ")).collect();
+    let filler = filler.concat();
+    let result = json!({
+        "task": {"type": "summarization"},
+        "dataset": {"type": "xsum", "name": "Extreme"},
+        "metrics": [{"type": "rouge", "name": "ROUGE-Ell", "value": 0.5}],
+    });
+    // JSON is YAML.
+    let front = json!({
+        "pretty_name": "Perfect Cardinal", "model-index": [{"name": "m", "results": [result]}],
+    });
+    let card = format!("---\n{front}\n---\n{filler} lastword\n");
+    rig.add(&rig.admin, &repo, "README.md", &card).await;
+    let other = rig.repo("other", false).await;
+    rig.add(&rig.admin, &other, "README.md", "# Other\n").await;
+    for word in ["rouge", "rouge-ell", "xsum", "Extreme", "summarization", "cardinal", "LASTWORD"] {
+        assert_eq!(rig.listed(&rig.admin, &format!("search={word}")).await, [&*repo], "{word}");
+    }
+    let told = rig.read(&rig.admin, "/api/models/admin/m?expand=model-index").await.expect(200);
+    let metric = &told.json()["model-index"][0]["results"][0]["metrics"][0]["type"];
+    assert_eq!(metric, "rouge");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn results_are_told_of_in_the_form_that_clients_read() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let card =
+        "---\neval_results:\n- dataset: {id: a/b, task_id: t}\n  value: 1\n- nonsense\n---\n";
+    rig.add(&rig.admin, &repo, "README.md", card).await;
+    let results = "- dataset: {id: cais/hle, task_id: default}\n  value: 20.5\n- value: 1\n";
+    rig.add(&rig.admin, &repo, ".eval_results/hle.yaml", results).await;
+    let told = rig.read(&rig.admin, "/api/models/admin/m?expand=evalResults").await.expect(200);
+    assert_eq!(
+        told.json()["evalResults"],
+        json!([
+            {"dataset": {"id": "a/b", "task_id": "t"}, "value": 1},
+            {"dataset": {"id": "cais/hle", "task_id": "default"}, "value": 20.5},
+        ])
+    );
+    assert_eq!(rig.listed(&rig.admin, "search=cais/hle").await, [repo]);
+    rig.stop().await;
+}

@@ -11,25 +11,28 @@ use ballast_format::name::RepoKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::card::{Card, MAX_README_BYTES};
+use super::card::{Card, MAX_README_BYTES, texts};
 use super::feed::Feed;
 use super::gguf::{self, Gguf};
+use super::metrics::{self, Metric};
 use super::safetensors::{self, Parameters};
 use super::tags;
 use super::task::{self, TransformersInfo};
+use super::{words, yaml};
 use crate::access::Repo;
 use crate::download::TreeItem;
 use crate::error::Result;
 use crate::hub::Hub;
 
-/// How much of a card's text is searched.
-const MAX_TEXT_BYTES: usize = 16 * 1024;
 /// How large a configuration may be that is read.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// Files of one model whose headers are read.
 const MAX_SHARDS: usize = 200;
-/// Metrics that are kept of one card.
-const MAX_METRICS: usize = 200;
+/// Files of results of one model that are read, and how long each may be.
+const MAX_RESULT_FILES: usize = 100;
+const MAX_RESULT_BYTES: u64 = 1 << 20;
+/// What this program makes of files; facts that another one wrote down are made anew.
+const FORM: u32 = 2;
 /// What of `config.json` is shown; the rest is long.
 const CONFIG_KEYS: &[&str] = &["architectures", "model_type", "auto_map", "quantization_config"];
 /// What of the tokenizer's configuration is shown.
@@ -45,23 +48,12 @@ const TOKENIZER_KEYS: &[&str] = &[
     "tokenizer_class",
 ];
 
-/// A figure that a card gives for its model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
-    /// What the model does.
-    pub task: Option<String>,
-    /// On what data.
-    pub dataset: Option<String>,
-    /// What is measured.
-    pub name: String,
-    /// How much.
-    pub value: Value,
-}
-
 /// What is known of a repo.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
+    /// What made them; see [`Facts::is_current`].
+    pub(super) form: u32,
     /// The commit that they are of.
     pub commit: Option<String>,
     /// When that was made, in unix milliseconds.
@@ -92,13 +84,18 @@ pub struct Facts {
     pub eval_results: Vec<Value>,
     /// What filters match.
     pub tags: Vec<String>,
-    /// What is searched: the card's text in lower case.
+    /// What is searched: the words of the card, in lower case, each once.
     pub text: String,
     /// Bytes of the files of `main`.
     pub used_storage: u64,
 }
 
 impl Facts {
+    /// Whether they are what would be read of this commit now.
+    pub(super) fn is_current(&self, main: Option<&String>) -> bool {
+        self.commit.as_ref() == main && (self.form == FORM || main.is_none())
+    }
+
     /// How many parameters the model has, if its files say so.
     pub fn parameters(&self) -> Option<u64> {
         let safetensors = self.safetensors.as_ref().map(|parameters| parameters.total);
@@ -113,6 +110,7 @@ impl Hub {
         let items = self.siblings(repo, id).await?;
         let seconds = u64::try_from(commit.committer.time_seconds).unwrap_or(0);
         let mut facts = Facts {
+            form: FORM,
             commit: Some(id.to_string()),
             modified_ms: seconds * 1000,
             sdk: repo.record.sdk.clone(),
@@ -123,18 +121,18 @@ impl Hub {
         let readme = readme.unwrap_or_default();
         let card = Card::read(&readme);
         facts.title = card.title();
-        facts.text = cut(&card.text.to_lowercase(), MAX_TEXT_BYTES);
         facts.card = card.data.clone();
         if let Some(data) = &card.data {
-            facts.metrics = metrics(data);
-            let results = data.get("eval_results").and_then(Value::as_array);
-            facts.eval_results = results.map_or_else(Vec::new, Clone::clone);
+            facts.metrics = metrics::of_card(data);
+            metrics::add_results(&mut facts.eval_results, data.get("eval_results"));
             let sdk = data.get("sdk").and_then(Value::as_str).map(ToOwned::to_owned);
             facts.sdk = facts.sdk.or(sdk);
         }
         if repo.kind() == RepoKind::Model {
             self.read_model(repo, &items, &mut facts).await;
+            self.read_results(repo, &items, &mut facts).await;
         }
+        facts.text = searched(&card, &facts);
         let names = items.iter().map(|item| item.path.as_str());
         facts.tags = tags::of(repo.kind(), &facts, names, card.text);
         Ok(facts)
@@ -182,6 +180,19 @@ impl Hub {
         let by_library =
             (guess == Some("sentence-transformers")).then(|| "sentence-similarity".to_owned());
         facts.pipeline_tag = said("pipeline_tag").or(by_class).or(by_library).or(by_config);
+    }
+
+    /// Results that lie in files of their own, as newer tools write them.
+    async fn read_results(self: &Arc<Self>, repo: &Repo, items: &[TreeItem], facts: &mut Facts) {
+        let is_results = |item: &&TreeItem| {
+            item.path.starts_with(".eval_results/")
+                && (item.path.ends_with(".yaml") || item.path.ends_with(".yml"))
+        };
+        for item in items.iter().filter(is_results).take(MAX_RESULT_FILES) {
+            let text = self.read_text(repo, items, &item.path, MAX_RESULT_BYTES).await;
+            let results = text.and_then(|text| yaml::parse(&text).ok());
+            metrics::add_results(&mut facts.eval_results, results.as_ref());
+        }
     }
 
     async fn read_text(
@@ -257,6 +268,15 @@ impl Hub {
     }
 }
 
+/// The words that a card is found by: what it is called, what was measured, and its text.
+fn searched(card: &Card<'_>, facts: &Facts) -> String {
+    let empty = Map::new();
+    let data = card.data.as_ref().unwrap_or(&empty);
+    let measured = metrics::names(data, &facts.eval_results);
+    let called = texts(data, "pretty_name").chain(texts(data, "title"));
+    words::each_once(called.chain(measured).chain([card.text]))
+}
+
 fn pick<'a>(
     object: &'a Map<String, Value>,
     keys: &'a [&str],
@@ -264,69 +284,17 @@ fn pick<'a>(
     keys.iter().filter_map(|key| Some(((*key).to_owned(), object.get(*key)?.clone())))
 }
 
-/// The figures of a card's `model-index`.
-fn metrics(card: &Map<String, Value>) -> Vec<Metric> {
-    let list = |value: &Value, name: &str| {
-        value.get(name).and_then(Value::as_array).cloned().unwrap_or_default()
-    };
-    let text = |value: &Value, outer: &str, inner: &str| {
-        Some(value.get(outer)?.get(inner)?.as_str()?.to_owned())
-    };
-    let mut found = Vec::new();
-    let models = card.get("model-index").and_then(Value::as_array);
-    for result in models.into_iter().flatten().flat_map(|model| list(model, "results")) {
-        for metric in list(&result, "metrics") {
-            let name = metric.get("type").or_else(|| metric.get("name")).and_then(Value::as_str);
-            if let (Some(name), Some(value)) = (name, metric.get("value"))
-                && found.len() < MAX_METRICS
-            {
-                found.push(Metric {
-                    task: text(&result, "task", "type"),
-                    dataset: text(&result, "dataset", "type")
-                        .or_else(|| text(&result, "dataset", "name")),
-                    name: name.to_owned(),
-                    value: value.clone(),
-                });
-            }
-        }
-    }
-    found
-}
-
-/// Text up to a number of bytes, cut between letters.
-fn cut(text: &str, limit: usize) -> String {
-    let mut end = text.len().min(limit);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn metrics_of_a_model_index_are_found_and_nonsense_is_passed_over() {
-        let card = json!({"model-index": [
-            {"name": "m", "results": [
-                {"task": {"type": "text-generation"}, "dataset": {"type": "mmlu", "name": "MMLU"},
-                 "metrics": [{"type": "accuracy", "value": 0.7}, {"value": 1}, "no"]},
-                7,
-            ]},
-            "no",
-        ]});
-        let found = metrics(card.as_object().expect("an object"));
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].dataset.as_deref(), Some("mmlu"));
-        assert_eq!(found[0].value, json!(0.7));
-    }
-
-    #[test]
-    fn text_is_cut_between_letters() {
-        assert_eq!(cut("grün", 3), "gr");
-        assert_eq!(cut("grün", 99), "grün");
+    fn facts_that_another_program_wrote_are_made_anew() {
+        let main = "11".repeat(20);
+        let facts = Facts { commit: Some(main.clone()), form: FORM, ..Facts::default() };
+        assert!(facts.is_current(Some(&main)) && !facts.is_current(None));
+        let former = Facts { form: FORM - 1, ..facts };
+        assert!(!former.is_current(Some(&main)));
+        assert!(Facts::default().is_current(None));
     }
 }

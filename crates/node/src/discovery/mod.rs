@@ -10,9 +10,11 @@ pub mod facts;
 pub mod feed;
 pub mod gguf;
 pub mod list;
+pub mod metrics;
 pub mod safetensors;
 pub mod tags;
 pub mod task;
+pub mod words;
 pub mod yaml;
 
 use std::collections::HashMap;
@@ -33,23 +35,56 @@ use crate::hub::Hub;
 /// Repos whose facts are read at once while a hub opens.
 const AT_ONCE: usize = 16;
 
+/// What the searched words of all repos may take in memory: ten thousand cards of a usual length
+/// fit several times. Beyond it a repo is found by the first of its words.
+const MAX_TEXTS_BYTES: usize = 128 << 20;
+const MAX_CROWDED_TEXT_BYTES: usize = 4 << 10;
+
 /// The facts of every repo.
 #[derive(Default)]
 pub(crate) struct Discovery {
-    facts: RwLock<HashMap<RepoId, Arc<Facts>>>,
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    facts: HashMap<RepoId, Arc<Facts>>,
+    /// What the searched words of all of them take.
+    text_bytes: usize,
+}
+
+impl Known {
+    fn remove(&mut self, id: &RepoId) {
+        if let Some(facts) = self.facts.remove(id) {
+            self.text_bytes -= facts.text.len();
+        }
+    }
+
+    fn put(&mut self, id: RepoId, mut facts: Facts, room: usize) {
+        self.remove(&id);
+        if self.text_bytes + facts.text.len() > room {
+            // A new text, so that the memory of the long one is free again.
+            let first = words::cut(&facts.text, MAX_CROWDED_TEXT_BYTES).to_owned();
+            facts.text = first;
+        }
+        self.text_bytes += facts.text.len();
+        self.facts.insert(id, Arc::new(facts));
+    }
 }
 
 impl Discovery {
     fn get(&self, id: &RepoId) -> Option<Arc<Facts>> {
-        self.facts.read().unwrap_or_else(PoisonError::into_inner).get(id).map(Arc::clone)
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.facts.get(id).map(Arc::clone)
     }
 
-    fn put(&self, id: RepoId, facts: Arc<Facts>) {
-        self.facts.write().unwrap_or_else(PoisonError::into_inner).insert(id, facts);
+    fn put(&self, id: RepoId, facts: Facts) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.put(id, facts, MAX_TEXTS_BYTES);
     }
 
     fn remove(&self, id: &RepoId) {
-        self.facts.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 }
 
@@ -83,7 +118,7 @@ impl Hub {
         if let Ok(row) = serde_json::to_vec(&facts) {
             batch.put(Table::Fact, schema::fact_key(&repo.id()), row);
         }
-        self.discovery.put(repo.id(), Arc::new(facts));
+        self.discovery.put(repo.id(), facts);
         Ok(self.index().apply(batch).await?)
     }
 
@@ -114,11 +149,32 @@ impl Hub {
             }
         };
         match facts {
-            Some(facts) if facts.commit == main => {
-                self.discovery.put(repo.id(), Arc::new(facts));
+            Some(facts) if facts.is_current(main.as_ref()) => {
+                self.discovery.put(repo.id(), facts);
             }
             _ => self.main_moved(repo).await,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowded_hub_keeps_the_first_words_of_each_repo() {
+        let facts = || Facts { text: "word ".repeat(2000), ..Facts::default() };
+        let id = |n: u8| RepoId::from_bytes([n; 16]);
+        let mut known = Known::default();
+        for n in 0..3 {
+            known.put(id(n), facts(), 25_000);
+        }
+        let lengths = [0, 1, 2].map(|n| known.facts[&id(n)].text.len());
+        assert_eq!(lengths, [10_000, 10_000, MAX_CROWDED_TEXT_BYTES]);
+        // What is put again or is gone does not count twice.
+        known.put(id(0), Facts::default(), 25_000);
+        known.remove(&id(1));
+        assert_eq!(known.text_bytes, MAX_CROWDED_TEXT_BYTES);
     }
 }
