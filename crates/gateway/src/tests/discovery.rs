@@ -211,3 +211,34 @@ async fn results_are_told_of_in_the_form_that_clients_read() {
     assert_eq!(rig.listed(&rig.admin, "search=cais/hle").await, [repo]);
     rig.stop().await;
 }
+
+/// The beginning of a GGUF file with one tensor of so many elements.
+fn gguf(elements: u64) -> Vec<u8> {
+    let mut file = b"GGUF".to_vec();
+    file.extend_from_slice(&3_u32.to_le_bytes());
+    for number in [1_u64, 0, 1] {
+        file.extend_from_slice(&number.to_le_bytes());
+    }
+    file.push(b't');
+    file.extend_from_slice(&1_u32.to_le_bytes());
+    file.extend_from_slice(&elements.to_le_bytes());
+    file.extend_from_slice(&[0; 12]);
+    file
+}
+
+#[tokio::test]
+async fn a_split_model_has_the_parameters_of_all_parts() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let total = || async {
+        let told = rig.read(&rig.admin, "/api/models/admin/m?expand=gguf").await.expect(200);
+        told.json()["gguf"]["total"].as_u64()
+    };
+    for (part, expected) in [(1_u64, None), (2, None), (3, Some(60))] {
+        let text = String::from_utf8(gguf(part * 10)).expect("these numbers are text");
+        let path = format!("q4/m-0000{part}-of-00003.gguf");
+        rig.add(&rig.admin, &repo, &path, &text).await;
+        assert_eq!(total().await, expected, "{part}");
+    }
+    rig.stop().await;
+}

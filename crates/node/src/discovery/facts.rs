@@ -257,14 +257,28 @@ impl Hub {
         sum
     }
 
-    /// What the first GGUF file says; of a split model, its first part.
+    /// What the first GGUF file says. A split model's parameters are those of all of its parts;
+    /// where one is missing, nobody knows how many these are.
     async fn read_gguf(self: &Arc<Self>, repo: &Repo, items: &[TreeItem]) -> Option<Gguf> {
         let is_weights = |item: &&TreeItem| {
             item.path.ends_with(".gguf") && !item.path.to_lowercase().contains("mmproj")
         };
-        let item = items.iter().find(is_weights)?;
-        let mut feed = self.feed(repo, item, gguf::MAX_HEADER_BYTES).await?;
-        gguf::read(&mut feed).await.ok()
+        let first = items.iter().find(is_weights)?;
+        let names = gguf::parts(&first.path).unwrap_or_else(|| vec![first.path.clone()]);
+        if names.len() > MAX_SHARDS {
+            return None;
+        }
+        let mut whole: Option<Gguf> = None;
+        for name in &names {
+            let item = items.iter().find(|item| item.path == *name)?;
+            let mut feed = self.feed(repo, item, gguf::MAX_HEADER_BYTES).await?;
+            let part = gguf::read(&mut feed).await.ok()?;
+            match &mut whole {
+                None => whole = Some(part),
+                Some(whole) => whole.total = whole.total.checked_add(part.total)?,
+            }
+        }
+        whole
     }
 }
 

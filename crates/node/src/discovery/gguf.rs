@@ -107,6 +107,18 @@ pub async fn read(feed: &mut Feed) -> Result<Gguf, Halt> {
     Ok(gguf)
 }
 
+/// The files of a model that is split as `name-00001-of-00003.gguf`, by the name of one of them.
+pub fn parts(path: &str) -> Option<Vec<String>> {
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    let (name, count) = path.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (name, number) = name.rsplit_once('-')?;
+    if !is_number(number) || !is_number(count) {
+        return None;
+    }
+    let last: u32 = count.parse().ok()?;
+    Some((1..=last).map(|part| format!("{name}-{part:05}-of-{count}.gguf")).collect())
+}
+
 /// Adds up the elements of all tensors. Each step takes bytes of the feed, which has a limit.
 async fn elements(feed: &mut Feed, tensors: u64) -> Result<u64, Halt> {
     let mut total = 0_u64;
@@ -268,6 +280,16 @@ mod tests {
         };
         for piece in [1, 3, 17, 1 << 20] {
             assert_eq!(parse(&model().0, piece).await.ok(), Some(expected.clone()));
+        }
+    }
+
+    #[test]
+    fn a_split_model_has_as_many_files_as_its_name_says() {
+        let expected = ["q4/m-00001-of-00002.gguf", "q4/m-00002-of-00002.gguf"];
+        let found = parts("q4/m-00001-of-00002.gguf").expect("it is split");
+        assert_eq!(found, expected);
+        for whole in ["m.gguf", "m-1-of-2.gguf", "m-00001-of-00002.bin", "-of-.gguf"] {
+            assert_eq!(parts(whole), None, "{whole}");
         }
     }
 
