@@ -7,7 +7,7 @@ use ballast_format::name::RepoKind;
 use ballast_node::discovery::{Query, Sort};
 use http::Method;
 use http::header::LINK;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::info::{Subject, expanded};
 use super::tree::next_link;
@@ -43,6 +43,9 @@ const FULL: &[&str] = &["cardData", "disabled", "sha", "siblings", "usedStorage"
 pub(super) async fn answer(gateway: &Arc<Gateway>, call: &Call, kind: RepoKind) -> Answer {
     if call.method != Method::GET && call.method != Method::HEAD {
         return Err(Failure::method("GET, HEAD"));
+    }
+    if kind == RepoKind::Model && asks_for_inference(call) {
+        return reply::json(&json!([]));
     }
     let of = |error| Failure::of(error, &call.caller);
     let names = names(call, kind);
@@ -95,6 +98,12 @@ fn names(call: &Call, kind: RepoKind) -> Vec<&str> {
     names
 }
 
+/// Nothing is run here, so no model is served by anybody.
+fn asks_for_inference(call: &Call) -> bool {
+    let mut asked = ["inference", "inference_provider"].into_iter();
+    asked.any(|name| call.query.all(name).any(|value| !value.is_empty()))
+}
+
 fn query(call: &Call) -> Result<Query, Failure> {
     let asked = &call.query;
     let text = |name: &str| asked.first(name).filter(|t| !t.is_empty()).map(ToOwned::to_owned);
@@ -105,12 +114,19 @@ fn query(call: &Call) -> Result<Query, Failure> {
     }
     // Of these a client names the value alone; their tags say what they are.
     for name in ["language", "license", "dataset", "base_model", "task_categories"] {
-        let full = |value: &str| match value.starts_with(name) {
-            true => value.to_owned(),
-            false => format!("{name}:{value}"),
+        let full = |value: &str| match value.split_once(':') {
+            Some((before, _)) if before == name => value.to_owned(),
+            _ => format!("{name}:{value}"),
         };
         tags.extend(many(name).flat_map(|list| list.split(',')).map(full));
     }
+    let sort = sort(asked.first("sort"));
+    let ascending = match asked.first("direction") {
+        Some("1") => true,
+        Some("-1") => false,
+        // Figures are asked for from the top, names from the beginning.
+        _ => sort == Sort::Name,
+    };
     let query = Query {
         search: many("search").map(ToOwned::to_owned).collect(),
         author: text("author"),
@@ -118,15 +134,14 @@ fn query(call: &Call) -> Result<Query, Failure> {
         pipeline_tag: text("pipeline_tag"),
         gated: text("gated").map(|_| asked.flag("gated")),
         parameters: text("num_parameters").map_or(Ok((None, None)), |text| parameters(&text))?,
-        sort: sort(asked.first("sort")),
-        ascending: asked.first("direction") == Some("1"),
-        linked: ["models", "datasets", "linked"]
-            .into_iter()
-            .flat_map(many)
-            .map(ToOwned::to_owned)
-            .collect(),
+        sort,
+        ascending,
+        linked: ["models", "datasets"].into_iter().flat_map(many).map(ToOwned::to_owned).collect(),
+        is_linked: asked.flag("linked"),
+        apps: many("apps").flat_map(|list| list.split(',')).map(ToOwned::to_owned).collect(),
     };
-    if query.tags.len() + query.search.len() + query.linked.len() > MOST_FILTERS {
+    let filters = [&query.tags, &query.search, &query.linked, &query.apps];
+    if filters.iter().map(|list| list.len()).sum::<usize>() > MOST_FILTERS {
         return Err(Failure::invalid(format!("more than {MOST_FILTERS} filters")));
     }
     Ok(query)

@@ -106,7 +106,9 @@ async fn lists_hold_what_fits_and_what_the_caller_may_see() {
         assert!(found.iter().eq(open), "{query}, asked by nobody: {found:?}");
     }
     rig.read(&ann, "/api/models?num_parameters=many").await.expect(400);
-    assert_eq!(rig.listed(&ann, "sort=id&direction=1").await[0], "ann/secret");
+    assert_eq!(rig.listed(&ann, "sort=id").await[0], "ann/french");
+    assert_eq!(rig.listed(&ann, "sort=id&direction=1").await[0], "ann/french");
+    assert_eq!(rig.listed(&ann, "sort=id&direction=-1").await[0], "ann/secret");
     rig.stop().await;
 }
 
@@ -209,6 +211,40 @@ async fn results_are_told_of_in_the_form_that_clients_read() {
         ])
     );
     assert_eq!(rig.listed(&rig.admin, "search=cais/hle").await, [repo]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn filters_ask_for_what_can_run_a_model() {
+    let rig = Rig::start().await;
+    let gguf = rig.repo("gguf", false).await;
+    rig.add(&rig.admin, &gguf, "m.gguf", "no header").await;
+    let mlx = rig.repo("mlx", false).await;
+    rig.add(&rig.admin, &mlx, "README.md", "---\nlibrary_name: mlx\n---\n").await;
+    for (query, expected) in [
+        ("apps=ollama", &[&*gguf][..]),
+        ("apps=mlx-lm", &[&*mlx]),
+        ("apps=ollama,mlx-lm&sort=id", &[&*gguf, &*mlx]),
+        ("apps=llama.cpp&apps=mlx-lm&sort=id", &[&*gguf, &*mlx]),
+        ("apps=vllm", &[]),
+        ("inference=warm", &[]),
+        ("inference_provider=all", &[]),
+        ("inference_provider=&sort=id", &[&*gguf, &*mlx]),
+    ] {
+        assert_eq!(rig.listed(&rig.admin, query).await, expected, "{query}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_value_that_begins_like_its_filter_is_a_value() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let card = "---\ndatasets:\n- dataset-org/words\n---\n";
+    rig.add(&rig.admin, &repo, "README.md", card).await;
+    for query in ["dataset=dataset-org/words", "dataset=dataset:dataset-org/words"] {
+        assert_eq!(rig.listed(&rig.admin, query).await, [&*repo], "{query}");
+    }
     rig.stop().await;
 }
 

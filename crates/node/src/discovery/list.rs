@@ -7,8 +7,8 @@ use ballast_format::hash::ObjectHash;
 use ballast_format::log::Gating;
 use ballast_format::name::RepoKind;
 
-use super::Facts;
 use super::card::texts;
+use super::{Facts, apps};
 use crate::access::{Caller, Repo};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -57,6 +57,10 @@ pub struct Query {
     pub parameters: (Option<u64>, Option<u64>),
     /// Repos that its card must all name: what a space uses.
     pub linked: Vec<String>,
+    /// Whether its card must name any repo at all.
+    pub is_linked: bool,
+    /// Programs of which one must be able to run it; none: whatever.
+    pub apps: Vec<String>,
     /// The order.
     pub sort: Sort,
     /// Smallest first.
@@ -211,6 +215,13 @@ impl<'a> Wanted<'a> {
         if self.query.pipeline_tag.is_some() && self.query.pipeline_tag != facts.pipeline_tag {
             return false;
         }
+        let apps = &self.query.apps;
+        if !apps.is_empty() && !apps.iter().any(|app| apps::runs(app, facts)) {
+            return false;
+        }
+        if self.query.is_linked && named(facts).next().is_none() {
+            return false;
+        }
         if !self.query.linked.iter().all(|name| links(facts, name)) {
             return false;
         }
@@ -228,11 +239,13 @@ impl<'a> Wanted<'a> {
 
 /// Whether a card names this repo among what it uses.
 fn links(facts: &Facts, name: &str) -> bool {
-    let Some(card) = &facts.card else {
-        return false;
-    };
-    let named = ["models", "datasets"].into_iter().flat_map(|list| texts(card, list));
-    named.into_iter().any(|other| other.eq_ignore_ascii_case(name))
+    named(facts).any(|other| other.eq_ignore_ascii_case(name))
+}
+
+/// The repos that a card names as what it uses.
+fn named(facts: &Facts) -> impl Iterator<Item = &str> {
+    let lists = facts.card.iter().flat_map(|card| ["models", "datasets"].map(|list| (card, list)));
+    lists.flat_map(|(card, list)| texts(card, list))
 }
 
 /// Whether a word is in what is known of a repo.
@@ -253,7 +266,7 @@ fn order(query: &Query, a: &Listed, b: &Listed) -> Ordering {
         Sort::Likes => a.likes.cmp(&b.likes),
         Sort::Parameters => a.facts.parameters().cmp(&b.facts.parameters()),
         Sort::Size => a.facts.used_storage.cmp(&b.facts.used_storage),
-        Sort::Name => b.repo.name().folded().cmp(&a.repo.name().folded()),
+        Sort::Name => a.repo.name().folded().cmp(&b.repo.name().folded()),
     };
     let by = if query.ascending { by } else { by.reverse() };
     // Pages must not shuffle what is equal.

@@ -5,6 +5,7 @@
 //! after a commit sees it. They are kept in memory for every repo and in the index, and can be made
 //! again from the repos at any time.
 
+pub mod apps;
 pub mod card;
 pub mod facts;
 pub mod feed;
