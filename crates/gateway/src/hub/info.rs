@@ -44,8 +44,8 @@ const MODEL: &[&str] = &[
     "transformersInfo",
     "widgetData",
 ];
-const DATASET: &[&str] = &["description"];
-const SPACE: &[&str] = &["datasets", "models", "runtime", "sdk", "subdomain"];
+const DATASET: &[&str] = &["citation", "description", "mainSize", "paperswithcode_id"];
+const SPACE: &[&str] = &["datasets", "host", "models", "region", "runtime", "sdk", "subdomain"];
 
 /// A repo as it is told of, at one commit.
 pub(super) struct Subject<'a> {
@@ -57,6 +57,8 @@ pub(super) struct Subject<'a> {
     pub(super) siblings: Option<&'a [TreeItem]>,
     /// Whether the sizes of the files are wanted too.
     pub(super) blobs: bool,
+    /// Whether this hub offers Xet.
+    pub(super) xet: bool,
 }
 
 /// `GET /api/{kinds}/{repo}` and `GET …/revision/{revision}`.
@@ -90,7 +92,8 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
         None => Vec::new(),
     };
     let blobs = call.query.flag("blobs");
-    let subject = Subject { listed: &listed, commit, siblings: Some(&siblings), blobs };
+    let (siblings, xet) = (Some(siblings.as_slice()), at.gateway.settings.xet);
+    let subject = Subject { listed: &listed, commit, siblings, blobs, xet };
     reply::json(&subject.view(&names))
 }
 
@@ -131,6 +134,9 @@ impl Subject<'_> {
             "trendingScore" => json!(self.listed.trending()),
             // Nothing is scanned here, and that is what a client is told.
             "securityRepoStatus" => json!({"scansDone": false, "filesWithIssues": []}),
+            "xetEnabled" => json!(self.xet),
+            // Spaces are kept here and run nowhere.
+            "host" | "region" if record.kind == RepoKind::Space => Value::Null,
             "modelId" if record.kind == RepoKind::Model => json!(record.name.to_string()),
             "runtime" if record.kind == RepoKind::Space => super::extras::stopped(),
             "subdomain" if record.kind == RepoKind::Space => {
@@ -167,6 +173,9 @@ impl Subject<'_> {
             ("description", _) => {
                 Some(json!(record.description.as_ref().or(facts.title.as_ref())?))
             }
+            ("citation", RepoKind::Dataset) => Some(json!(facts.citation.as_ref()?)),
+            ("mainSize", RepoKind::Dataset) => Some(json!(facts.used_storage)),
+            ("paperswithcode_id", RepoKind::Dataset) => card(name),
             ("datasets" | "models", RepoKind::Space) => card(name),
             ("sdk", RepoKind::Space) => Some(json!(facts.sdk.as_ref()?)),
             _ => None,

@@ -64,7 +64,7 @@ pub(super) async fn answer(gateway: &Arc<Gateway>, call: &Call, kind: RepoKind) 
             None => Vec::new(),
         };
         let siblings = with_files.then_some(siblings.as_slice());
-        let subject = Subject { listed, commit, siblings, blobs: false };
+        let subject = Subject { listed, commit, siblings, blobs: false, xet: gateway.settings.xet };
         views.push(Value::Object(subject.view(&names)));
     }
     let mut response = reply::json(&views)?;

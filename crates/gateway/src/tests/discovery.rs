@@ -278,3 +278,51 @@ async fn a_split_model_has_the_parameters_of_all_parts() {
     }
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn clients_that_ask_whether_there_is_xet_are_told() {
+    for xet in [true, false] {
+        let mut settings = Rig::settings();
+        settings.xet = xet;
+        let rig = Rig::start_with(settings).await;
+        rig.repo("m", false).await;
+        let path = "/api/models/admin/m?expand=xetEnabled&expand=usedStorage";
+        let told = rig.read(&rig.admin, path).await.expect(200).json();
+        assert_eq!(told["xetEnabled"], xet);
+        assert!(told["usedStorage"].is_u64());
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn datasets_and_spaces_are_told_of_with_what_is_theirs() {
+    let rig = Rig::start().await;
+    let card = |text: &str| json!([{"path": "README.md", "content": text}]);
+    let citing = "---\npaperswithcode_id: pw\n---\n```bibtex\n@misc{a, title={b}}\n```\n";
+    for body in [
+        json!({"type": "dataset", "name": "d", "files": card(citing)}),
+        json!({"type": "space", "sdk": "static", "name": "uses",
+            "files": card("---\nmodels: [a/b]\n---\n")}),
+        json!({"type": "space", "sdk": "static", "name": "alone"}),
+    ] {
+        let create = rig.ask("POST", "/api/repos/create").bearer(&rig.admin);
+        create.json(&body).send().await.expect(200);
+    }
+    let data = rig.read(&rig.admin, "/api/datasets/admin/d").await.expect(200).json();
+    let told = (&data["citation"], &data["paperswithcode_id"], &data["mainSize"]);
+    let size = &data["usedStorage"];
+    assert_eq!(told, (&json!("@misc{a, title={b}}"), &json!("pw"), size));
+    let space = rig.read(&rig.admin, "/api/spaces/admin/uses").await.expect(200).json();
+    let space = space.as_object().expect("an object");
+    assert!(space.get("host") == Some(&Value::Null) && space.contains_key("region"));
+    for (query, expected) in [
+        ("linked=true", &["admin/uses"][..]),
+        ("linked=false&sort=id", &["admin/alone", "admin/uses"]),
+        ("models=a/b", &["admin/uses"]),
+        ("models=linked", &[]),
+    ] {
+        let found = rig.read(&rig.admin, &format!("/api/spaces?{query}")).await.expect(200);
+        assert_eq!(names(&found), expected, "{query}");
+    }
+    rig.stop().await;
+}

@@ -7,10 +7,13 @@ use ballast_format::name::RepoKind;
 use serde_json::{Map, Value};
 
 use super::task;
+use super::words::cut;
 use super::yaml::{self, Fault};
 
 /// How much of a `README.md` is read.
 pub const MAX_README_BYTES: u64 = 2 << 20;
+/// How much of a citation is kept.
+const MAX_CITATION_BYTES: usize = 4 << 10;
 
 /// What a card says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,6 +42,19 @@ impl<'a> Card<'a> {
         let heading = || self.text.lines().find_map(|line| line.trim().strip_prefix("# "));
         let title = named.or_else(heading)?.trim();
         (!title.is_empty()).then(|| title.chars().take(200).collect())
+    }
+
+    /// The first block of the text that is a BibTeX entry.
+    pub fn citation(&self) -> Option<String> {
+        let blocks = self.text.split("```").skip(1).step_by(2);
+        let entries = blocks.filter_map(|block| {
+            // The language of a block stands before it, on its first line.
+            let entry = block[block.find('@')?..].trim();
+            let head = block[..block.find('@')?].trim();
+            (head.bytes().all(|b| b.is_ascii_alphanumeric()) && entry.contains('{'))
+                .then(|| cut(entry, MAX_CITATION_BYTES).to_owned())
+        });
+        entries.into_iter().next()
     }
 }
 
@@ -163,6 +179,17 @@ mod tests {
         assert_eq!(card.data.as_ref().map(|data| data["license"].clone()), Some(json!("mit")));
         assert_eq!(card.text, "# A model\ntext\n");
         assert_eq!(card.title().as_deref(), Some("A model"));
+    }
+
+    #[test]
+    fn a_citation_is_the_first_block_of_bibtex() {
+        let of = |text: &str| Card::read(text).citation();
+        let text = "# T\n```py\nx = 1\n```\n```bibtex\n@misc{a,\n title={b}}\n```\n```\n@x{}\n```";
+        assert_eq!(of(text).as_deref(), Some("@misc{a,\n title={b}}"));
+        assert_eq!(of("```\n@article{z}\n```").as_deref(), Some("@article{z}"));
+        for text in ["", "@misc{a}", "```\n@decorated\n```", "```py\nx @ {}\n```"] {
+            assert_eq!(of(text), None, "{text}");
+        }
     }
 
     #[test]

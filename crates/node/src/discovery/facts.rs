@@ -84,6 +84,8 @@ pub struct Facts {
     pub eval_results: Vec<Value>,
     /// What filters match.
     pub tags: Vec<String>,
+    /// A dataset's own words on how to cite it.
+    pub citation: Option<String>,
     /// What is searched: the words of the card, in lower case, each once.
     pub text: String,
     /// Bytes of the files of `main`.
@@ -121,6 +123,7 @@ impl Hub {
         let readme = readme.unwrap_or_default();
         let card = Card::read(&readme);
         facts.title = card.title();
+        facts.citation = card.citation();
         facts.card = card.data.clone();
         if let Some(data) = &card.data {
             facts.metrics = metrics::of_card(data);
