@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ballast_format::hash::Sha256;
-use ballast_format::name::{FilePath, RepoKind, RepoName};
+use ballast_format::name::{RepoKind, RepoName};
 use ballast_node::access::Access;
 use ballast_node::discovery::card::review;
 use ballast_node::discovery::yaml::Fault;
@@ -18,10 +18,6 @@ use crate::error::{Answer, Failure};
 use crate::reply;
 
 const BODY_BYTES: u64 = 10_000_000;
-/// The longest safetensors header that is passed on.
-const HEADER_BYTES: u64 = 25_000_000;
-const INDEX_BYTES: u64 = 10 << 20;
-const MOST_SHARDS: usize = 500;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -154,65 +150,4 @@ pub(super) async fn duplicate_files(at: &Context<'_>, mut call: Call) -> Answer 
         }
     }
     reply::json(&json!({"failed": failed}))
-}
-
-/// `GET …/safetensors-metadata/{index file}`: the headers of all shards that an index names, or
-/// of one file.
-pub(super) async fn safetensors_metadata(at: &Context<'_>, call: &Call, index: &[&str]) -> Answer {
-    let of = |error| Failure::of(error, &call.caller);
-    let index = super::place::whole(index)?;
-    let revision = call.query.first("revision").unwrap_or("main");
-    let commit = at.hub().resolve(at.repo(), revision).await.map_err(of)?.commit;
-    at.hub().may_read_files(&call.caller, at.repo()).map_err(of)?;
-    let path = FilePath::parse(&index).map_err(|error| of(error.into()))?;
-    let mut answer = json!({"headers": {}});
-    let mut shards = vec![index.clone()];
-    if index.ends_with(".json") {
-        let item = at.hub().item(at.repo(), commit, &path).await.map_err(of)?;
-        let text = at.hub().raw_blob(at.repo(), &item, INDEX_BYTES).await.map_err(of)?;
-        let parsed: Value = serde_json::from_slice(&text)
-            .map_err(|_| Failure::invalid(format!("`{index}` is not JSON")))?;
-        let files = parsed["weight_map"].as_object().into_iter().flat_map(Map::values);
-        let mut names: Vec<&str> = files.filter_map(Value::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
-        let folder = path.parent().map_or_else(String::new, |parent| format!("{parent}/"));
-        shards = names.iter().map(|name| format!("{folder}{name}")).collect();
-        answer["index"] = json!({"metadata": parsed["metadata"]});
-    }
-    if shards.len() > MOST_SHARDS {
-        return Err(Failure::invalid(format!("more than {MOST_SHARDS} shards")));
-    }
-    for shard in shards {
-        answer["headers"][&shard] = header(at, call, commit, &shard).await?;
-    }
-    reply::json(&answer)
-}
-
-async fn header(
-    at: &Context<'_>,
-    call: &Call,
-    commit: ballast_format::hash::ObjectHash,
-    shard: &str,
-) -> Result<Value, Failure> {
-    use futures_util::StreamExt as _;
-    let of = |error| Failure::of(error, &call.caller);
-    let bad = || Failure::invalid(format!("`{shard}` has no safetensors header"));
-    let path = FilePath::parse(shard).map_err(|error| of(error.into()))?;
-    let item = at.hub().item(at.repo(), commit, &path).await.map_err(of)?;
-    let mut stream = at.hub().open_item(at.repo(), &item, 0..item.size).await.map_err(of)?;
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut wanted = 8;
-    while bytes.len() < wanted {
-        let Some(piece) = stream.next().await else { return Err(bad()) };
-        bytes.extend_from_slice(&piece.map_err(of)?);
-        if wanted == 8 && bytes.len() >= 8 {
-            let length = bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
-            if length > HEADER_BYTES {
-                return Err(bad());
-            }
-            wanted = 8 + usize::try_from(length).map_err(|_| bad())?;
-        }
-    }
-    serde_json::from_slice(&bytes[8..wanted]).map_err(|_| bad())
 }

@@ -10,6 +10,7 @@ pub(crate) mod commits;
 mod deletions;
 mod extras;
 mod gating;
+mod headers;
 mod info;
 mod items;
 mod listing;
@@ -101,9 +102,7 @@ async fn repo_api(gateway: &Arc<Gateway>, call: Call, kind: RepoKind, segments: 
         (["compare", range @ ..], _) => commits::compare(&at, &call, range).await,
         (["auth-check"], _) => repos::auth_check(&at, &call, false),
         (["auth-check", "write"], _) => repos::auth_check(&at, &call, true),
-        (["safetensors-metadata", index @ ..], _) => {
-            extras::safetensors_metadata(&at, &call, index).await
-        }
+        (["safetensors-metadata", path @ ..], _) => headers::answer(&at, &call, path).await,
         (["preupload", rest @ ..], &Method::POST) => preupload::answer(&at, call, rest).await,
         (["commit", rest @ ..], &Method::POST) => commit::answer(&at, call, rest).await,
         (["super-squash", rest @ ..], &Method::POST) => commits::squash(&at, call, rest).await,

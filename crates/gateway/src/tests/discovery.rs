@@ -280,6 +280,35 @@ async fn a_split_model_has_the_parameters_of_all_parts() {
 }
 
 #[tokio::test]
+async fn headers_of_weights_come_in_one_answer() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let header = r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#;
+    let length = u64::try_from(header.len()).expect("it is short").to_le_bytes();
+    let length = String::from_utf8(length.to_vec()).expect("it is a letter");
+    let file = format!("{length}{header}\0\0\0\0");
+    rig.add(&rig.admin, &repo, "m-1.safetensors", &file).await;
+    rig.add(&rig.admin, &repo, "m-2.safetensors", "no header at all").await;
+    let index = |files: &[&str]| {
+        let map: serde_json::Map<_, _> =
+            files.iter().map(|file| ((*file).to_owned(), json!(file))).collect();
+        json!({"metadata": {"total_size": 4}, "weight_map": map}).to_string()
+    };
+    rig.add(&rig.admin, &repo, "good.json", &index(&["m-1.safetensors"])).await;
+    rig.add(&rig.admin, &repo, "bad.json", &index(&["m-1.safetensors", "m-2.safetensors"])).await;
+    let path = |file: &str| format!("/api/models/{repo}/safetensors-metadata/{file}");
+    let header: Value = serde_json::from_str(header).expect("JSON");
+    let headers = json!({"m-1.safetensors": header});
+    let one = rig.read(&rig.admin, &path("m-1.safetensors")).await.expect(200);
+    assert_eq!(one.json(), json!({"headers": headers}));
+    let all = rig.read(&rig.admin, &path("good.json")).await.expect(200);
+    let index = json!({"metadata": {"total_size": 4}});
+    assert_eq!(all.json(), json!({"headers": headers, "index": index}));
+    rig.read(&rig.admin, &path("bad.json")).await.expect(400);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn clients_that_ask_whether_there_is_xet_are_told() {
     for xet in [true, false] {
         let mut settings = Rig::settings();
