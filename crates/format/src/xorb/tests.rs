@@ -322,6 +322,20 @@ fn a_wrong_length_in_a_header_is_refused_though_the_hash_fits() {
 }
 
 #[test]
+fn a_compressed_chunk_that_is_no_shorter_than_a_plain_one_is_refused() {
+    // Eight bytes, stored in a frame of their own.
+    let content = b"8 bytes.";
+    let frame =
+        [&[0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82][..], &[8, 0, 0, 0x80], content, &[0; 4]];
+    let body = serialized(Compression::Lz4, &frame.concat(), content.len());
+    let mut decoded = Vec::new();
+    decompress(Compression::Lz4, &body[8..], 8, &mut decoded).expect("who reads it takes it");
+    assert_eq!(decoded, content);
+    assert!(validate(&body, hash_of(content)).is_err());
+    assert!(validate(&stored(content), hash_of(content)).is_ok());
+}
+
+#[test]
 fn after_an_error_nothing_is_accepted() {
     let (body, hash) = stored_xorb(b"some content");
     let mut validator = XorbValidator::new();

@@ -7,7 +7,7 @@
 
 use super::compress::Decompressor;
 use super::footer::{FooterBuilder, IDENT};
-use super::{ChunkHeader, XorbFooter};
+use super::{ChunkHeader, Compression, XorbFooter};
 use crate::hash::{ChunkHash, XorbHash};
 use crate::limits::MAX_XORB_FOOTER_BYTES;
 use crate::{Error, Result};
@@ -126,6 +126,15 @@ impl XorbValidator {
             return Ok(None);
         }
         let header = ChunkHeader::decode(&bytes)?;
+        // No client writes such a chunk, and all who read it would pay for it.
+        if header.compression != Compression::None
+            && header.compressed_length >= header.uncompressed_length
+        {
+            return Err(Error::malformed(
+                WHAT,
+                "a compressed chunk is no shorter than a plain one",
+            ));
+        }
         self.proven.check(&header)?;
         Ok(Some(header))
     }
