@@ -6,6 +6,8 @@
 //! with the one before still taken. What claims mean, and whether they have expired, is for those
 //! who open them.
 
+use std::borrow::Cow;
+
 use ballast_format::codec::{Decoder, Encoder};
 use ballast_format::hash::Sha256;
 use ballast_format::id::{RepoId, TokenId, UploadId, UserId};
@@ -18,6 +20,17 @@ const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 const MAC_LENGTH: usize = 32;
 /// Longer texts are not ours.
 const LONGEST: usize = 2048;
+
+/// Paths below which a sealed text stands that opens something to whoever holds it.
+const SECRET_BELOW: [&str; 3] = ["/xet/v1/fetch/", "/xet/v2/fetch/", "/api/ballast/lfs/"];
+
+/// A path as a log may show it: without what opens anything.
+pub(crate) fn shown(path: &str) -> Cow<'_, str> {
+    match SECRET_BELOW.iter().find(|below| path.starts_with(**below)) {
+        Some(below) => Cow::Owned(format!("{below}***")),
+        None => Cow::Borrowed(path),
+    }
+}
 
 /// What a sealed text is good for; each has a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use crate::body::{Body, RequestBody};
 use crate::call::{Call, Path, Query};
 use crate::error::{Answer, Failure};
 use crate::operate::metrics::Dialect;
-use crate::{Gateway, hub, lfs, operate, xet};
+use crate::{Gateway, hub, lfs, links, operate, xet};
 
 /// The longest target of a request.
 const LONGEST_TARGET: usize = 8 * 1024;
@@ -73,7 +73,8 @@ pub(crate) async fn answer(
             Ok(call) => {
                 let work = AssertUnwindSafe(dispatch(call, &mut dialect)).catch_unwind();
                 work.await.unwrap_or_else(|_| {
-                    tracing::error!(%method, path = path.path(), ?request_id, "a handler panicked");
+                    let path = links::shown(path.path());
+                    tracing::error!(%method, %path, ?request_id, "a handler panicked");
                     let status = StatusCode::INTERNAL_SERVER_ERROR;
                     Err(Failure::new(status, "an error inside the hub").closing())
                 })
@@ -87,7 +88,8 @@ pub(crate) async fn answer(
         failure.into_response()
     });
     metrics.metrics.answered(dialect, response.status());
-    tracing::debug!(%method, path = path.path(), status = response.status().as_u16(), ?request_id);
+    let (path, status) = (links::shown(path.path()), response.status().as_u16());
+    tracing::debug!(%method, %path, status, ?request_id);
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id);
     if from_browser {

@@ -10,5 +10,6 @@ mod ranges;
 mod repos;
 mod rig;
 mod routes;
+mod secrets;
 mod upload;
 mod xet;
