@@ -17,7 +17,8 @@ use crate::{json as strict, reply};
 /// A line holds a file of up to 10 MiB, half as much again in base64, and more where text is
 /// escaped.
 const LINE_BYTES: u64 = 40_000_000;
-const BODY_BYTES: u64 = 300_000_000;
+/// Some hundred small files; large ones come another way.
+const BODY_BYTES: u64 = 150_000_000;
 
 #[derive(Deserialize)]
 struct Line {

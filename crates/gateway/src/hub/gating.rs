@@ -5,13 +5,13 @@ use ballast_node::access::Access;
 use ballast_node::repo::AccessRequestView;
 use http::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::commits::date_of;
 use super::place::Context;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
-use crate::reply;
+use crate::{json as strict, reply};
 
 const BODY_BYTES: u64 = 1_000_000;
 
@@ -109,14 +109,15 @@ fn user_of_request(at: &Context<'_>, call: &Call, id: &str) -> Result<String, Fa
 pub(super) async fn ask(at: &Context<'_>, mut call: Call) -> Answer {
     let repo = at.reading(&call)?;
     let bytes = call.bytes(BODY_BYTES).await?;
-    let fields = if let Ok(fields @ Value::Object(_)) = serde_json::from_slice(&bytes) {
-        fields
+    let fields = if bytes.trim_ascii_start().starts_with(b"{") {
+        strict::decode::<Map<String, Value>>(&bytes)?
     } else {
         let text = String::from_utf8_lossy(&bytes);
         let form = crate::call::Query::parse(&text)?;
         form.pairs().map(|(name, value)| (name.to_owned(), json!(value))).collect()
     };
-    let asked = at.hub().ask_access(&call.caller, &repo, &fields.to_string()).await;
+    let fields = Value::Object(fields).to_string();
+    let asked = at.hub().ask_access(&call.caller, &repo, &fields).await;
     let status = asked.map_err(|error| Failure::of(error, &call.caller))?;
     reply::json(&json!({"status": word(status)}))
 }
