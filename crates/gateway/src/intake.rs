@@ -2,7 +2,9 @@
 //! and always up to a limit.
 //!
 //! Bodies that are held in memory share one budget for the whole program, so that many large
-//! requests at once wait or hear 503 instead of filling the memory.
+//! requests at once wait or hear 503 instead of filling the memory. What is announced takes
+//! nothing of it: a share grows with what has arrived. Those who do not say who they are have a
+//! small part of it to themselves, so that they cannot take what others need.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -28,20 +30,25 @@ use crate::json;
 
 /// Bodies up to this size are not counted against the memory for buffers.
 const SMALL_BODY_BYTES: u64 = 64 * 1024;
-/// The step in which an unannounced body takes its share.
+/// The step in which a body takes its share.
 const STEP_BYTES: u64 = 1024 * 1024;
-/// How long an announced body waits for its share.
+/// How long a body waits for more of its share. Two that wait for each other end so, one after the
+/// other.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// One part in so many is for anonymous callers: what they send is small.
+const ANONYMOUS_PART: u64 = 8;
 
 /// The memory that bodies may take in all, counted in KiB.
 pub(crate) struct Buffers {
-    free: Arc<Semaphore>,
+    known: Arc<Semaphore>,
+    anonymous: Arc<Semaphore>,
     hub: Arc<Hub>,
 }
 
 /// A part of that memory; given back when dropped.
 pub(crate) struct Share {
     free: Arc<Semaphore>,
+    hub: Arc<Hub>,
     held: Option<OwnedSemaphorePermit>,
     bytes: u64,
 }
@@ -63,31 +70,33 @@ fn kib(bytes: u64) -> u32 {
 
 impl Buffers {
     pub(crate) fn new(bytes: u64, hub: Arc<Hub>) -> Self {
-        Self { free: Arc::new(Semaphore::new(kib(bytes) as usize)), hub }
+        let anonymous = bytes / ANONYMOUS_PART;
+        let budget = |bytes| Arc::new(Semaphore::new(kib(bytes) as usize));
+        Self { known: budget(bytes - anonymous), anonymous: budget(anonymous), hub }
     }
 
-    /// A share for `bytes`, after waiting for it for a while.
-    async fn take(&self, bytes: u64) -> Result<Share, Failure> {
-        let free = Arc::clone(&self.free);
-        let taking = std::pin::pin!(free.acquire_many_owned(kib(bytes)));
-        let held = match select(taking, self.hub.env().sleep(PATIENCE)).await {
-            Either::Left((Ok(held), _)) => held,
-            Either::Left((Err(_), _)) | Either::Right(_) => return Err(no_memory()),
+    /// A share that covers `bytes` without taking them.
+    fn share(&self, caller: &Caller, bytes: u64) -> Share {
+        let free = match caller {
+            Caller::Anonymous => &self.anonymous,
+            Caller::User(_) => &self.known,
         };
-        Ok(Share { free: Arc::clone(&self.free), held: Some(held), bytes })
+        Share { free: Arc::clone(free), hub: Arc::clone(&self.hub), held: None, bytes }
     }
 }
 
 impl Share {
-    /// Makes the share cover `bytes`. It does not wait, since two that wait for each other's share
-    /// would wait for ever.
-    fn grow(&mut self, bytes: u64) -> Result<(), Failure> {
+    /// Makes the share cover `bytes`, after waiting for a while if others hold too much.
+    async fn grow(&mut self, bytes: u64) -> Result<(), Failure> {
         if bytes <= self.bytes {
             return Ok(());
         }
         let more = (bytes - self.bytes).max(STEP_BYTES);
-        let free = Arc::clone(&self.free);
-        let permit = free.try_acquire_many_owned(kib(more)).map_err(|_| no_memory())?;
+        let taking = std::pin::pin!(Arc::clone(&self.free).acquire_many_owned(kib(more)));
+        let permit = match select(taking, self.hub.env().sleep(PATIENCE)).await {
+            Either::Left((Ok(permit), _)) => permit,
+            Either::Left((Err(_), _)) | Either::Right(_) => return Err(no_memory()),
+        };
         match &mut self.held {
             Some(held) => held.merge(permit),
             None => self.held = Some(permit),
@@ -118,7 +127,7 @@ impl Call {
 
     /// A body that takes its share of the memory for buffers until its last clone is dropped.
     async fn big_bytes(&mut self, limit: u64, announced: u64) -> Result<Bytes, Failure> {
-        let mut share = self.gateway.buffers.take(announced).await?;
+        let mut share = self.gateway.buffers.share(&self.caller, SMALL_BODY_BYTES);
         // What is announced is not yet believed: the buffer grows with what arrives.
         let mut bytes = Vec::with_capacity(usize::try_from(announced.min(STEP_BYTES)).unwrap_or(0));
         while let Some(piece) = self.body.next().await {
@@ -127,10 +136,26 @@ impl Call {
             if length > limit {
                 return Err(Failure::too_large("the body", limit));
             }
-            share.grow(length)?;
+            share.grow(length).await?;
             bytes.extend_from_slice(&piece);
         }
         Ok(Bytes::from_owner(Held { bytes, _share: share }))
+    }
+
+    /// The beginning of a body of at most `limit` bytes. The rest is read as well, and not kept.
+    pub(crate) async fn beginning(&mut self, kept: usize, limit: u64) -> Result<Bytes, Failure> {
+        self.check_body(limit)?;
+        let (mut bytes, mut seen) = (BytesMut::new(), 0);
+        while let Some(piece) = self.body.next().await {
+            let piece = piece.map_err(broken)?;
+            seen += piece.len() as u64;
+            if seen > limit {
+                return Err(Failure::too_large("the body", limit));
+            }
+            let room = kept - bytes.len();
+            bytes.extend_from_slice(&piece[..room.min(piece.len())]);
+        }
+        Ok(bytes.freeze())
     }
 
     /// The body as JSON: at most `limit` bytes, 64 levels deep, no key twice in an object.
@@ -180,8 +205,7 @@ impl Call {
     /// The body line by line.
     pub(crate) fn lines(&mut self, line_limit: u64, limit: u64) -> Result<Lines<'_>, Failure> {
         self.check_body(limit)?;
-        let free = Arc::clone(&self.gateway.buffers.free);
-        let share = Share { free, held: None, bytes: SMALL_BODY_BYTES };
+        let share = self.gateway.buffers.share(&self.caller, SMALL_BODY_BYTES);
         let body = &mut self.body;
         Ok(Lines { body, buffer: BytesMut::new(), seen: 0, share, line_limit, limit, read: 0 })
     }
@@ -257,7 +281,7 @@ impl Lines<'_> {
                 }
             }
             match self.body.next().await {
-                Some(piece) => self.push(&piece.map_err(broken)?)?,
+                Some(piece) => self.push(&piece.map_err(broken)?).await?,
                 None if self.buffer.trim_ascii().is_empty() => return Ok(None),
                 None => {
                     self.seen = 0;
@@ -282,13 +306,13 @@ impl Lines<'_> {
         Some(line.freeze())
     }
 
-    fn push(&mut self, piece: &[u8]) -> Result<(), Failure> {
+    async fn push(&mut self, piece: &[u8]) -> Result<(), Failure> {
         self.read += piece.len() as u64;
         if self.read > self.limit {
             return Err(Failure::too_large("the body", self.limit));
         }
         let length = (self.buffer.len() + piece.len()) as u64;
-        self.share.grow(length)?;
+        self.share.grow(length).await?;
         self.buffer.extend_from_slice(piece);
         // Only what has no line end in it is an overlong line; `seen` stops before this piece.
         let line = self.buffer.len() - piece.len();

@@ -22,6 +22,10 @@ const IDLE: u8 = 1;
 /// A request is being answered.
 const ANSWERING: u8 = 2;
 
+/// What a client that was slow to take an answer must take of it before it counts as fast again:
+/// one that takes a byte now and then holds as much memory as one that takes nothing.
+const ENOUGH_BYTES: u64 = 64 * 1024;
+
 /// How long each phase may last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -50,8 +54,10 @@ pub(crate) struct Watch {
     phase: AtomicU8,
     /// When the phase began, in milliseconds of the monotonic clock.
     since: AtomicU64,
-    /// Since when the client takes nothing, or 0.
+    /// Since when the client takes next to nothing, or 0.
     blocked: AtomicU64,
+    /// What it has taken since then.
+    taken: AtomicU64,
 }
 
 impl Watch {
@@ -61,6 +67,7 @@ impl Watch {
             phase: AtomicU8::new(HEAD),
             since: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
         };
         watch.since.store(watch.now(), Ordering::Relaxed);
         Arc::new(watch)
@@ -73,12 +80,14 @@ impl Watch {
     }
 
     fn enter(&self, phase: u8) {
+        self.blocked.store(0, Ordering::Relaxed);
         self.since.store(self.now(), Ordering::Relaxed);
         self.phase.store(phase, Ordering::Release);
     }
 
     /// A whole head has arrived; the answer is over when the guard is dropped.
     pub(crate) fn answering(self: &Arc<Self>) -> Answering {
+        self.blocked.store(0, Ordering::Relaxed);
         self.phase.store(ANSWERING, Ordering::Release);
         Answering(Arc::clone(self))
     }
@@ -89,12 +98,20 @@ impl Watch {
         }
     }
 
-    fn wrote(&self, is_blocked: bool) {
-        let since = self.blocked.load(Ordering::Relaxed);
-        if is_blocked && since == 0 {
-            self.blocked.store(self.now(), Ordering::Relaxed);
-        } else if !is_blocked && since != 0 {
-            self.blocked.store(0, Ordering::Relaxed);
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        let is_blocked = self.blocked.load(Ordering::Relaxed) != 0;
+        match outcome {
+            Poll::Pending if !is_blocked => {
+                self.taken.store(0, Ordering::Relaxed);
+                self.blocked.store(self.now(), Ordering::Relaxed);
+            }
+            Poll::Ready(Ok(bytes)) if is_blocked => {
+                let taken = self.taken.fetch_add(*bytes as u64, Ordering::Relaxed);
+                if taken + *bytes as u64 >= ENOUGH_BYTES {
+                    self.blocked.store(0, Ordering::Relaxed);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -175,7 +192,7 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch.wrote(outcome.is_pending());
+        self.watch.wrote(&outcome);
         outcome
     }
 
@@ -185,7 +202,7 @@ impl AsyncWrite for Wire {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.watch.wrote(outcome.is_pending());
+        self.watch.wrote(&outcome);
         outcome
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use serde_json::json;
+
 use super::client::read_reply;
 use super::rig::Rig;
 
@@ -98,6 +100,57 @@ async fn a_body_that_trickles_is_a_408_and_one_that_flows_is_not() {
         }
     }
     read_reply(&mut fast, false).await.expect(200);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_strangers_announce_takes_no_room_from_others() {
+    let mut settings = Rig::settings();
+    settings.buffer_bytes = 8 << 20;
+    let rig = Rig::start_with(settings).await;
+    let repo = rig.repo("m", false).await;
+    let mut strangers = Vec::new();
+    for path in ["/v1/telemetry".to_owned(), format!("/api/models/{repo}/paths-info/main")] {
+        for _ in 0..10 {
+            let mut stranger = connect(&rig).await;
+            let head =
+                format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{{");
+            stranger.write_all(head.as_bytes()).await.expect("open");
+            strangers.push(stranger);
+        }
+    }
+    rig.until_waiting_for_bodies(20).await;
+    let mut batch = json!({"operation": "upload", "objects": []}).to_string();
+    batch.push_str(&" ".repeat(3_000_000));
+    let asked = rig.ask("POST", &format!("/{repo}.git/info/lfs/objects/batch"));
+    asked.bearer(&rig.admin).body(batch).send().await.expect(200);
+    drop(strangers);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_taken_byte_by_byte_is_ended() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let packed = super::upload::pack(&ballast_testkit::content::splitmix(1, 40_000_000));
+    rig.publish(&rig.admin, &repo, &packed).await;
+    let mut slow = connect(&rig).await;
+    let head = format!("GET /{repo}/resolve/main/weights.bin HTTP/1.1\r\nhost: x\r\n\r\n");
+    slow.write_all(head.as_bytes()).await.expect("open");
+    let mut status = [0; 15];
+    slow.read_exact(&mut status).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 200 OK");
+    let mut taken = 0;
+    let begin = rig.elapsed();
+    while rig.gateway.metrics.open_connections.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+        let mut piece = [0; 100];
+        taken += slow.read(&mut piece).await.unwrap_or(0);
+        pass(&rig, 1, Duration::from_secs(5)).await;
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        assert!(rig.elapsed() - begin < Duration::from_mins(10), "{taken} bytes taken");
+    }
     rig.stop().await;
 }
 
