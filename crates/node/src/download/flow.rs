@@ -26,6 +26,9 @@ const LEAST_BYTES: u64 = 32 * 1024;
 /// Pieces of one reader that exist at a time: one being written, its rest of the one before, one
 /// being read ahead.
 const PIECES_OF_A_READER: u64 = 3;
+/// Pieces that must fit into what is left, or they are smaller: half of the budget is for large
+/// ones.
+const PIECES_LEFT: u64 = 64;
 /// How long a reader waits for others to finish with what they have.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -82,12 +85,22 @@ impl Flow {
     }
 }
 
+impl Flow {
+    /// The same without waiting; nothing if too much is held.
+    pub(crate) fn try_share(&self, bytes: u64) -> Option<Share> {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok()?;
+        Arc::clone(&self.budget).try_acquire_many_owned(units).ok().map(Arc::new)
+    }
+}
+
 impl Reader {
     /// How many bytes to read at once now.
     pub(crate) fn piece_bytes(&self) -> u64 {
         let readers = self.flow.readers.load(Ordering::Relaxed).max(1);
         let fair = BUDGET_BYTES / (readers * PIECES_OF_A_READER);
-        fair.clamp(LEAST_BYTES, MOST_BYTES)
+        // Those who came first and take nothing of what they have leave the less the more they are.
+        let free = self.flow.budget.available_permits() as u64 * UNIT_BYTES;
+        fair.min(free / PIECES_LEFT).clamp(LEAST_BYTES, MOST_BYTES)
     }
 }
 
@@ -152,6 +165,21 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none());
         sim.advance(PATIENCE + Duration::from_secs(1));
         assert!(matches!(waiting.await, Err(Error::Busy { .. })));
+    }
+
+    #[tokio::test]
+    async fn pieces_shrink_when_others_keep_theirs() {
+        let (flow, env) = (Flow::new(), SimEnv::new(1) as SharedEnv);
+        let (mut kept, mut readers) = (Vec::new(), Vec::new());
+        // Readers come one by one, take three pieces and keep them.
+        while flow.free_bytes() > PIECES_OF_A_READER * LEAST_BYTES && readers.len() < 1000 {
+            let reader = flow.enter();
+            for _ in 0..PIECES_OF_A_READER {
+                kept.push(flow.share(&env, reader.piece_bytes()).await.expect("it fits"));
+            }
+            readers.push(reader);
+        }
+        assert!(readers.len() > 80, "{} readers hold everything", readers.len());
     }
 
     #[test]

@@ -22,10 +22,11 @@ use crate::hub::HubSettings;
 mod compare;
 mod copies;
 mod diff;
-mod flow;
+pub(crate) mod flow;
 mod footers;
 mod history;
 mod listing;
+mod manifests;
 mod objects;
 pub(crate) mod piece;
 mod reconstruct;
@@ -60,6 +61,7 @@ const KEPT_DISTRUSTED: usize = 10_000;
 pub(crate) struct Caches {
     pub(crate) footers: Cache<CopyName, Arc<XorbFooter>, Weigh>,
     pub(crate) manifests: Cache<ManifestId, Arc<Manifest>, Weigh>,
+    pub(crate) large_manifests: manifests::LargeManifests,
     pub(crate) trees: Cache<(RepoId, ObjectHash), Arc<Tree>, Weigh>,
     pub(crate) commits: Cache<(RepoId, ObjectHash), Arc<Commit>, Weigh>,
     pub(crate) items: Cache<tree::ItemKey, Arc<TreeItem>, Weigh>,
@@ -73,6 +75,8 @@ pub(crate) struct Caches {
     pub(crate) decoders: piece::Decoders,
     /// What everything that is on its way out may hold.
     pub(crate) flow: Arc<flow::Flow>,
+    /// The same for answers about chunks, which are whole in memory until they are sent.
+    pub(crate) answers: Arc<flow::Flow>,
 }
 
 /// Weighs what is kept by the memory that it takes.
@@ -124,6 +128,7 @@ impl Caches {
         Self {
             footers: Cache::with_weighter(4096, bytes / 2, Weigh),
             manifests: Cache::with_weighter(4096, bytes / 4, Weigh),
+            large_manifests: manifests::LargeManifests::new(),
             trees: Cache::with_weighter(4096, bytes / 4, Weigh),
             commits: Cache::with_weighter(4096, bytes / 8, Weigh),
             items: Cache::with_weighter(4096, bytes / 8, Weigh),
@@ -134,6 +139,7 @@ impl Caches {
             distrusted: Cache::new(KEPT_DISTRUSTED),
             decoders: piece::Decoders::default(),
             flow: flow::Flow::new(),
+            answers: flow::Flow::new(),
         }
     }
 }

@@ -14,6 +14,7 @@ use ballast_store::index::schema::{self, FileRow, ManifestRow};
 use ballast_store::keyspace::{CopyName, Key};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::manifests::LARGE_BYTES;
 use super::piece::Piece;
 use crate::access::Repo;
 use crate::error::{Error, Result};
@@ -61,13 +62,25 @@ impl Hub {
         if row.length as usize > MAX_MANIFEST_BYTES {
             return Err(Error::corrupt(format!("`{key}` has a manifest that is too long")));
         }
-        let bytes = self.store().get_range(&key, range).await?;
-        let manifest = self.pool().run(move || Manifest::decode(&bytes)).await?;
-        let manifest = manifest.map_err(|error| Error::corrupt(format!("`{key}`: {error}")))?;
-        if manifest.file != id.file {
-            return Err(Error::corrupt(format!("`{key}` has another file's manifest")));
+        let read = async {
+            let bytes = self.store().get_range(&key, range).await?;
+            let manifest = self.pool().run(move || Manifest::decode(&bytes)).await?;
+            let manifest = manifest.map_err(|error| Error::corrupt(format!("`{key}`: {error}")))?;
+            if manifest.file != id.file {
+                return Err(Error::corrupt(format!("`{key}` has another file's manifest")));
+            }
+            Ok(manifest)
+        };
+        let (place, length) = ((row.shard, row.offset), u64::from(row.length));
+        if length >= LARGE_BYTES {
+            return self
+                .caches
+                .large_manifests
+                .get(self.env(), place, length, read)
+                .await
+                .map(Some);
         }
-        let manifest = Arc::new(manifest);
+        let manifest = Arc::new(read.await?);
         self.caches.manifests.insert(*id, Arc::clone(&manifest));
         Ok(Some(manifest))
     }
@@ -136,84 +149,63 @@ impl Hub {
         let last = manifest.find(range.end - 1);
         let last = last.unwrap_or(manifest.terms.len() - 1);
         let mut terms = manifest.terms[first..=last].to_vec();
-        // One copy of each xorb for the whole answer: offsets are a copy's own (Invariant 7).
-        let mut xorbs = self.open_all(&terms).await?;
         let mut skipped = 0;
         let outer = if first == last { vec![first] } else { vec![first, last] };
         for index in outer {
             let term = &mut terms[index - first];
             let (start, end) = (manifest.start_of(index), manifest.end_of(index));
             let inside = range.start.max(start) - start..range.end.min(end) - start;
-            let footer = &xorbs.get(&term.xorb).ok_or_else(not_opened)?.footer;
+            // Where chunks begin in the file is the same in all copies.
+            let (_, footer) = self.needed_xorb(&term.xorb).await?;
             if index == last {
-                trim_end(footer, term, inside.end)?;
+                trim_end(&footer, term, inside.end)?;
             }
             if index == first {
-                skipped = trim_start(footer, term, inside.start)?;
+                skipped = trim_start(&footer, term, inside.start)?;
             }
         }
+        // A sparse file names one run thousands of times.
+        let mut wanted: BTreeMap<XorbHash, Runs> = BTreeMap::new();
         let mut before = None;
         for term in &terms {
             if before.replace(term) != Some(term) {
-                let xorb = xorbs.get_mut(&term.xorb).ok_or_else(not_opened)?;
-                xorb.wanted.insert((term.chunks.start, term.chunks.end));
+                let runs = wanted.entry(term.xorb).or_default();
+                runs.insert((term.chunks.start, term.chunks.end));
             }
         }
-        let mut fetches = Vec::with_capacity(xorbs.len());
-        for xorb in xorbs.into_values() {
-            xorb.merge_into(&mut fetches)?;
-        }
+        let fetches = stream::iter(wanted)
+            .map(|(xorb, runs)| self.fetches_of(xorb, runs))
+            .buffered(OPENED_AT_ONCE)
+            .try_concat()
+            .await?;
         Ok(Reconstruction { offset_into_first_range: skipped, terms, fetches })
     }
 
-    /// Opens every xorb that the terms name, each once.
-    async fn open_all(&self, terms: &[Term]) -> Result<BTreeMap<XorbHash, Wanted>> {
-        let distinct: BTreeSet<XorbHash> = terms.iter().map(|term| term.xorb).collect();
-        stream::iter(distinct)
-            .map(|xorb| async move {
-                let (copy, footer) = self.needed_xorb(&xorb).await?;
-                let wanted = BTreeSet::new();
-                Ok((xorb, Wanted { copy, footer, wanted }))
-            })
-            .buffer_unordered(OPENED_AT_ONCE)
-            .try_collect()
-            .await
+    /// What to fetch of a xorb: all of one copy, as offsets are a copy's own (Invariant 7). Its
+    /// footer is let go of before the next ones are read, however many xorbs a file has.
+    async fn fetches_of(&self, xorb: XorbHash, runs: Runs) -> Result<Vec<Fetch>> {
+        let (copy, footer) = self.needed_xorb(&xorb).await?;
+        let fetch = |chunks| {
+            let piece = Piece::new(copy, &footer, chunks)?;
+            Ok(Fetch { xorb, copy, chunks: piece.chunks, bytes: piece.place })
+        };
+        merged(runs).into_iter().map(fetch).collect()
     }
 }
 
-/// A xorb of an answer, and the runs of its chunks that terms name: a sparse file names one run
-/// thousands of times.
-struct Wanted {
-    copy: CopyName,
-    footer: Arc<XorbFooter>,
-    wanted: BTreeSet<(u32, u32)>,
-}
+/// Runs of a xorb's chunks that terms name.
+type Runs = BTreeSet<(u32, u32)>;
 
-impl Wanted {
-    /// One fetch for all runs that overlap or touch: clients know a fetched run by its start.
-    fn merge_into(self, fetches: &mut Vec<Fetch>) -> Result<()> {
-        let mut runs: Vec<Range<u32>> = Vec::new();
-        for (start, end) in self.wanted {
-            match runs.last_mut() {
-                Some(last) if last.end >= start => last.end = last.end.max(end),
-                _ => runs.push(start..end),
-            }
+/// One run for all that overlap or touch: clients know a fetched run by its start.
+fn merged(runs: Runs) -> Vec<Range<u32>> {
+    let mut merged: Vec<Range<u32>> = Vec::new();
+    for (start, end) in runs {
+        match merged.last_mut() {
+            Some(last) if last.end >= start => last.end = last.end.max(end),
+            _ => merged.push(start..end),
         }
-        for chunks in runs {
-            let piece = Piece::new(self.copy, &self.footer, chunks)?;
-            fetches.push(Fetch {
-                xorb: self.footer.hash(),
-                copy: self.copy,
-                chunks: piece.chunks,
-                bytes: piece.place,
-            });
-        }
-        Ok(())
     }
-}
-
-fn not_opened() -> Error {
-    Error::internal("a term's xorb was not opened")
+    merged
 }
 
 /// An empty file has nothing to say, and nothing past its start.
