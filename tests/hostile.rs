@@ -195,6 +195,36 @@ fn shards_that_lie_are_refused() -> Result<()> {
 }
 
 #[test]
+fn small_shards_that_name_billions_of_chunks_are_refused() -> Result<()> {
+    let server = Server::start()?;
+    let (cas, token) = xet(&server, &repo(&server, "m")?)?;
+    let mut writer = XorbWriter::new();
+    for _ in 0..8192 {
+        writer.push(b"x", ChunkHash::of(b"x"));
+    }
+    let (bytes, footer) = writer.finish();
+    let path = format!("{cas}/v1/xorbs/default/{}", footer.hash());
+    let sent = server.request("POST", &path, &token, &[], &bytes)?;
+    ensure!(sent.status == 200, "{sent:?}");
+
+    let record = |hash: &[u8; 32], numbers: [u32; 4]| {
+        let numbers = numbers.iter().flat_map(|number| number.to_le_bytes());
+        hash.iter().copied().chain(numbers).collect::<Vec<u8>>()
+    };
+    let segments: u32 = 600_000;
+    let proof = footer.range_hash(0..8192)?;
+    let mut body = b"HFRepoMetaData\0".to_vec();
+    body.extend(b"\x55\x69\x67\x45\x6a\x7b\x81\x57\x83\xa5\xbd\xd9\x5c\xcd\xd1\x4a\xa9");
+    body.extend([2_u64.to_le_bytes(), 0_u64.to_le_bytes()].concat());
+    body.extend(record(&[1; 32], [1 << 31, segments, 0, 0]));
+    body.extend(record(footer.hash().as_bytes(), [0, 8192, 0, 8192]).repeat(segments as usize));
+    body.extend(record(proof.as_bytes(), [0; 4]).repeat(segments as usize));
+    body.extend(record(&[0xff; 32], [0; 4]).repeat(2));
+    let case = Case::new("five billion chunks", "POST", format!("{cas}/v1/shards"));
+    refuse_all(&server, vec![case.token(&token).body(body).answers(&[413])])
+}
+
+#[test]
 fn commits_that_can_not_be_are_refused_whole() -> Result<()> {
     let server = Server::start()?;
     let repo = repo(&server, "m")?;

@@ -34,6 +34,22 @@ pub const MAX_XORB_UPLOAD_BYTES: usize = MAX_XORB_SERIALIZED_BYTES + MAX_XORB_FO
 /// The longest shard in an upload: clients merge theirs up to this size and post several beyond.
 pub const MAX_SHARD_BYTES: usize = 67_108_864;
 
+/// Files that one shard may name: twice what one commit can. What is made of so many tiny ones
+/// takes some 100 MB before it is stored.
+pub const MAX_SHARD_FILES: usize = 50_000;
+
+/// Chunks that the files of one shard may be made of, each counted as often as it is named: twice
+/// those of the largest file. Each costs a step of a hash tree, and 96 bytes can name 8,192.
+pub const MAX_SHARD_CHUNKS: u64 = 2 * MAX_FILE_BYTES / TARGET_CHUNK_BYTES as u64;
+
+/// Bytes that the files of one shard may have whose SHA-256 must be computed: those of the largest
+/// file, ten minutes of a core. A shard of 64 MiB describes some 90 GB of new content.
+pub const MAX_SHARD_REHASHED_BYTES: u64 = MAX_FILE_BYTES;
+
+/// Chunks of one shard that answer dedup queries, besides each file's first: four times those of
+/// the largest file.
+pub const MAX_SHARD_SAMPLES: u64 = 65_536;
+
 /// The largest file: twice what the public hub takes. A shard of some kilobytes can name any number
 /// of bytes, all of which we must hash.
 pub const MAX_FILE_BYTES: u64 = 1 << 40;

@@ -81,7 +81,7 @@ pub struct Manifest {
     pub size: u64,
     /// What it is made of, in order.
     pub terms: Vec<Term>,
-    /// Its first chunk, and those whose hash is a multiple of 1,024.
+    /// Its first chunk, those whose hash is a multiple of 1,024, and those that a client marked.
     pub samples: Vec<Sample>,
     /// Where each term ends in the file.
     ends: Vec<u64>,

@@ -8,7 +8,7 @@ use super::*;
 use crate::chunk::split;
 use crate::content::splitmix;
 use crate::hash::{ChunkHash, RangeHash, Sha256};
-use crate::limits::MAX_SHARD_BYTES;
+use crate::limits::{MAX_SHARD_BYTES, MAX_SHARD_FILES};
 use crate::xorb::{XorbFooter, XorbWriter};
 use crate::{Error, Result};
 
@@ -133,6 +133,15 @@ fn an_empty_file_is_read() {
     let file = shard.files().next().expect("there is one");
     assert_eq!((file.segment_count(), file.size(), file.hash), (0, 0, crate::hash::FileHash::ZERO));
     assert_eq!(file.sha256, Some(Sha256::ZERO));
+}
+
+#[test]
+fn more_files_than_the_limit_are_refused() {
+    let hello = hello_shard();
+    let (head, file, rest) = (&hello[..48], &hello[48..240], &hello[240..]);
+    let of = |files: usize| UploadShard::parse([head, &file.repeat(files), rest].concat().into());
+    assert_eq!(of(MAX_SHARD_FILES).expect("as many as may be").file_count(), MAX_SHARD_FILES);
+    assert!(matches!(of(MAX_SHARD_FILES + 1), Err(Error::TooLarge { .. })));
 }
 
 #[test]

@@ -11,7 +11,9 @@ use bytes::Bytes;
 
 use super::{END, FOOTER_BYTES, FOOTER_VERSION, RECORD_BYTES, Record, TAG, VERSION};
 use crate::hash::{ChunkHash, FileHash, RangeHash, Sha256, XorbHash};
-use crate::limits::{MAX_CHUNK_BYTES, MAX_SHARD_BYTES, MAX_XORB_BYTES, MAX_XORB_CHUNKS};
+use crate::limits::{
+    MAX_CHUNK_BYTES, MAX_SHARD_BYTES, MAX_SHARD_FILES, MAX_XORB_BYTES, MAX_XORB_CHUNKS,
+};
 use crate::{Error, Result};
 
 const WHAT: &str = "shard";
@@ -94,6 +96,13 @@ impl UploadShard {
         let mut with_segments = 0;
         while let Some(file) = UploadFile::take(&mut rest)? {
             file_count += 1;
+            if file_count > MAX_SHARD_FILES {
+                return Err(Error::TooLarge {
+                    what: "number of files in a shard",
+                    size: file_count as u64,
+                    limit: MAX_SHARD_FILES as u64,
+                });
+            }
             with_segments += usize::from(!file.segments.is_empty());
             with_range_hashes +=
                 usize::from(!file.segments.is_empty() && file.range_hashes.is_some());

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ballast_format::limits::MAX_SHARD_BYTES;
 use ballast_node::access::Repo;
 use ballast_node::hub::Hub;
-use ballast_node::upload::ShardPut;
+use ballast_node::upload::{ShardPut, ShardTurn};
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::future::{Either, select};
@@ -38,8 +38,9 @@ type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// `POST /v1/shards`
 pub(super) async fn upload_v1(mut call: Call) -> Answer {
     let repo = token::open(&mut call, Need::Write)?;
+    let turn = turn(&call).await?;
     let shard = call.bytes(MAX_SHARD_BYTES as u64).await?;
-    let put = work(&call, repo, shard, Arc::default()).await?;
+    let put = work(&call, repo, turn, shard, Arc::default()).await?;
     reply::json(&json!({
         "result": u8::from(put.stored),
         "shard_hash": put.hash.map(|hash| hash.to_string()),
@@ -49,9 +50,10 @@ pub(super) async fn upload_v1(mut call: Call) -> Answer {
 /// `POST /v2/shards`
 pub(super) async fn upload_v2(mut call: Call) -> Answer {
     let repo = token::open(&mut call, Need::Write)?;
+    let turn = turn(&call).await?;
     let shard = call.bytes(MAX_SHARD_BYTES as u64).await?;
     let progress = Arc::new(Progress::default());
-    let mut work = work(&call, repo, shard, Arc::clone(&progress));
+    let mut work = work(&call, repo, turn, shard, Arc::clone(&progress));
     let hub = Arc::clone(&call.gateway.hub);
     let patience = Arc::clone(hub.env());
     let body = match select(&mut work, patience.sleep(PATIENCE)).await {
@@ -72,11 +74,17 @@ pub(super) async fn upload_v2(mut call: Call) -> Answer {
     Ok(response)
 }
 
-fn work(call: &Call, repo: Repo, shard: Bytes, progress: Arc<Progress>) -> Work {
+/// Waits for the user's turn, with the body still on their side.
+async fn turn(call: &Call) -> Result<ShardTurn, Failure> {
+    let turn = call.gateway.hub.shard_turn(&call.caller).await;
+    turn.map_err(|error| Failure::of(error, &call.caller).closing())
+}
+
+fn work(call: &Call, repo: Repo, turn: ShardTurn, shard: Bytes, progress: Arc<Progress>) -> Work {
     let (hub, caller) = (Arc::clone(&call.gateway.hub), call.caller.clone());
     Box::pin(async move {
         let report = |verified: u64, total: u64| progress.set(verified, total);
-        let put = hub.put_shard(&caller, &repo, shard, &report).await;
+        let put = hub.put_shard(&caller, &repo, turn, shard, &report).await;
         put.map_err(|error| Failure::of(error, &caller))
     })
 }

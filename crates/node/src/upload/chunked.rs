@@ -4,12 +4,13 @@
 //! in a xorb of the file's own. Both are for the pool; between them the index is asked about chunks
 //! that may be known.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use ballast_format::chunk::Chunker;
 use ballast_format::hash::{ChunkHash, FileHash, Sha256, XorbHash};
 use ballast_format::hash_tree::FileHasher;
-use ballast_format::limits::MAX_CHUNK_BYTES;
+use ballast_format::limits::{MAX_CHUNK_BYTES, MAX_SHARD_SAMPLES};
 use ballast_format::manifest::{Sample, Term};
 use ballast_format::xorb::{XorbFooter, XorbWriter};
 use bytes::Bytes;
@@ -109,6 +110,8 @@ pub(super) struct Placer {
     packed: Vec<XorbHash>,
     terms: Vec<(Place, Range<u32>, u32)>,
     samples: Vec<(ChunkHash, Place, u32)>,
+    /// The chunks in `samples`: one is enough of each.
+    sampled: HashSet<ChunkHash>,
     hasher: FileHasher,
     /// The stored xorb that gave the last match.
     matched: Option<XorbHash>,
@@ -139,6 +142,7 @@ impl Placer {
             packed: Vec::new(),
             terms: Vec::new(),
             samples: Vec::new(),
+            sampled: HashSet::new(),
             hasher: FileHasher::new(),
             matched: None,
         }
@@ -197,7 +201,8 @@ impl Placer {
     fn append(&mut self, cut: &Cut, place: Place, index: u32) -> Result<()> {
         let length = u32::try_from(cut.bytes.len()).expect("a chunk is small");
         self.hasher.push(&cut.hash, u64::from(length));
-        if cut.is_sample {
+        let has_room = (self.samples.len() as u64) < MAX_SHARD_SAMPLES;
+        if cut.is_sample && has_room && self.sampled.insert(cut.hash) {
             self.samples.push((cut.hash, place, index));
         }
         match self.terms.last_mut() {
@@ -300,6 +305,17 @@ mod tests {
         assert!(last.footer.total_length() < 1_300_000);
         let length: u64 = placed.terms.iter().map(|term| u64::from(term.length)).sum();
         assert_eq!(length, 2_000_000);
+        Ok(())
+    }
+
+    #[test]
+    fn a_sample_that_comes_again_is_kept_once() -> Result<()> {
+        // One chunk over and over, and it is the file's first.
+        let (cuts, ..) = cuts_of(&vec![0; 20 * MAX_CHUNK_BYTES], 1);
+        let cuts: Vec<Cut> = cuts.into_iter().map(|cut| Cut { is_sample: true, ..cut }).collect();
+        let mut placer = Placer::new(&Packing::new());
+        placer.place(&cuts)?;
+        assert_eq!(placer.finish()?.samples.len(), 1);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ pub(crate) mod tests;
 mod xorb;
 
 pub use parts::SweepParts;
-pub use shard::ShardPut;
+pub use shard::{ShardPut, ShardTurn};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +38,7 @@ use crate::hub::HubSettings;
 /// How long a client may refer to what it uploaded, without asking again: three weeks by its own
 /// rules, and a day for clocks.
 pub(crate) const PROMISE_MS: u64 = 22 * 24 * 60 * 60 * 1000;
-/// Shards that are checked at once: each may hold 64 MiB, and hashing whole files keeps a core
-/// busy.
+/// Files of shards that are checked at once: hashing whole files keeps a core busy.
 const SHARDS_AT_ONCE: usize = 2;
 /// Users whose shards are known to be waiting for each other.
 const KEPT_TURNS: usize = 10_000;
@@ -89,9 +88,9 @@ impl Uploads {
         }
     }
 
-    /// A place for one more shard to be checked.
-    async fn shard_slot(&self) -> Result<SemaphorePermit<'_>> {
-        self.shards.acquire().await.map_err(|_| closing())
+    /// A place for one more file of a shard to be checked.
+    async fn shard_slot(&self) -> Result<shard::ShardSlot<'_>> {
+        shard::ShardSlot::take(&self.shards).await
     }
 
     /// Whether this client session has not yet been told what may be in its files.

@@ -1,8 +1,9 @@
 //! What a shard claims, held against the footers of xorbs: those say what was verified.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use ballast_format::hash::{RangeHash, Sha256, XorbHash};
+use ballast_format::hash::{ChunkHash, RangeHash, Sha256, XorbHash};
 use ballast_format::hash_tree::FileHasher;
 use ballast_format::limits::MAX_FILE_BYTES;
 use ballast_format::manifest::{Manifest, Sample, Term};
@@ -10,6 +11,7 @@ use ballast_format::shard::{Segment, UploadFile, UploadShard, UploadXorb};
 use ballast_format::xorb::XorbFooter;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::bounds::Bounds;
 use crate::access::{Caller, Repo};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -18,8 +20,11 @@ use crate::upload::is_sample;
 
 /// Segments that are checked in one job.
 const SEGMENTS_AT_ONCE: usize = 4096;
-/// Xorbs whose footers are held at once while a file is checked.
-const XORBS_AT_ONCE: usize = 256;
+/// Chunks after which such a job ends, so that others come to theirs: a tenth of a second.
+const CHUNKS_AT_ONCE: u64 = 1 << 20;
+/// Xorbs whose footers are held at once while a file is checked: 4 GB of one cut as usual, and 20
+/// MB of memory if they have as many chunks as they can.
+const XORBS_AT_ONCE: usize = 64;
 /// Xorbs that are looked up at the same time.
 const LOOKED_UP_AT_ONCE: usize = 8;
 
@@ -61,6 +66,7 @@ impl Hub {
         caller: &Caller,
         repo: &Repo,
         file: &UploadFile<'_>,
+        bounds: &Arc<Bounds>,
     ) -> Result<Manifest> {
         let hash = file.hash;
         let Some(proofs) = file.range_hashes() else {
@@ -75,13 +81,18 @@ impl Hub {
                 limit: MAX_FILE_BYTES,
             });
         }
-        let mut check = FileCheck::default();
+        bounds.take_chunks(file.segments().map(|segment| segment.chunks.len() as u64).sum())?;
+        let mut check = FileCheck::within(bounds);
         let mut claims = file.segments().zip(proofs);
         let mut xorbs = Xorbs::new();
         loop {
-            let (mut run, mut named) = (Vec::new(), HashSet::new());
-            while run.len() < SEGMENTS_AT_ONCE && named.len() < XORBS_AT_ONCE {
+            let (mut run, mut named, mut chunks) = (Vec::new(), HashSet::new(), 0);
+            while run.len() < SEGMENTS_AT_ONCE
+                && named.len() < XORBS_AT_ONCE
+                && chunks < CHUNKS_AT_ONCE
+            {
                 let Some(claim) = claims.next() else { break };
+                chunks += claim.0.chunks.len() as u64;
                 named.insert(claim.0.xorb);
                 run.push(claim);
             }
@@ -145,14 +156,26 @@ fn is_as_claimed(claim: &UploadXorb<'_>, footer: &XorbFooter) -> bool {
 }
 
 /// A file while its segments are compared with the footers of their xorbs.
-#[derive(Default)]
 struct FileCheck {
+    bounds: Arc<Bounds>,
     hasher: FileHasher,
     terms: Vec<Term>,
     samples: Vec<Sample>,
+    /// The chunks in `samples`: one is enough of each.
+    sampled: HashSet<ChunkHash>,
 }
 
 impl FileCheck {
+    fn within(bounds: &Arc<Bounds>) -> Self {
+        Self {
+            bounds: Arc::clone(bounds),
+            hasher: FileHasher::new(),
+            terms: Vec::new(),
+            samples: Vec::new(),
+            sampled: HashSet::new(),
+        }
+    }
+
     fn run(mut self, segments: &[(Segment, RangeHash)], xorbs: &Xorbs) -> Result<Self> {
         for (segment, proof) in segments {
             let found = xorbs.get(&segment.xorb);
@@ -172,19 +195,31 @@ impl FileCheck {
             let reason = format!("a segment misstates its bytes of the xorb `{xorb}`");
             return Err(Error::invalid(reason));
         }
-        if footer.range_hash(chunks.clone())? != *proof {
+        if self.bounds.range_hash(footer, &chunks)? != *proof {
             let reason = format!("a segment's verification does not fit the xorb `{xorb}`");
             return Err(Error::invalid(reason));
         }
+        let bounds = Arc::clone(&self.bounds);
+        let marked = bounds.marked_in(&xorb);
         for index in chunks.clone() {
             let chunk = footer.chunk_hash(index);
             let is_first = self.terms.is_empty() && index == chunks.start;
-            if is_first || is_sample(&chunk) {
-                self.samples.push(Sample { chunk, xorb, index });
+            if is_first || is_sample(&chunk) || marked.binary_search(&index).is_ok() {
+                self.sample(Sample { chunk, xorb, index }, is_first);
             }
             self.hasher.push(&chunk, u64::from(footer.chunk_length(index)));
         }
         self.terms.push(Term { xorb, chunks, length });
         Ok(())
+    }
+
+    /// Keeps a sample, unless it says nothing new or there are too many. A file's first always has
+    /// a place: clients ask about it before all others.
+    fn sample(&mut self, sample: Sample, is_first: bool) {
+        if self.sampled.contains(&sample.chunk) || !is_first && !self.bounds.take_sample() {
+            return;
+        }
+        self.sampled.insert(sample.chunk);
+        self.samples.push(sample);
     }
 }

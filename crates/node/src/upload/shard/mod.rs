@@ -1,8 +1,13 @@
 //! A shard comes in: every claim is compared with what was verified before, each new file's bytes
 //! are hashed, and only then is anything registered. All or nothing.
 
+mod bounds;
 mod check;
 mod rehash;
+mod turn;
+
+pub(in crate::upload) use turn::ShardSlot;
+pub use turn::ShardTurn;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +22,7 @@ use ballast_store::keyspace::{CopyKind, Key};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use self::bounds::Bounds;
 use super::{PROMISE_MS, rows};
 use crate::access::{Caller, Repo};
 use crate::error::{Error, Result};
@@ -35,28 +41,29 @@ pub struct ShardPut {
 }
 
 impl Hub {
-    /// Takes in a shard. `progress` hears how many of how many files are done.
+    /// Takes in a shard, as its sender's turn has come. `progress` hears how many of how many files
+    /// are done.
     pub async fn put_shard(
         self: &Arc<Self>,
         caller: &Caller,
         repo: &Repo,
+        _turn: ShardTurn,
         bytes: Bytes,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<ShardPut> {
         tracing::debug!(repo = %repo.name(), bytes = bytes.len(), "a shard came in");
-        let turn = self.uploads.turn(caller.user()?.user);
-        let _turn = turn.lock().await;
-        let _slot = self.uploads.shard_slot().await?;
-        let shard = self.pool().run(move || UploadShard::parse(bytes)).await??;
+        let parse = move || UploadShard::parse(bytes).map(|shard| (Bounds::of(&shard), shard));
+        let (bounds, shard) = self.pool().run(parse).await??;
+        let bounds = Arc::new(bounds);
         self.check_xorbs(caller, repo, &shard).await?;
         let files = files_of(&shard)?;
         let (done, total) = (AtomicU64::new(0), files.len() as u64);
         progress(0, total);
         let manifests: Vec<Option<Manifest>> = stream::iter(0..files.len())
             .map(|at| {
-                let (done, files) = (&done, &files);
+                let (done, files, bounds) = (&done, &files, &bounds);
                 async move {
-                    let manifest = self.take_file(caller, repo, &files[at]).await?;
+                    let manifest = self.take_file(caller, repo, &files[at], bounds).await?;
                     progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
                     Ok::<_, Error>(manifest)
                 }
@@ -79,12 +86,16 @@ impl Hub {
         caller: &Caller,
         repo: &Repo,
         file: &UploadFile<'_>,
+        bounds: &Arc<Bounds>,
     ) -> Result<Option<Manifest>> {
-        let manifest = Arc::new(self.check_file(caller, repo, file).await?);
+        let mut slot = self.uploads.shard_slot().await?;
+        let manifest = Arc::new(self.check_file(caller, repo, file, bounds).await?);
         let hash = manifest.file;
-        let sha256 = match self.known_sha256(caller, repo, &hash).await? {
-            Some(known) => known,
-            None => self.sha256_of(&manifest).await?,
+        let sha256 = if let Some(known) = self.known_sha256(caller, repo, &hash).await? {
+            known
+        } else {
+            bounds.take_bytes(manifest.size)?;
+            self.sha256_of(&manifest, &mut slot).await?
         };
         if file.sha256.is_some_and(|claimed| claimed != sha256) {
             let reason = format!("the file `{hash}` does not have the SHA-256 that the shard says");

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
 use sha2::Digest as _;
 
+use super::turn::ShardSlot;
 use crate::download::piece::{Piece, damaged, run_end};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -25,6 +26,8 @@ const AHEAD: usize = 2;
 const JOB_BYTES: u64 = 1 << 20;
 /// Bytes after which a job makes way for others.
 const MOST_JOB_BYTES: u64 = 16 << 20;
+/// Bytes after which a file makes way for those of others that wait: a second of hashing.
+const TURN_BYTES: u64 = 1 << 30;
 
 /// A piece, read, and how many times it follows itself in the file.
 struct Run {
@@ -78,7 +81,11 @@ impl Run {
 
 impl Hub {
     /// Hashes the bytes that a file's terms make.
-    pub(super) async fn sha256_of(self: &Arc<Self>, manifest: &Arc<Manifest>) -> Result<Sha256> {
+    pub(super) async fn sha256_of(
+        self: &Arc<Self>,
+        manifest: &Arc<Manifest>,
+        slot: &mut ShardSlot<'_>,
+    ) -> Result<Sha256> {
         let pieces = Pieces {
             hub: Arc::clone(self),
             manifest: Arc::clone(manifest),
@@ -96,18 +103,28 @@ impl Hub {
         };
         let mut runs = Box::pin(pieces.map_ok(read).try_buffered(AHEAD));
         let mut sha256 = sha2::Sha256::new();
-        let (mut job, mut bytes) = (Vec::new(), 0);
+        let (mut job, mut bytes, mut in_turn) = (Vec::new(), 0, 0);
         while let Some(mut run) = runs.try_next().await? {
             while let Some(part) = run.take_part() {
+                in_turn += part.bytes();
                 job.push(part);
                 sha256 = self.hash_runs(sha256, std::mem::take(&mut job)).await?;
                 bytes = 0;
+                if in_turn >= TURN_BYTES {
+                    slot.make_way().await?;
+                    in_turn = 0;
+                }
             }
             bytes += run.bytes();
+            in_turn += run.bytes();
             job.push(run);
             if bytes >= JOB_BYTES {
                 sha256 = self.hash_runs(sha256, std::mem::take(&mut job)).await?;
                 bytes = 0;
+            }
+            if in_turn >= TURN_BYTES {
+                slot.make_way().await?;
+                in_turn = 0;
             }
         }
         sha256 = self.hash_runs(sha256, job).await?;

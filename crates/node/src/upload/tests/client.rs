@@ -47,13 +47,15 @@ impl Xorb {
 pub(crate) struct XorbClaim {
     pub(crate) hash: XorbHash,
     pub(crate) chunks: Vec<(ChunkHash, u32)>,
+    /// Chunks that carry the mark of those worth asking about.
+    pub(crate) marked: Vec<u32>,
 }
 
 impl XorbClaim {
     pub(crate) fn of(footer: &XorbFooter) -> Self {
         let chunks = 0..footer.chunk_count();
         let chunk = |index| (footer.chunk_hash(index), footer.chunk_length(index));
-        Self { hash: footer.hash(), chunks: chunks.map(chunk).collect() }
+        Self { hash: footer.hash(), chunks: chunks.map(chunk).collect(), marked: Vec::new() }
     }
 }
 
@@ -235,7 +237,8 @@ pub(crate) async fn put_shard(
     repo: &Repo,
     shard: Bytes,
 ) -> Result<ShardPut> {
-    hub.put_shard(caller, repo, shard, &|_, _| ()).await
+    let turn = hub.shard_turn(caller).await?;
+    hub.put_shard(caller, repo, turn, shard, &|_, _| ()).await
 }
 
 /// All bytes of a stream.
@@ -277,8 +280,9 @@ pub(crate) fn encode(files: &[FileClaim], xorbs: &[XorbClaim]) -> Bytes {
         let length = xorb.chunks.iter().map(|(_, length)| length).sum();
         record(&mut out, xorb.hash.as_bytes(), [0, count, length, 0]);
         let mut start = 0;
-        for (hash, length) in &xorb.chunks {
-            record(&mut out, hash.as_bytes(), [start, *length, 0, 0]);
+        for (index, (hash, length)) in (0..).zip(&xorb.chunks) {
+            let flags = u32::from(xorb.marked.contains(&index)) << 31;
+            record(&mut out, hash.as_bytes(), [start, *length, flags, 0]);
             start += length;
         }
     }

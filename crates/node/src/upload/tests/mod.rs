@@ -1,5 +1,6 @@
 //! Uploads, as clients make them and as liars do.
 
+mod bounds;
 pub(crate) mod client;
 mod faults;
 mod plain;

@@ -92,7 +92,8 @@ async fn several_files_share_xorbs_and_one_may_come_twice_or_be_empty() -> Resul
     session.send_xorbs(&rig.hub, &rig.admin).await?;
     let progress = |done, total| seen.lock().expect("a test").push((done, total));
     let shard = session.shard();
-    rig.hub.put_shard(&rig.admin, &repo, shard, &progress).await?;
+    let turn = rig.hub.shard_turn(&rig.admin).await?;
+    rig.hub.put_shard(&rig.admin, &repo, turn, shard, &progress).await?;
     let seen = seen.into_inner().expect("a test");
     assert_eq!(seen, [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     for content in &contents {
