@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use ballast_format::id::OperationId;
 use ballast_format::log::{CatalogueChange, Entry};
 use ballast_store::env::{RealEnv, random_bytes};
-use ballast_store::keyspace::{CopyKind, Key, LogId, Prefix};
+use ballast_store::keyspace::{CopyKind, Key, LogId, PinKind, Prefix};
 use ballast_store::local::LocalStore;
 use ballast_store::objects::{Put, Store, Writing};
 use ballast_store::probe::probe;
@@ -162,7 +162,8 @@ async fn listings_show_what_is_below_a_prefix_and_nothing_else() -> Result<()> {
         future::try_join_all(puts).await?;
         let owner = ballast_format::id::UserId::from_bytes([1; 16]);
         let xorb = ballast_format::hash::XorbHash::from_bytes([3; 32]);
-        pin::pin(&store, owner, xorb, store.env().now_ms()).await?;
+        let now = store.env().now_ms();
+        pin::pin(&store, owner, PinKind::Sent, xorb, now).await?;
 
         let listed: Vec<_> = store.list(&Prefix::Copies(CopyKind::Xorb)).try_collect().await?;
         ensure!(listed.iter().all(|listed| listed.size == 3 && listed.modified_ms > 0));

@@ -161,11 +161,35 @@ impl fmt::Display for LogId {
     }
 }
 
+/// Why a xorb is leased to somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PinKind {
+    /// They sent its bytes: it is theirs to build on as long as the lease runs.
+    Sent,
+    /// They were told that they need not send it: it stays, and opens nothing to them.
+    Told,
+}
+
+impl PinKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Told => "told",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Sent, Self::Told].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
 /// The name of a lease: do not sweep this xorb before that time. All it says is in the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PinName {
-    /// Who was told that the xorb is there.
+    /// Whose lease it is.
     pub owner: UserId,
+    /// Why they have it.
+    pub kind: PinKind,
     /// What must stay.
     pub xorb: XorbHash,
     /// Until when, in milliseconds since 1970.
@@ -306,9 +330,10 @@ impl fmt::Display for Key {
             Self::LogEntry(log, number) => write!(out, "{ROOT}/{log}/{number:020}"),
             Self::Gc(epoch) => write!(out, "{ROOT}/gc/{epoch:020}"),
             Self::GcDone(epoch) => write!(out, "{ROOT}/gc/{epoch:020}.done"),
-            Self::Pin(PinName { owner, xorb, until_ms, nonce }) => {
-                let day = until_ms / MS_PER_DAY;
-                write!(out, "{ROOT}/pin/{day:012}/{owner}-{xorb}-{until_ms:016x}-{nonce:016x}")
+            Self::Pin(PinName { owner, kind, xorb, until_ms, nonce }) => {
+                let (day, kind) = (until_ms / MS_PER_DAY, kind.word());
+                write!(out, "{ROOT}/pin/{day:012}/{owner}-{kind}-{xorb}-")?;
+                write!(out, "{until_ms:016x}-{nonce:016x}")
             }
             Self::Part { upload, number, nonce } => {
                 write!(out, "{ROOT}/part/{upload}/{number:05}-{nonce:016x}")
@@ -399,6 +424,7 @@ fn read_pin(name: &str) -> Option<PinName> {
     let mut words = name.split('-');
     let pin = PinName {
         owner: words.next()?.parse().ok()?,
+        kind: PinKind::from_word(words.next()?)?,
         xorb: words.next()?.parse().ok()?,
         until_ms: hexadecimal(words.next()?)?,
         nonce: hexadecimal(words.next()?)?,

@@ -2,7 +2,8 @@
 //!
 //! Telling a client "you need not send this" is a promise; the pin is written, durably, before the
 //! promise is made (Invariant 8). A pin is never changed: a longer lease is another pin. Whether a
-//! pin still counts is for the sweep to decide, by its own clock and with a margin.
+//! pin still counts is for the sweep to decide, by its own clock and with a margin; its kind makes
+//! no difference there.
 
 use ballast_format::hash::XorbHash;
 use ballast_format::id::UserId;
@@ -11,12 +12,18 @@ use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use crate::env::nonce;
 use crate::error::Result;
-use crate::keyspace::{Key, PinName, Prefix};
+use crate::keyspace::{Key, PinKind, PinName, Prefix};
 use crate::objects::Store;
 
 /// Promises an owner that a xorb stays until then. Durable when it returns.
-pub async fn pin(store: &Store, owner: UserId, xorb: XorbHash, until_ms: u64) -> Result<PinName> {
-    let name = PinName { owner, xorb, until_ms, nonce: nonce(store.env()) };
+pub async fn pin(
+    store: &Store,
+    owner: UserId,
+    kind: PinKind,
+    xorb: XorbHash,
+    until_ms: u64,
+) -> Result<PinName> {
+    let name = PinName { owner, kind, xorb, until_ms, nonce: nonce(store.env()) };
     // All that it says is in its name, so that a listing reads every pin.
     store.put_new(&Key::Pin(name), Bytes::new()).await?;
     Ok(name)
@@ -49,7 +56,8 @@ mod tests {
         let mut made = Vec::new();
         for i in 0..5_u8 {
             let xorb = XorbHash::from_bytes([i / 2; 32]);
-            made.push(pin(&store, owner, xorb, 1_700_000_000_000).await?);
+            let kind = if i < 3 { PinKind::Sent } else { PinKind::Told };
+            made.push(pin(&store, owner, kind, xorb, 1_700_000_000_000).await?);
         }
         let mut found: Vec<PinName> = pins(&store).try_collect().await?;
         made.sort();

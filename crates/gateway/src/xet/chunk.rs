@@ -1,7 +1,6 @@
 //! Dedup queries: where else a chunk is, for who may know.
 
 use ballast_format::hash::ChunkHash;
-use bytes::Bytes;
 use http::StatusCode;
 
 use super::hash;
@@ -20,13 +19,13 @@ pub(super) async fn query(mut call: Call, chunk: &str) -> Answer {
     let chunk: ChunkHash = hash(chunk)?;
     let (hub, caller) = (&call.gateway.hub, &call.caller);
     let of = |error| Failure::of(error, caller);
-    let mut answer = hub.dedup_answer(caller, chunk).await.map_err(of)?;
+    let mut answer = hub.dedup_answer(caller, Some(repo.id()), chunk).await.map_err(of)?;
     let session = call.header(X_XET_SESSION_ID).filter(|id| id.len() <= SESSION_BYTES);
     if let (None, Some(session)) = (&answer, session) {
         answer = hub.dedup_guess(caller, &repo, chunk, session).await.map_err(of)?;
     }
     match answer {
-        Some(shard) => Ok(reply::octets(Bytes::from(shard))),
+        Some(shard) => Ok(reply::octets(shard)),
         None => Err(Failure::new(StatusCode::NOT_FOUND, "chunk not found")),
     }
 }

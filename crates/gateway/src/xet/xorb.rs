@@ -33,11 +33,11 @@ pub(super) async fn upload(mut call: Call, hash: &str) -> Answer {
 pub(super) async fn head(mut call: Call, hash: &str) -> Answer {
     token::open(&mut call, Need::Query)?;
     let hash = xorb_hash(hash)?;
-    // To say that a xorb is there is to keep it there, and we keep nothing for nobody.
-    if matches!(call.caller, Caller::Anonymous) || !is_known(&call, hash).await? {
+    // Nobody in particular sends nothing, and need not know what is there.
+    if matches!(call.caller, Caller::Anonymous) {
         return Err(unknown());
     }
-    Ok(reply::empty())
+    told(&call, call.gateway.hub.xorb_known(&call.caller, hash).await)
 }
 
 /// What a client sends to ask where a xorb may be uploaded.
@@ -54,12 +54,15 @@ pub(super) async fn grant(mut call: Call, hash: &str) -> Answer {
     token::open(&mut call, Need::Write)?;
     let hash = xorb_hash(hash)?;
     let _: Wanted = call.json(GRANT_BYTES).await?;
-    if is_known(&call, hash).await? { Ok(reply::empty()) } else { Err(unknown()) }
+    told(&call, call.gateway.hub.grant_xorb(&call.caller, hash).await)
 }
 
-async fn is_known(call: &Call, hash: ballast_format::hash::XorbHash) -> Result<bool, Failure> {
-    let known = call.gateway.hub.xorb_known(&call.caller, hash).await;
-    known.map_err(|error| Failure::of(error, &call.caller))
+fn told(call: &Call, known: ballast_node::Result<bool>) -> Answer {
+    match known {
+        Ok(true) => Ok(reply::empty()),
+        Ok(false) => Err(unknown()),
+        Err(error) => Err(Failure::of(error, &call.caller)),
+    }
 }
 
 fn unknown() -> Failure {

@@ -9,7 +9,7 @@ use ballast_format::hash::XorbHash;
 use ballast_format::id::{RepoId, UserId};
 use ballast_store::index::schema::{self, Scope};
 use ballast_store::index::{Batch, Table};
-use ballast_store::keyspace::{CopyKind, Key, Prefix};
+use ballast_store::keyspace::{CopyKind, Key, PinKind, Prefix};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::catalogue::CatalogueState;
@@ -91,17 +91,20 @@ impl Hub {
         let now = self.env().now_ms();
         let mut pins = ballast_store::pin::pins(self.store());
         // One for each 64 MiB of three weeks' uploads: some tens of thousands at most.
-        let mut longest: HashMap<(XorbHash, UserId), u64> = HashMap::new();
+        let mut longest: HashMap<(XorbHash, UserId, PinKind), u64> = HashMap::new();
         while let Some(pin) = pins.try_next().await? {
             if pin.until_ms > now {
-                let until = longest.entry((pin.xorb, pin.owner)).or_default();
+                let until = longest.entry((pin.xorb, pin.owner, pin.kind)).or_default();
                 *until = pin.until_ms.max(*until);
             }
         }
         let count = longest.len();
         let mut batch = Batch::new();
-        for ((xorb, owner), until_ms) in longest {
-            let key = schema::xorb_scope_key(&xorb, &Scope::User(owner));
+        for ((xorb, owner, kind), until_ms) in longest {
+            let key = match kind {
+                PinKind::Sent => schema::xorb_scope_key(&xorb, &Scope::User(owner)),
+                PinKind::Told => schema::xorb_told_key(&xorb, &owner),
+            };
             batch.put(Table::XorbScope, key, schema::number_row(until_ms));
             if batch.len() >= ROWS {
                 self.index().apply(std::mem::take(&mut batch)).await?;

@@ -8,16 +8,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use ballast_format::hash::{ChunkHash, XorbHash};
-use ballast_format::id::RepoId;
+use ballast_format::id::{RepoId, UserId};
 use ballast_format::shard::{Offer, encode_offers};
 use ballast_format::xorb::XorbFooter;
 use ballast_store::index::Table;
-use ballast_store::index::schema::{self, ChunkRow};
+use ballast_store::index::schema::{self, ChunkRow, Scope};
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::is_sample;
-use super::scope::{Reach, TRIED_SCOPES};
+use super::scope::{Look, Reach, TRIED_SCOPES};
+use super::{closing, is_sample};
 use crate::access::{Caller, Repo};
+use crate::download::flow::held;
 use crate::error::Result;
 use crate::hub::Hub;
 
@@ -62,14 +64,21 @@ pub(super) struct Found {
 }
 
 impl Hub {
-    /// The answer to a client's query about a chunk; nothing where there is nothing to say.
-    pub async fn dedup_answer(&self, caller: &Caller, chunk: ChunkHash) -> Result<Option<Vec<u8>>> {
-        let then_ms = Span::of(self).then_ms();
-        let Some(row) = self.find_chunk(caller, &chunk, then_ms).await? else {
+    /// The answer to a client's query about a chunk, where it works on this repo; nothing where
+    /// there is nothing to say. Who is nobody sends nothing, and is told nothing.
+    pub async fn dedup_answer(
+        &self,
+        caller: &Caller,
+        home: Option<RepoId>,
+        chunk: ChunkHash,
+    ) -> Result<Option<Bytes>> {
+        let Caller::User(user) = caller else { return Ok(None) };
+        let look = Look::to_offer(home, Span::of(self).then_ms());
+        let Some(row) = self.find_chunk(caller, look, &chunk).await? else {
             return Ok(None);
         };
         let xorbs = self.xorbs_around(&row).await?;
-        self.offer(caller, None, xorbs, ANSWER_CHUNKS).await.map(Some)
+        self.offer(caller, user.user, look, xorbs, ANSWER_CHUNKS).await
     }
 
     /// What may well be in a file whose first chunk we don't have: the largest files of the repo
@@ -82,10 +91,10 @@ impl Hub {
         repo: &Repo,
         chunk: ChunkHash,
         session: &str,
-    ) -> Result<Option<Vec<u8>>> {
-        let user = caller.user()?.user;
+    ) -> Result<Option<Bytes>> {
+        let Caller::User(user) = caller else { return Ok(None) };
         let Some(main) = self.repo_state(repo).await?.main() else { return Ok(None) };
-        if is_sample(&chunk) || !self.uploads.is_first_guess(user, repo.id(), session) {
+        if is_sample(&chunk) || !self.uploads.is_first_guess(user.user, repo.id(), session) {
             return Ok(None);
         }
         let mut files = self.siblings(repo, main).await?;
@@ -103,22 +112,25 @@ impl Hub {
         if xorbs.is_empty() {
             return Ok(None);
         }
-        self.offer(caller, Some(repo.id()), xorbs, GUESSED_CHUNKS).await.map(Some)
+        let look = Look::to_offer(Some(repo.id()), Span::of(self).then_ms());
+        self.offer(caller, user.user, look, xorbs, GUESSED_CHUNKS).await
     }
 
-    /// An answer that describes these xorbs, up to a number of chunks.
+    /// An answer that describes these xorbs, up to a number of chunks. None where too many answers
+    /// wait for slow clients: these send a few bytes more, and nobody runs out of memory.
     async fn offer(
         &self,
         caller: &Caller,
-        home: Option<RepoId>,
+        user: UserId,
+        look: Look,
         xorbs: Vec<XorbHash>,
         most: usize,
-    ) -> Result<Vec<u8>> {
-        let user = caller.user()?.user;
+    ) -> Result<Option<Bytes>> {
+        let _slot = self.uploads.answering.acquire().await.map_err(|_| closing())?;
         let span = Span::of(self);
         let (mut offered, mut chunks) = (Vec::new(), 0);
         let found = stream::iter(xorbs)
-            .map(|xorb| self.find_xorb(caller, home, xorb, span.then_ms()))
+            .map(|xorb| self.find_xorb(caller, look, xorb))
             .buffered(LOOKED_UP_AT_ONCE);
         let mut found = Box::pin(found);
         while let Some(found) = found.try_next().await? {
@@ -142,37 +154,66 @@ impl Hub {
             let offers: Vec<Offer<'_>> = offers.collect();
             encode_offers(&offers, &key, &veil, now, expires)
         };
-        self.pool().run(encode).await
+        let answer = self.pool().run(encode).await?;
+        let share = self.caches.answers.try_share(answer.len() as u64);
+        Ok(share.map(|share| held(Bytes::from(answer), &share)))
     }
 
-    /// Where the caller may find this chunk: in a xorb that is there, now and then.
+    /// Where the caller may find this chunk: in a xorb that is there, now and then. What they sent
+    /// themselves comes first, then the repo at hand, then some of the others.
     pub(super) async fn find_chunk(
         &self,
         caller: &Caller,
+        look: Look,
         chunk: &ChunkHash,
-        then_ms: u64,
     ) -> Result<Option<ChunkRow>> {
-        let prefix = chunk.as_bytes();
-        let rows = self.index().scan(Table::Chunk, prefix, None, TRIED_SCOPES).await?;
+        let own = caller.user_id().map(Scope::User);
+        for scope in own.into_iter().chain(look.home.map(Scope::Repo)) {
+            let key = schema::chunk_key(chunk, &scope);
+            if let Some(row) = self.index().get(Table::Chunk, &key).await? {
+                let row = ChunkRow::decode(&row)?;
+                if self.is_there(caller, look, &scope, chunk, &row).await? {
+                    return Ok(Some(row));
+                }
+            }
+        }
+        let prefix = schema::chunk_repos_prefix(chunk);
+        let rows = self.index().scan(Table::Chunk, &prefix, None, TRIED_SCOPES).await?;
         let mut tried = 0;
         for (key, row) in rows {
             let (scope, row) = (schema::scope_of(&key)?, ChunkRow::decode(&row)?);
-            if tried == TRIED_FILES || !self.reaches(caller, &scope, row.until_ms, then_ms) {
+            if !self.reaches(caller, &scope, row.until_ms, look.then_ms) {
                 continue;
             }
-            tried += 1;
-            let found = self.find_xorb(caller, None, row.xorb, then_ms).await?;
-            let is_there = |found: Found| {
-                let run = row.index..row.index + 1;
-                row.index < found.footer.chunk_count()
-                    && found.footer.chunk_hash(row.index) == *chunk
-                    && found.reach.holds(&run)
-            };
-            if found.is_some_and(is_there) {
+            if self.is_there(caller, look, &scope, chunk, &row).await? {
                 return Ok(Some(row));
+            }
+            tried += 1;
+            if tried == TRIED_FILES {
+                break;
             }
         }
         Ok(None)
+    }
+
+    /// Whether a chunk is where a row of this scope says, and the caller may use it.
+    async fn is_there(
+        &self,
+        caller: &Caller,
+        look: Look,
+        scope: &Scope,
+        chunk: &ChunkHash,
+        row: &ChunkRow,
+    ) -> Result<bool> {
+        if !self.reaches(caller, scope, row.until_ms, look.then_ms) {
+            return Ok(false);
+        }
+        let found = self.find_xorb(caller, look, row.xorb).await?;
+        Ok(found.is_some_and(|found| {
+            row.index < found.footer.chunk_count()
+                && found.footer.chunk_hash(row.index) == *chunk
+                && found.reach.holds(&(row.index..row.index + 1))
+        }))
     }
 
     /// The xorbs of the file in which a chunk was found, from that chunk's on, and then from the
@@ -195,11 +236,10 @@ impl Hub {
     pub(super) async fn find_xorb(
         &self,
         caller: &Caller,
-        home: Option<RepoId>,
+        look: Look,
         xorb: XorbHash,
-        then_ms: u64,
     ) -> Result<Option<Found>> {
-        let reach = self.reach(caller, home, &xorb, then_ms).await?;
+        let reach = self.reach(caller, look, &xorb).await?;
         if reach == Reach::Runs(Vec::new()) {
             return Ok(None);
         }

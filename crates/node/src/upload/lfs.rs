@@ -9,10 +9,12 @@ use std::sync::Arc;
 use ballast_format::hash::{FileHash, Sha256, XorbHash};
 use ballast_format::limits::MAX_FILE_BYTES;
 use ballast_format::manifest::Manifest;
+use ballast_store::keyspace::PinKind;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::chunked::{Cut, Cutter, Packed, Placer};
 use super::intake::Intake;
+use super::scope::Look;
 use super::storing::Storing;
 use crate::access::{Caller, Repo};
 use crate::download::ByteStream;
@@ -80,7 +82,7 @@ impl Hub {
         }
         let manifest = Manifest::new(placed.file, sha256, size, placed.terms, placed.samples)?;
         stream::iter(stored)
-            .map(|xorb| self.pin_xorb(user, xorb))
+            .map(|xorb| self.pin_xorb(user, PinKind::Sent, xorb))
             .buffer_unordered(PINS_AT_ONCE)
             .try_collect::<()>()
             .await?;
@@ -152,7 +154,8 @@ impl Hub {
     /// Asks the index about a chunk, and learns what comes next to it where it is known.
     async fn look_up(&self, arrival: &mut Arrival<'_>, cut: &Cut) -> Result<()> {
         let then = self.env().now_ms() + DAY_MS;
-        let row = self.find_chunk(arrival.caller, &cut.hash, then).await?;
+        let look = Look::to_use(Some(arrival.repo.id()), then);
+        let row = self.find_chunk(arrival.caller, look, &cut.hash).await?;
         if let Some(row) = row {
             arrival.similar = self.xorbs_around(&row).await?;
             arrival.learnt = 0;
@@ -166,9 +169,9 @@ impl Hub {
         let next = arrival.similar.iter().skip(arrival.learnt);
         let next: Vec<XorbHash> = next.take(LEARNT_XORBS).copied().collect();
         arrival.learnt += next.len();
-        let home = Some(arrival.repo.id());
+        let look = Look::to_use(Some(arrival.repo.id()), then);
         for xorb in next {
-            let found = self.find_xorb(arrival.caller, home, xorb, then).await?;
+            let found = self.find_xorb(arrival.caller, look, xorb).await?;
             if let Some(found) = found {
                 arrival.placer.learn(&found.footer, &found.reach);
             }

@@ -35,11 +35,14 @@ use self::packing::Packing;
 use crate::error::{Error, Result};
 use crate::hub::HubSettings;
 
-/// How long a client may refer to what it uploaded, without asking again: three weeks by its own
-/// rules, and a day for clocks.
-pub(crate) const PROMISE_MS: u64 = 22 * 24 * 60 * 60 * 1000;
+/// How long clients remember what they uploaded, and refer to it without asking again.
+const REMEMBERED_MS: u64 = 21 * 24 * 60 * 60 * 1000;
+/// How long they may: a day more, for clocks.
+pub(crate) const PROMISE_MS: u64 = REMEMBERED_MS + 24 * 60 * 60 * 1000;
 /// Files of shards that are checked at once: hashing whole files keeps a core busy.
 const SHARDS_AT_ONCE: usize = 2;
+/// Answers about chunks that are put together at once: each takes up to 26 MB until it is sent.
+const ANSWERS_AT_ONCE: usize = 4;
 /// Users whose shards are known to be waiting for each other.
 const KEPT_TURNS: usize = 10_000;
 /// How long an upload waits for others to end. Clients wait longer before they give up, and try
@@ -57,6 +60,7 @@ fn is_sample(chunk: &ChunkHash) -> bool {
 pub(crate) struct Uploads {
     slots: Semaphore,
     shards: Semaphore,
+    answering: Semaphore,
     turns: Cache<UserId, Arc<Mutex<()>>>,
     guessed: Cache<[u8; 32], ()>,
     packing: Packing,
@@ -68,6 +72,7 @@ impl Uploads {
         Self {
             slots: Semaphore::new(settings.upload_slots),
             shards: Semaphore::new(SHARDS_AT_ONCE),
+            answering: Semaphore::new(ANSWERS_AT_ONCE),
             turns: Cache::new(KEPT_TURNS),
             guessed: Cache::new(KEPT_TURNS),
             packing: Packing::new(),

@@ -135,6 +135,16 @@ impl Hub {
         Box::pin(stream::iter(ranges).map(read).buffered(AHEAD))
     }
 
+    /// Takes away a part that turned out not to be needed, while nobody waits for it.
+    pub(super) fn drop_part(&self, key: Key) {
+        let store = self.store().clone();
+        self.runner().spawn("take away a part", async move {
+            if let Err(error) = store.sweep(&key).await {
+                tracing::debug!(%error, "a part stays until abandoned ones are swept");
+            }
+        });
+    }
+
     async fn sweep_abandoned_parts(&self) -> Result<usize> {
         let mut swept = 0;
         let mut listed = self.store().list(&Prefix::AllParts);

@@ -1,7 +1,8 @@
 //! What a caller may build on: what they may read, and what they sent themselves lately.
 //!
-//! Everything else is unknown to them, even with the right hashes in hand
-//! (`SECURITY.md`; a right hash grants nothing, R17). A xorb may hold chunks of several files, so a
+//! Everything else is unknown to them, even with the right hashes in hand (`SECURITY.md`; a right
+//! hash grants nothing, R17). Being told that something is there adds nothing to it: nobody keeps
+//! what they may not read any more by asking again. A xorb may hold chunks of several files, so a
 //! repo brings only those chunks of it into reach that its own files are made of.
 
 use std::collections::HashMap;
@@ -20,6 +21,34 @@ use crate::hub::Hub;
 
 /// Repos that are tried for one hash: one that more repos hold is uploaded once more, no harm.
 pub(super) const TRIED_SCOPES: usize = 256;
+/// How many times as many rows of one xorb are looked at: where something is offered, and where it
+/// is used. More there, so that what was offered stays in sight although other files were committed
+/// meanwhile that use the same xorb; and of the repo at hand, of which most is offered.
+const OFFERED_SCANS: usize = 4;
+const USED_SCANS: usize = 64;
+const HOME_SCANS: usize = 64;
+
+/// For what it is asked what is within reach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// The repo at hand, which is looked at first.
+    pub(super) home: Option<RepoId>,
+    /// Until when what is found must stay within reach.
+    pub(super) then_ms: u64,
+    scans: usize,
+}
+
+impl Look {
+    /// To tell somebody about it, who may use it until then.
+    pub(super) fn to_offer(home: Option<RepoId>, then_ms: u64) -> Self {
+        Self { home, then_ms, scans: OFFERED_SCANS }
+    }
+
+    /// To use it now.
+    pub(super) fn to_use(home: Option<RepoId>, now_ms: u64) -> Self {
+        Self { home, then_ms: now_ms, scans: USED_SCANS }
+    }
+}
 
 /// Which chunks of a xorb somebody may build on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,16 +60,8 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    fn of(mut runs: Vec<Range<u32>>) -> Self {
-        runs.sort_unstable_by_key(|run| (run.start, run.end));
-        let mut merged: Vec<Range<u32>> = Vec::new();
-        for run in runs {
-            match merged.last_mut() {
-                Some(last) if last.end >= run.start => last.end = last.end.max(run.end),
-                _ => merged.push(run),
-            }
-        }
-        Self::Runs(merged)
+    fn of(runs: Vec<Range<u32>>) -> Self {
+        Self::Runs(merged(runs))
     }
 
     /// Whether all of these chunks are in it.
@@ -71,6 +92,25 @@ impl Reach {
     }
 }
 
+fn merged(mut runs: Vec<Range<u32>>) -> Vec<Range<u32>> {
+    runs.sort_unstable_by_key(|run| (run.start, run.end));
+    let mut merged: Vec<Range<u32>> = Vec::new();
+    for run in runs {
+        match merged.last_mut() {
+            Some(last) if last.end >= run.start => last.end = last.end.max(run.end),
+            _ => merged.push(run),
+        }
+    }
+    merged
+}
+
+/// What is gathered from the rows of one xorb.
+#[derive(Default)]
+struct Gathered {
+    readable: HashMap<RepoId, bool>,
+    runs: Vec<Range<u32>>,
+}
+
 impl Hub {
     /// Whether something in this scope is within the caller's reach, and still is then.
     pub(super) fn reaches(
@@ -86,45 +126,62 @@ impl Hub {
         }
     }
 
-    /// Which chunks of this xorb the caller may refer to, now and then. The repo at hand is looked
-    /// at first, if there is one.
+    /// Which chunks of this xorb the caller may refer to, now and then.
     pub(super) async fn reach(
         &self,
         caller: &Caller,
-        home: Option<RepoId>,
+        look: Look,
         xorb: &XorbHash,
-        then_ms: u64,
     ) -> Result<Reach> {
-        let index = self.index();
         if let Some(user) = caller.user_id() {
             let key = schema::xorb_scope_key(xorb, &Scope::User(user));
-            if let Some(row) = index.get(Table::XorbScope, &key).await?
-                && schema::read_number(&row)? > then_ms
+            if let Some(row) = self.index().get(Table::XorbScope, &key).await?
+                && schema::read_number(&row)? > look.then_ms
             {
                 return Ok(Reach::Whole);
             }
         }
-        let mut rows = Vec::new();
-        if let Some(home) = home {
+        let mut found = Gathered::default();
+        if let Some(home) = look.home {
             let prefix = schema::xorb_scope_key(xorb, &Scope::Repo(home));
-            rows = index.scan(Table::XorbScope, &prefix, None, TRIED_SCOPES).await?;
+            self.gather(caller, &prefix, HOME_SCANS, &mut found).await?;
         }
-        let all = index.scan(Table::XorbScope, xorb.as_bytes(), None, TRIED_SCOPES);
-        rows.extend(all.await?);
-        let mut readable: HashMap<RepoId, bool> = HashMap::new();
-        let mut runs = Vec::new();
-        for (key, row) in rows {
-            let Scope::Repo(repo) = schema::scope_of(&key)? else {
-                continue;
-            };
-            let may_read = || self.readable(caller, repo);
-            if *readable.entry(repo).or_insert_with(may_read) {
-                let found = RunsRow::decode(&row)?.runs;
-                let wide = |run: Range<u16>| u32::from(run.start)..u32::from(run.end);
-                runs.extend(found.into_iter().map(wide));
+        let prefix = schema::xorb_repos_prefix(xorb);
+        self.gather(caller, &prefix, look.scans, &mut found).await?;
+        Ok(Reach::of(found.runs))
+    }
+
+    /// Adds what these rows put within the caller's reach.
+    async fn gather(
+        &self,
+        caller: &Caller,
+        prefix: &[u8],
+        scans: usize,
+        found: &mut Gathered,
+    ) -> Result<()> {
+        let mut after: Option<Vec<u8>> = None;
+        for _ in 0..scans {
+            let rows = self.index().scan(Table::XorbScope, prefix, after.as_deref(), TRIED_SCOPES);
+            let rows = rows.await?;
+            let is_last = rows.len() < TRIED_SCOPES;
+            after = rows.last().map(|(key, _)| key.clone());
+            for (key, row) in rows {
+                let Scope::Repo(repo) = schema::scope_of(&key)? else {
+                    continue;
+                };
+                let may_read = || self.readable(caller, repo);
+                if *found.readable.entry(repo).or_insert_with(may_read) {
+                    let runs = RunsRow::decode(&row)?.runs;
+                    let wide = |run: Range<u16>| u32::from(run.start)..u32::from(run.end);
+                    found.runs.extend(runs.into_iter().map(wide));
+                }
+            }
+            found.runs = merged(std::mem::take(&mut found.runs));
+            if is_last {
+                break;
             }
         }
-        Ok(Reach::of(runs))
+        Ok(())
     }
 
     /// The large file of this SHA-256, if this repo holds it, the caller uploaded it lately, or

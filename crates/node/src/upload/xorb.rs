@@ -7,16 +7,17 @@ use ballast_format::hash::XorbHash;
 use ballast_format::id::UserId;
 use ballast_format::limits::MAX_XORB_UPLOAD_BYTES;
 use ballast_format::xorb::{XorbFooter, XorbValidator};
-use ballast_store::env::random_bytes;
+use ballast_store::env::{nonce, random_bytes};
 use ballast_store::index::schema::{self, Scope};
 use ballast_store::index::{Batch, Table};
-use ballast_store::keyspace::{CopyKind, CopyName, Key};
+use ballast_store::keyspace::{CopyKind, CopyName, Key, PinKind};
 use ballast_store::objects::ObjectWriter;
 use ballast_store::pin::pin;
 use bytes::Bytes;
 
-use super::PROMISE_MS;
 use super::intake::Intake;
+use super::scope::Look;
+use super::{PROMISE_MS, REMEMBERED_MS};
 use crate::access::Caller;
 use crate::download::ByteStream;
 use crate::error::{Error, Result};
@@ -24,6 +25,14 @@ use crate::hub::Hub;
 
 const WHAT: &str = "the xorb";
 const LIMIT: u64 = MAX_XORB_UPLOAD_BYTES as u64;
+
+/// A xorb while it is written.
+pub(super) struct NewXorb {
+    /// The copy that it becomes. A spare one becomes none: it is written as if it were needed, for
+    /// those who must not learn that it is not.
+    copy: Option<CopyName>,
+    pub(super) writer: ObjectWriter,
+}
 
 impl Hub {
     /// Takes in an uploaded xorb. Whether it is new is told only to those who may know; everybody
@@ -40,44 +49,61 @@ impl Hub {
             return Err(Error::TooLarge { what: WHAT.to_owned(), size, limit: LIMIT });
         }
         let _slot = self.uploads.slot(self.env()).await?;
-        let existing = self.present_copy(&hash).await?;
-        let known = existing.is_some() && self.may_know_xorb(caller, &hash).await?;
+        let is_there = self.present_copy(&hash).await?.is_some();
+        let known = is_there && self.may_know_xorb(caller, &hash, self.env().now_ms()).await?;
         // Who may not know of it sees us store it, as far as time tells.
-        let new = if known { None } else { Some(self.new_xorb(hash).await?) };
-        let (footer, new) = self.check_xorb(hash, body, new).await?;
-        match (new, existing) {
-            (Some(new), None) => self.keep_xorb(user, &footer, new).await?,
-            (Some((_, writer)), Some(_)) => {
-                writer.abort().await;
-                self.pin_xorb(user, hash).await?;
-            }
-            (None, _) => self.pin_xorb(user, hash).await?,
+        let new = match (known, is_there) {
+            (true, _) => None,
+            (false, true) => Some(self.spare_xorb().await?),
+            (false, false) => Some(self.new_xorb(hash).await?),
+        };
+        match self.check_xorb(hash, body, new).await? {
+            (footer, Some(new)) => self.keep_xorb(user, &footer, new).await?,
+            (_, None) => self.pin_xorb(user, PinKind::Sent, hash).await?,
         }
         Ok(!known)
     }
 
-    /// Whether the caller need not send this xorb; saying so is a promise.
+    /// Whether the caller knows of this xorb. To hear it changes nothing.
     pub async fn xorb_known(&self, caller: &Caller, hash: XorbHash) -> Result<bool> {
+        caller.user()?;
+        self.may_know_xorb(caller, &hash, self.env().now_ms()).await
+    }
+
+    /// Whether the caller need not send this xorb; saying so is a promise, as long as clients
+    /// remember it. Whose own upload would be forgotten before is asked to send it again, since
+    /// nothing but sending makes it theirs for longer.
+    pub async fn grant_xorb(&self, caller: &Caller, hash: XorbHash) -> Result<bool> {
         let user = caller.user()?.user;
-        let known = self.may_know_xorb(caller, &hash).await?;
+        let then = self.env().now_ms() + REMEMBERED_MS;
+        let known = self.may_know_xorb(caller, &hash, then).await?;
         if known {
-            self.pin_xorb(user, hash).await?;
+            self.pin_xorb(user, PinKind::Told, hash).await?;
         }
         Ok(known)
     }
 
-    /// Whether a xorb is there and every chunk of it is within the caller's reach.
-    async fn may_know_xorb(&self, caller: &Caller, hash: &XorbHash) -> Result<bool> {
-        let now = self.env().now_ms();
-        let found = self.find_xorb(caller, None, *hash, now).await?;
+    /// Whether a xorb is there and every chunk of it is within the caller's reach, until then.
+    async fn may_know_xorb(&self, caller: &Caller, hash: &XorbHash, then_ms: u64) -> Result<bool> {
+        let found = self.find_xorb(caller, Look::to_offer(None, then_ms), *hash).await?;
         Ok(found.is_some_and(|found| found.reach.holds(&(0..found.footer.chunk_count()))))
     }
 
     /// A writer for a copy of this xorb.
-    pub(super) async fn new_xorb(&self, hash: XorbHash) -> Result<(CopyName, ObjectWriter)> {
+    pub(super) async fn new_xorb(&self, hash: XorbHash) -> Result<NewXorb> {
         let epoch = self.store().epoch().await?;
         let copy = self.store().new_copy(CopyKind::Xorb, *hash.as_bytes(), epoch);
-        Ok((copy, self.store().writer(&Key::Copy(copy))?))
+        Ok(NewXorb { copy: Some(copy), writer: self.store().writer(&Key::Copy(copy))? })
+    }
+
+    /// A writer for a copy that nobody needs. It looks like the part of an upload, so that it is
+    /// taken away even if we stop before we do it.
+    pub(super) async fn spare_xorb(&self) -> Result<NewXorb> {
+        // A copy would be named by it, after a look at the store that takes its time.
+        self.store().epoch().await?;
+        let key =
+            Key::Part { upload: self.begin_parts(), number: 1, nonce: nonce(self.env().as_ref()) };
+        Ok(NewXorb { copy: None, writer: self.store().writer(&key)? })
     }
 
     /// Reads the whole body, checks every chunk, and writes what was checked.
@@ -85,8 +111,8 @@ impl Hub {
         &self,
         hash: XorbHash,
         body: ByteStream,
-        mut new: Option<(CopyName, ObjectWriter)>,
-    ) -> Result<(XorbFooter, Option<(CopyName, ObjectWriter)>)> {
+        mut new: Option<NewXorb>,
+    ) -> Result<(XorbFooter, Option<NewXorb>)> {
         let mut intake = Intake::new(body, WHAT, LIMIT);
         let mut validator = XorbValidator::new();
         let mut unwritten = Unwritten::default();
@@ -98,8 +124,8 @@ impl Hub {
             validator = checked.await??;
             // Only what was checked is written; a client's footer never is.
             while let Some(piece) = unwritten.next(validator.serialized_length()) {
-                if let Some((_, writer)) = &mut new {
-                    writer.write(piece).await?;
+                if let Some(new) = &mut new {
+                    new.writer.write(piece).await?;
                 }
             }
         }
@@ -108,37 +134,35 @@ impl Hub {
     }
 
     /// Ends a copy with its footer and makes it durable, with a pin; then it is there.
-    async fn keep_xorb(
-        &self,
-        user: UserId,
-        footer: &XorbFooter,
-        (copy, writer): (CopyName, ObjectWriter),
-    ) -> Result<()> {
+    async fn keep_xorb(&self, user: UserId, footer: &XorbFooter, new: NewXorb) -> Result<()> {
         // A pin without its xorb means nothing, so both may be written at once (ADR 10).
         let hash = footer.hash();
         let until = self.env().now_ms() + PROMISE_MS;
-        let (size, _) = tokio::try_join!(self.finish_xorb(footer, writer), async {
-            Ok(pin(self.store(), user, hash, until).await?)
+        let (mut batch, _) = tokio::try_join!(self.finish_xorb(footer, new), async {
+            Ok(pin(self.store(), user, PinKind::Sent, hash, until).await?)
         })?;
-        let mut batch = self.rows_of_copy(&copy, footer, size);
         let key = schema::xorb_scope_key(&hash, &Scope::User(user));
         batch.put(Table::XorbScope, key, schema::number_row(until));
         Ok(self.index().apply(batch).await?)
     }
 
-    /// Ends a copy with its footer and makes it durable; its size.
-    pub(super) async fn finish_xorb(
-        &self,
-        footer: &XorbFooter,
-        mut writer: ObjectWriter,
-    ) -> Result<u64> {
+    /// Ends a copy with its footer and makes it durable; the rows of it. A spare one has none, and
+    /// goes away when nobody waits for it any more.
+    pub(super) async fn finish_xorb(&self, footer: &XorbFooter, new: NewXorb) -> Result<Batch> {
+        let NewXorb { copy, mut writer } = new;
         let nonce = u32::from_le_bytes(random_bytes(self.env().as_ref()));
         writer.write(Bytes::from(footer.encode(nonce))).await?;
-        Ok(writer.finish().await?)
+        let key = *writer.key();
+        let size = writer.finish().await?;
+        if let Some(copy) = copy {
+            return Ok(self.rows_of_copy(&copy, footer, size));
+        }
+        self.drop_part(key);
+        Ok(Batch::new())
     }
 
     /// What is known of a copy that was just checked and stored.
-    pub(super) fn rows_of_copy(&self, copy: &CopyName, footer: &XorbFooter, size: u64) -> Batch {
+    fn rows_of_copy(&self, copy: &CopyName, footer: &XorbFooter, size: u64) -> Batch {
         self.caches.places.insert(footer.hash(), *copy);
         self.caches.footers.insert(*copy, Arc::new(footer.clone()));
         self.sound(copy, footer).add(0..footer.chunk_count());
@@ -147,12 +171,25 @@ impl Hub {
         batch
     }
 
-    /// Promises somebody that a xorb which is there stays.
-    pub(super) async fn pin_xorb(&self, user: UserId, hash: XorbHash) -> Result<()> {
-        let until = self.env().now_ms() + PROMISE_MS;
-        pin(self.store(), user, hash, until).await?;
+    /// Promises somebody that a xorb which is there stays. A promise that holds for long enough is
+    /// not made again.
+    pub(super) async fn pin_xorb(&self, user: UserId, kind: PinKind, hash: XorbHash) -> Result<()> {
+        let now = self.env().now_ms();
+        let sent = schema::xorb_scope_key(&hash, &Scope::User(user));
+        let key = match kind {
+            PinKind::Sent => sent.clone(),
+            PinKind::Told => schema::xorb_told_key(&hash, &user),
+        };
+        // What they sent themselves stays for them anyhow.
+        let rows = self.index().get_many(Table::XorbScope, vec![sent, key.clone()]).await?;
+        for row in rows.into_iter().flatten() {
+            if schema::read_number(&row)? >= now + REMEMBERED_MS {
+                return Ok(());
+            }
+        }
+        let until = now + PROMISE_MS;
+        pin(self.store(), user, kind, hash, until).await?;
         let mut batch = Batch::new();
-        let key = schema::xorb_scope_key(&hash, &Scope::User(user));
         batch.put(Table::XorbScope, key, schema::number_row(until));
         Ok(self.index().apply(batch).await?)
     }

@@ -17,6 +17,9 @@ use crate::keyspace::{CopyKind, CopyName, LogId};
 /// The number of this layout.
 pub const SCHEMA: u32 = 3;
 
+const OF_REPO: u8 = 1;
+const OF_USER: u8 = 2;
+
 const FILE_TO_REPO: u8 = 1;
 const SHA256_TO_REPO: u8 = 2;
 
@@ -36,8 +39,8 @@ impl Scope {
     /// The form in keys.
     pub fn to_bytes(&self) -> [u8; Self::LENGTH] {
         let (tag, id) = match self {
-            Self::Repo(id) => (1, id.as_bytes()),
-            Self::User(id) => (2, id.as_bytes()),
+            Self::Repo(id) => (OF_REPO, id.as_bytes()),
+            Self::User(id) => (OF_USER, id.as_bytes()),
         };
         let mut bytes = [tag; Self::LENGTH];
         bytes[1..].copy_from_slice(id);
@@ -50,8 +53,8 @@ impl Scope {
         let (tag, id) = (fields.u8()?, fields.array()?);
         fields.end()?;
         match tag {
-            1 => Ok(Self::Repo(RepoId::from_bytes(id))),
-            2 => Ok(Self::User(UserId::from_bytes(id))),
+            OF_REPO => Ok(Self::Repo(RepoId::from_bytes(id))),
+            OF_USER => Ok(Self::User(UserId::from_bytes(id))),
             _ => Err(malformed("scope")),
         }
     }
@@ -141,6 +144,18 @@ pub fn xorb_scope_key(xorb: &XorbHash, scope: &Scope) -> Vec<u8> {
     join(&[xorb.as_bytes(), &scope.to_bytes()])
 }
 
+/// Table `XorbScope`: the key that says that a user was told that a xorb is there, which puts
+/// nothing within reach; the value is the time in milliseconds until which it stays for that
+/// ([`number_row`]).
+pub fn xorb_told_key(xorb: &XorbHash, user: &UserId) -> Vec<u8> {
+    join(&[&xorb_scope_key(xorb, &Scope::User(*user)), b"told"])
+}
+
+/// Table `XorbScope`: the prefix of what puts chunks of a xorb within reach of any repo.
+pub fn xorb_repos_prefix(xorb: &XorbHash) -> Vec<u8> {
+    join(&[xorb.as_bytes(), &[OF_REPO]])
+}
+
 /// Table `XorbScope`: the key that puts those chunks of a xorb within a repo's reach that a file
 /// of the repo is made of; the value is a [`RunsRow`].
 pub fn xorb_file_key(xorb: &XorbHash, repo: &RepoId, file: &FileHash) -> Vec<u8> {
@@ -155,6 +170,11 @@ pub fn scope_of(key: &[u8]) -> Result<Scope> {
 /// Table `Chunk`: the key of a sampled chunk within a reach; the value is a [`ChunkRow`].
 pub fn chunk_key(chunk: &ChunkHash, scope: &Scope) -> Vec<u8> {
     join(&[chunk.as_bytes(), &scope.to_bytes()])
+}
+
+/// Table `Chunk`: the prefix of what puts a chunk within reach of any repo.
+pub fn chunk_repos_prefix(chunk: &ChunkHash) -> Vec<u8> {
+    join(&[chunk.as_bytes(), &[OF_REPO]])
 }
 
 /// Table `Copy`: the key of a copy; the value is its size ([`number_row`]).

@@ -22,9 +22,10 @@ fn any_log() -> impl Strategy<Value = LogId> {
 }
 
 fn any_pin() -> impl Strategy<Value = PinName> {
-    (any::<[u8; 16]>(), any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(
-        |(owner, xorb, until_ms, nonce)| PinName {
+    (any::<[u8; 16]>(), any::<bool>(), any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(
+        |(owner, sent, xorb, until_ms, nonce)| PinName {
             owner: UserId::from_bytes(owner),
+            kind: if sent { PinKind::Sent } else { PinKind::Told },
             xorb: XorbHash::from_bytes(xorb),
             until_ms,
             nonce,
@@ -82,11 +83,12 @@ fn keys_are_spelled_as_they_always_were() {
         (
             Key::Pin(PinName {
                 owner: UserId::from_bytes([0x22; 16]),
+                kind: PinKind::Sent,
                 xorb: XorbHash::from_bytes(hash),
                 until_ms: 1_700_000_000_000,
                 nonce: 5,
             }),
-            "hub/pin/000000019675/22222222222222222222222222222222-\
+            "hub/pin/000000019675/22222222222222222222222222222222-sent-\
              07060504030201000f0e0d0c0b0a090817161514131211101f1e1d1c1b1a1918-\
              0000018bcfe56800-0000000000000005",
         ),

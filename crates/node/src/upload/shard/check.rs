@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::upload::dedup::Found;
 use crate::upload::is_sample;
+use crate::upload::scope::Look;
 
 /// Segments that are checked in one job.
 const SEGMENTS_AT_ONCE: usize = 4096;
@@ -136,7 +137,8 @@ impl Hub {
     /// A xorb to which the caller may refer; otherwise it is unknown, right hashes or not.
     async fn usable(&self, caller: &Caller, repo: &Repo, xorb: XorbHash) -> Result<Found> {
         let now = self.env().now_ms();
-        let found = self.find_xorb(caller, Some(repo.id()), xorb, now).await?;
+        let look = Look::to_use(Some(repo.id()), now);
+        let found = self.find_xorb(caller, look, xorb).await?;
         found.ok_or_else(|| unknown(&xorb))
     }
 }

@@ -90,7 +90,7 @@ async fn what_a_client_marks_answers_queries() -> Result<()> {
     session.send_xorbs(&rig.hub, &rig.admin).await?;
     let claim = XorbClaim { marked: vec![3], ..XorbClaim::of(footer) };
     put_shard(&rig.hub, &rig.admin, &repo, encode(&session.files, &[claim])).await?;
-    assert!(rig.hub.dedup_answer(&rig.admin, marked).await?.is_some());
-    assert!(rig.hub.dedup_answer(&rig.admin, other).await?.is_none());
+    assert!(rig.hub.dedup_answer(&rig.admin, None, marked).await?.is_some());
+    assert!(rig.hub.dedup_answer(&rig.admin, None, other).await?.is_none());
     Ok(())
 }

@@ -85,7 +85,7 @@ async fn a_xorb_or_its_pin_that_is_not_stored_is_no_success() -> Result<()> {
         }
         let put = put_xorb(&rig.hub, &rig.admin, &xorb).await;
         assert_eq!(put.expect_err("it failed").kind(), ErrorKind::Unavailable, "{call:?}");
-        assert!(rig.hub.dedup_answer(&rig.admin, chunk).await?.is_none());
+        assert!(rig.hub.dedup_answer(&rig.admin, None, chunk).await?.is_none());
         put_again(&objects, &rig, &xorb).await;
         assert!(rig.hub.xorb_known(&rig.admin, xorb.hash()).await?);
     }

@@ -4,6 +4,7 @@ mod bounds;
 pub(crate) mod client;
 mod faults;
 mod plain;
+mod promises;
 mod scopes;
 mod shards;
 mod xorbs;

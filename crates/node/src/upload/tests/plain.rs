@@ -90,7 +90,7 @@ async fn what_is_not_as_it_was_said_leaves_nothing_that_anyone_can_find() -> Res
             assert!(rig.hub.find_upload(&rig.admin, &repo, &digest).await?.is_none());
         }
         let first = ChunkHash::of(split(&content).next().expect("some"));
-        assert!(rig.hub.dedup_answer(&rig.admin, first).await?.is_none());
+        assert!(rig.hub.dedup_answer(&rig.admin, None, first).await?.is_none());
         assert_eq!(count(&rig, Prefix::Pins).await, 0);
         assert_eq!(count(&rig, Prefix::Copies(CopyKind::Shard)).await, 0);
         let session = Session::of(&content);
@@ -129,7 +129,7 @@ async fn a_file_that_came_as_plain_bytes_answers_xet_clients() -> Result<()> {
     let reader = rig.user("reader").await;
     let own = rig.repo(&reader, "reader/model").await;
     let first = ChunkHash::of(split(&content).next().expect("some"));
-    assert!(rig.hub.dedup_answer(&reader, first).await?.is_some());
+    assert!(rig.hub.dedup_answer(&reader, None, first).await?.is_some());
     // The reader's client builds on the xorb that was packed here.
     let link = rig.hub.find_upload(&reader, &repo, &sha256(&content)).await?;
     let file = link.expect("it is public").file;
@@ -223,8 +223,10 @@ async fn parts_make_a_file_and_are_gone_then() -> Result<()> {
     }
     // One part was sent twice; the later answer counts.
     let again = content.slice(2_000_000..4_000_000);
-    let first =
-        std::mem::replace(&mut tags[1].1, hub.put_part(upload, 2, 2_000_000, body(&again)).await?);
+    let first = std::mem::replace(
+        &mut tags[1].1,
+        hub.put_part(upload, 2, 2_000_000, body(&again)).await?,
+    );
     assert_ne!(first, tags[1].1);
     let said = (sha256(&content), 5_000_000);
     for (wrong, what) in [
@@ -294,7 +296,7 @@ async fn uploads_that_are_given_up_stop_storing() -> Result<()> {
     drop(putting);
     let session = Session::of(&content[..1_000_000]);
     let chunk = session.xorbs[0].footer.chunk_hash(0);
-    assert!(rig.hub.dedup_answer(&rig.admin, chunk).await?.is_none());
+    assert!(rig.hub.dedup_answer(&rig.admin, None, chunk).await?.is_none());
     assert_eq!(count(&rig, Prefix::Pins).await, 0);
     // The second try finds the first xorb stored, and says nothing about it.
     put(&rig, &rig.admin, &repo, &content).await?;

@@ -57,7 +57,7 @@ impl Scene {
         let file = &self.session.files[0];
         let digest = sha256(&self.content);
         let all = "the hub answers";
-        let answer = hub.dedup_answer(caller, self.first_chunk()).await.expect(all);
+        let answer = hub.dedup_answer(caller, None, self.first_chunk()).await.expect(all);
         let known = hub.xorb_known(caller, self.xorb().hash()).await.expect(all);
         let shard = encode(std::slice::from_ref(file), &[]);
         let put = put_shard(hub, caller, repo, shard).await;
@@ -72,7 +72,7 @@ impl Scene {
 }
 
 /// The chunks that an answer shows to its asker, by xorb.
-fn shown(answer: Vec<u8>, contents: &[&[u8]]) -> Vec<(XorbHash, Vec<u32>)> {
+fn shown(answer: Bytes, contents: &[&[u8]]) -> Vec<(XorbHash, Vec<u32>)> {
     let footer = answer.len() - 200;
     let key = *answer[footer + 72..].first_chunk::<32>().expect("a footer");
     let mine: std::collections::HashSet<ChunkHash> = contents
@@ -80,7 +80,7 @@ fn shown(answer: Vec<u8>, contents: &[&[u8]]) -> Vec<(XorbHash, Vec<u32>)> {
         .flat_map(|content| split(content))
         .map(|chunk| ChunkHash::of(chunk).keyed(&key))
         .collect();
-    let mut answer = answer;
+    let mut answer = answer.to_vec();
     answer[footer + 72..footer + 104].fill(0);
     let shard = UploadShard::parse(Bytes::from(answer)).expect("a shard");
     let of_xorb = |xorb: ballast_format::shard::UploadXorb<'_>| {
@@ -126,7 +126,7 @@ async fn what_a_repo_shows_to_readers_they_may_build_on_as_long_as_it_does() -> 
     rig.hub.change_settings(alice, private, &settings(Visibility::Public)).await?;
     let file = &scene.session.files[0];
     let shard = || encode(std::slice::from_ref(file), &[]);
-    assert!(rig.hub.dedup_answer(bob, scene.first_chunk()).await?.is_some());
+    assert!(rig.hub.dedup_answer(bob, None, scene.first_chunk()).await?.is_some());
     rig.hub.change_settings(alice, private, &settings(Visibility::Private)).await?;
     assert_eq!(scene.reaches(&rig.hub, bob, own).await, [false; 5]);
     rig.hub.change_settings(alice, private, &settings(Visibility::Public)).await?;
@@ -155,7 +155,7 @@ async fn a_public_file_does_not_open_the_rest_of_the_xorbs_that_it_uses() -> Res
     session.commit(rig, alice, &public, "w.bin").await;
 
     // Bob may use the four chunks, and not the fifth, of which he has guessed everything.
-    let answer = rig.hub.dedup_answer(bob, scene.first_chunk()).await?;
+    let answer = rig.hub.dedup_answer(bob, None, scene.first_chunk()).await?;
     let answer = shown(answer.expect("it is public"), &[&scene.content, &published]);
     assert_eq!(answer[0], (scene.xorb().hash(), vec![0, 1, 2, 3]));
     assert_eq!(answer.len(), 2);
@@ -184,7 +184,7 @@ async fn a_public_file_does_not_open_the_rest_of_the_xorbs_that_it_uses() -> Res
         put_shard(&rig.hub, bob, own, claim(fair)).await?;
     }
     // Alice sees all of it.
-    let answer = rig.hub.dedup_answer(alice, scene.first_chunk()).await?;
+    let answer = rig.hub.dedup_answer(alice, None, scene.first_chunk()).await?;
     let all = shown(answer.expect("hers"), &[&scene.content]);
     let count = footer.chunk_count();
     assert!(all.contains(&(scene.xorb().hash(), (0..count).collect())));
@@ -201,7 +201,7 @@ async fn another_owners_layout_of_the_same_file_does_not_get_in_the_way() -> Res
     session.add_all(&[&other, &scene.content]);
     session.send(&rig.hub, bob, own).await?;
     for (caller, xorb) in [(&scene.alice, scene.xorb()), (bob, &session.xorbs[0])] {
-        let answer = rig.hub.dedup_answer(caller, scene.first_chunk()).await?;
+        let answer = rig.hub.dedup_answer(caller, None, scene.first_chunk()).await?;
         let shown = shown(answer.expect("they have it"), &[&scene.content, &other]);
         let count = xorb.footer.chunk_count();
         assert_eq!(shown, [(xorb.hash(), (0..count).collect())]);
@@ -220,7 +220,7 @@ async fn keys_of_answers_are_the_askers_own_and_change_each_day() -> Result<()> 
     commit(rig, alice, &public, "w.bin", sha256(&scene.content)).await?;
     let chunk = scene.first_chunk();
     let asked = async |caller: &Caller| {
-        let answer = rig.hub.dedup_answer(caller, chunk).await;
+        let answer = rig.hub.dedup_answer(caller, None, chunk).await;
         let answer = answer.expect("the hub answers").expect("it is known");
         let footer = &answer[answer.len() - 200..];
         let number = |at: usize| u64::from_le_bytes(*footer[at..].first_chunk().expect("a number"));
@@ -245,10 +245,10 @@ async fn what_was_sent_and_never_committed_is_forgotten_after_its_time() -> Resu
     let chunk = session.xorbs[0].footer.chunk_hash(0);
     let digest = sha256(&content);
     rig.env.advance(DAY * 18);
-    assert!(rig.hub.dedup_answer(bob, chunk).await?.is_some());
+    assert!(rig.hub.dedup_answer(bob, None, chunk).await?.is_some());
     rig.env.advance(DAY * 2);
     // An answer lives for up to two days and clocks may be wrong by one: no more offers.
-    assert!(rig.hub.dedup_answer(bob, chunk).await?.is_none());
+    assert!(rig.hub.dedup_answer(bob, None, chunk).await?.is_none());
     assert!(rig.hub.find_upload(bob, own, &digest).await?.is_some());
     let again = put_shard(&rig.hub, bob, own, session.shard()).await?;
     assert!(again.stored, "what was promised for three weeks is still there");
@@ -281,12 +281,12 @@ async fn an_index_made_anew_gives_the_same_answers() -> Result<()> {
         assert!(hub.find_upload(bob, own, &digest).await?.is_some());
         assert!(hub.find_upload(&scene.alice, own, &digest).await?.is_none());
         assert!(hub.find_upload(&scene.alice, &scene.private, &digest).await?.is_none());
-        let answer = hub.dedup_answer(bob, chunk).await?.expect("his own");
+        let answer = hub.dedup_answer(bob, None, chunk).await?.expect("his own");
         assert_eq!(shown(answer, &[&content])[0].0, session.xorbs[0].hash());
         assert!(!put_shard(hub, bob, own, session.shard()).await?.stored);
     }
-    let first = rig.hub.dedup_answer(&scene.alice, scene.first_chunk()).await?;
-    assert_eq!(first, anew.dedup_answer(&scene.alice, scene.first_chunk()).await?);
+    let first = rig.hub.dedup_answer(&scene.alice, None, scene.first_chunk()).await?;
+    assert_eq!(first, anew.dedup_answer(&scene.alice, None, scene.first_chunk()).await?);
     Ok(())
 }
 

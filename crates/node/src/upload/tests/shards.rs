@@ -193,7 +193,7 @@ async fn no_lie_is_taken_and_with_it_nothing_else_of_the_shard() -> Result<()> {
             assert_eq!(found, None, "{}", lie.what);
         }
         let chunk = session.xorbs[0].footer.chunk_hash(0);
-        assert!(rig.hub.dedup_answer(&rig.admin, chunk).await?.is_none(), "{}", lie.what);
+        assert!(rig.hub.dedup_answer(&rig.admin, None, chunk).await?.is_none(), "{}", lie.what);
     }
     assert_eq!(shard_objects(&rig).await, 0);
     // The truth is still welcome; so is a file of which no digest is said.
