@@ -39,6 +39,10 @@ async fn act(mut call: Call, link: &str) -> Answer {
     let access = if reads { Access::Read } else { Access::Write };
     let repo = call.gateway.hub.repo_by_id(&call.caller, link.repo, access);
     let repo = repo.map_err(|error| Failure::of(error, &call.caller))?;
+    if reads {
+        let reading = call.gateway.hub.may_read_files(&call.caller, &repo);
+        reading.map_err(|error| Failure::of(error, &call.caller))?;
+    }
     let method = call.method.clone();
     match link.act {
         LfsAct::Put if method == Method::PUT => put(call, &repo, &link).await,
@@ -141,7 +145,6 @@ async fn verify(mut call: Call, repo: &Repo, link: &LfsLink) -> Answer {
 async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     let hub = &call.gateway.hub;
     let told = |error| Failure::of(error, &call.caller);
-    hub.may_read_files(&call.caller, repo).map_err(told)?;
     let file = hub.find_upload(&call.caller, repo, &link.sha256).await.map_err(told)?;
     let file = file.filter(|file| file.size == link.size);
     let file = file.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "object not found"))?;

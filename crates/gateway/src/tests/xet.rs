@@ -244,6 +244,56 @@ async fn a_second_file_may_refer_to_what_the_first_one_sent() {
 }
 
 #[tokio::test]
+async fn who_is_nobody_hears_of_no_chunk_and_of_no_fault_of_theirs() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let packed = pack(&splitmix(6, 400_000));
+    rig.publish(&rig.admin, &repo, &packed).await;
+    let access = format!("/api/models/{repo}/xet-read-token/main");
+    let access = rig.ask("GET", &access).send().await.expect(200).json();
+    let token = access["accessToken"].as_str().expect("a token");
+    rig.reconstruction(token, &packed).await.expect(200);
+    // A 401 would end the client's work, a 404 does not.
+    for (chunk, _) in &packed.chunks {
+        let query = rig.xet("GET", &format!("/v1/chunks/default/{chunk}"), token);
+        query.header("x-xet-session-id", "1").send().await.expect(404);
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn who_was_not_let_in_learns_nothing_of_a_gated_repo_by_proposing() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let packed = pack(&splitmix(6, 400_000));
+    rig.publish(&rig.admin, &repo, &packed).await;
+    let bob = rig.user("bob").await;
+    let asked = json!({
+        "operation": "upload",
+        "objects": [{"oid": packed.sha256.to_string(), "size": packed.content.len()}],
+    });
+    let batch = |token: &str| {
+        let batch = rig.ask("POST", &format!("/{repo}.git/info/lfs/objects/batch"));
+        batch.bearer(token).json(&asked)
+    };
+    let open = batch(&bob).send().await.expect(200).json();
+    assert_eq!(open["objects"][0]["actions"], Value::Null, "it is public, so he need not send it");
+    let path = format!("/api/models/{repo}/xet-write-token/main?create_pr=1");
+    let access = rig.ask("GET", &path).bearer(&bob).send().await.expect(200).json();
+    let token = access["accessToken"].as_str().expect("a token").to_owned();
+
+    let settings = rig.ask("PUT", &format!("/api/models/{repo}/settings")).bearer(&rig.admin);
+    settings.json(&json!({"gated": "manual"})).send().await.expect(200);
+    batch(&bob).send().await.expect(403);
+    rig.ask("GET", &path).bearer(&bob).send().await.expect(403);
+    // What he was given before is of no use either.
+    let shards = rig.xet("POST", "/v1/shards", &token).body(packed.shard());
+    shards.send().await.expect(403);
+    batch(&rig.admin).send().await.expect(200);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn an_empty_file_is_accepted_and_has_nothing_to_fetch() {
     let rig = Rig::start().await;
     let repo = rig.repo("m", false).await;

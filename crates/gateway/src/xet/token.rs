@@ -73,11 +73,16 @@ fn value(text: &str) -> Result<HeaderValue, Failure> {
 }
 
 /// The right to send files for `repo`: for its branches, or for a pull request where that is what
-/// the client wants and reading is all that it may.
+/// the client wants and reading is all that it may. Who may not read a repo's files proposes none:
+/// whether they are there would be told by what need not be sent.
 pub(crate) fn writing_scope(call: &Call, repo: &Repo, proposes: bool) -> Result<XetScope, Failure> {
     match call.gateway.hub.repo_by_id(&call.caller, repo.id(), Access::Write) {
         Ok(_) => Ok(XetScope::Write),
-        Err(Error::Denied { .. }) if proposes && may_propose(&call.caller) => Ok(XetScope::Propose),
+        Err(Error::Denied { .. }) if proposes && may_propose(&call.caller) => {
+            let reading = call.gateway.hub.may_read_files(&call.caller, repo);
+            reading.map_err(|error| Failure::of(error, &call.caller))?;
+            Ok(XetScope::Propose)
+        }
         Err(error) => Err(Failure::of(error, &call.caller)),
     }
 }
@@ -138,7 +143,7 @@ pub(super) fn open(call: &mut Call, need: Need) -> Result<Repo, Failure> {
     let hub = &call.gateway.hub;
     let repo = hub.repo_by_id(&call.caller, claims.repo, access);
     let repo = repo.map_err(|error| Failure::of(error, &call.caller))?;
-    if need == Need::Files {
+    if need == Need::Files || claims.scope == XetScope::Propose {
         let reading = hub.may_read_files(&call.caller, &repo);
         reading.map_err(|error| Failure::of(error, &call.caller))?;
     }
