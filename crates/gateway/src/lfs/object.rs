@@ -48,9 +48,9 @@ async fn act(mut call: Call, link: &str) -> Answer {
         LfsAct::Put if method == Method::PUT => put(call, &repo, &link).await,
         LfsAct::Part { number, length, upload } if method == Method::PUT => {
             check_length(&call, length)?;
-            let hub = Arc::clone(&call.gateway.hub);
+            let (hub, caller) = (Arc::clone(&call.gateway.hub), call.caller.clone());
             let (stream, fate) = call.stream(length)?;
-            let etag = hub.put_part(upload, number, length, stream).await;
+            let etag = hub.put_part(&caller, upload, number, length, stream).await;
             let etag = etag.map_err(|error| fate.of(error))?;
             let mut response = reply::empty();
             if let Ok(etag) = HeaderValue::try_from(format!("\"{etag}\"")) {

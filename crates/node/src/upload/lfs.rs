@@ -57,7 +57,7 @@ impl Hub {
             let (what, limit) = (format!("the file `{sha256}`"), MAX_FILE_BYTES);
             return Err(Error::TooLarge { what, size, limit });
         }
-        let _slot = self.uploads.slot(self.env()).await?;
+        let _slot = self.uploads.slot(self.env(), user).await?;
         let mut arrival = Arrival {
             caller,
             repo,

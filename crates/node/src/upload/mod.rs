@@ -29,7 +29,7 @@ use ballast_format::hash::ChunkHash;
 use ballast_format::id::{RepoId, UserId};
 use ballast_store::env::SharedEnv;
 use quick_cache::sync::Cache;
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use self::packing::Packing;
 use crate::error::{Error, Result};
@@ -56,9 +56,19 @@ fn is_sample(chunk: &ChunkHash) -> bool {
     chunk.modulo(SAMPLE_EVERY) == 0
 }
 
+/// A place among the uploads that are in flight.
+struct UploadSlot<'a> {
+    _own: OwnedSemaphorePermit,
+    _slot: SemaphorePermit<'a>,
+}
+
 /// What uploads share.
 pub(crate) struct Uploads {
     slots: Semaphore,
+    /// Those that each user may hold: half of them, since a place is held as slowly as a body
+    /// comes.
+    slots_of: Cache<UserId, Arc<Semaphore>>,
+    slots_each: usize,
     shards: Semaphore,
     answering: Semaphore,
     turns: Cache<UserId, Arc<Mutex<()>>>,
@@ -71,6 +81,8 @@ impl Uploads {
     pub(crate) fn new(settings: &HubSettings) -> Self {
         Self {
             slots: Semaphore::new(settings.upload_slots),
+            slots_of: Cache::new(KEPT_TURNS),
+            slots_each: settings.upload_slots.div_ceil(2),
             shards: Semaphore::new(SHARDS_AT_ONCE),
             answering: Semaphore::new(ANSWERS_AT_ONCE),
             turns: Cache::new(KEPT_TURNS),
@@ -80,13 +92,21 @@ impl Uploads {
         }
     }
 
-    /// A place for one more upload; waits for it, but not for ever.
-    async fn slot(&self, env: &SharedEnv) -> Result<SemaphorePermit<'_>> {
-        if let Ok(slot) = self.slots.try_acquire() {
-            return Ok(slot);
-        }
+    /// A place for one more upload of this user; waits for it, but not for ever.
+    async fn slot(&self, env: &SharedEnv, user: UserId) -> Result<UploadSlot<'_>> {
+        let new = || Ok::<_, std::convert::Infallible>(Arc::new(Semaphore::new(self.slots_each)));
+        let own = match self.slots_of.get_or_insert_with(&user, new) {
+            Ok(own) => own,
+            Err(never) => match never {},
+        };
+        let take = async {
+            let own = own.acquire_owned().await.map_err(|_| closing())?;
+            let slot = self.slots.acquire().await.map_err(|_| closing())?;
+            Ok(UploadSlot { _own: own, _slot: slot })
+        };
         tokio::select! {
-            slot = self.slots.acquire() => slot.map_err(|_| closing()),
+            biased;
+            slot = take => slot,
             () = env.sleep(PATIENCE) => Err(Error::Busy {
                 reason: "too many uploads are in flight".to_owned(),
             }),

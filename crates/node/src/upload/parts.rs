@@ -41,6 +41,7 @@ impl Hub {
     /// Stores a part of at most `limit` bytes; its tag.
     pub async fn put_part(
         &self,
+        caller: &Caller,
         upload: UploadId,
         number: u32,
         limit: u64,
@@ -50,7 +51,7 @@ impl Hub {
             let reason = format!("parts are numbered from 1 to {MAX_PARTS}");
             return Err(Error::invalid(reason));
         }
-        let _slot = self.uploads.slot(self.env()).await?;
+        let _slot = self.uploads.slot(self.env(), caller.user()?.user).await?;
         let nonce = nonce(self.env().as_ref());
         let key = Key::Part { upload, number, nonce };
         let mut writer = self.store().writer(&key)?;

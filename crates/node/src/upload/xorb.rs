@@ -48,7 +48,7 @@ impl Hub {
         if let Some(size) = length.filter(|length| *length > LIMIT) {
             return Err(Error::TooLarge { what: WHAT.to_owned(), size, limit: LIMIT });
         }
-        let _slot = self.uploads.slot(self.env()).await?;
+        let _slot = self.uploads.slot(self.env(), user).await?;
         let is_there = self.present_copy(&hash).await?.is_some();
         let known = is_there && self.may_know_xorb(caller, &hash, self.env().now_ms()).await?;
         // Who may not know of it sees us store it, as far as time tells.

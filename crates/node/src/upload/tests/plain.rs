@@ -219,13 +219,13 @@ async fn parts_make_a_file_and_are_gone_then() -> Result<()> {
     let mut tags = Vec::new();
     for (number, part) in (1..).zip(content.chunks(2_000_000)) {
         let part = content.slice_ref(part);
-        tags.push((number, hub.put_part(upload, number, 2_000_000, body(&part)).await?));
+        tags.push((number, hub.put_part(admin, upload, number, 2_000_000, body(&part)).await?));
     }
     // One part was sent twice; the later answer counts.
     let again = content.slice(2_000_000..4_000_000);
     let first = std::mem::replace(
         &mut tags[1].1,
-        hub.put_part(upload, 2, 2_000_000, body(&again)).await?,
+        hub.put_part(admin, upload, 2, 2_000_000, body(&again)).await?,
     );
     assert_ne!(first, tags[1].1);
     let said = (sha256(&content), 5_000_000);
@@ -258,11 +258,11 @@ async fn parts_have_limits_and_abandoned_ones_go() -> Result<()> {
     let upload = hub.begin_parts();
     let part = Bytes::from(splitmix(1, 100_000));
     for number in [0, 10_001, u32::MAX] {
-        assert!(hub.put_part(upload, number, 1 << 20, body(&part)).await.is_err());
+        assert!(hub.put_part(&rig.admin, upload, number, 1 << 20, body(&part)).await.is_err());
     }
-    assert!(hub.put_part(upload, 1, 99_999, body(&part)).await.is_err());
+    assert!(hub.put_part(&rig.admin, upload, 1, 99_999, body(&part)).await.is_err());
     assert_eq!(count(&rig, Prefix::AllParts).await, 0);
-    hub.put_part(upload, 1, 100_000, body(&part)).await?;
+    hub.put_part(&rig.admin, upload, 1, 100_000, body(&part)).await?;
     // The store in memory has the real time; the hub's is set to it first.
     let listed = hub.store().list(&Prefix::AllParts).try_next().await?;
     rig.env.set_wall_ms(listed.expect("one part").modified_ms);

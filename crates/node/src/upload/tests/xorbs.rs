@@ -231,12 +231,23 @@ async fn too_many_uploads_wait_and_are_told_to_come_again() -> Result<()> {
     let slots = rig.hub.settings().upload_slots;
     let xorb = Xorb::of(&[&splitmix(1, 100_000)]);
     let never = || -> crate::download::ByteStream { Box::pin(stream::pending()) };
+    let (bob, carol) = (rig.user("bob").await, rig.user("carol").await);
     let mut slow = stream::FuturesUnordered::new();
-    for _ in 0..slots {
+    for _ in 0..slots / 2 {
         slow.push(rig.hub.put_xorb(&rig.admin, xorb.hash(), None, never()));
     }
     drop(future::select(slow.next(), Box::pin(pause())).await);
+    // A user's own have a limit, so that there is room for others.
     let mut late = Box::pin(put_xorb(&rig.hub, &rig.admin, &xorb));
+    drop(future::select(&mut late, Box::pin(pause())).await);
+    assert!(put_xorb(&rig.hub, &carol, &xorb).await?);
+    rig.env.advance(super::super::PATIENCE);
+    assert!(matches!(late.await, Err(Error::Busy { .. })));
+    for _ in 0..slots / 2 {
+        slow.push(rig.hub.put_xorb(&bob, xorb.hash(), None, never()));
+    }
+    drop(future::select(slow.next(), Box::pin(pause())).await);
+    let mut late = Box::pin(put_xorb(&rig.hub, &carol, &xorb));
     drop(future::select(&mut late, Box::pin(pause())).await);
     rig.env.advance(super::super::PATIENCE);
     assert!(matches!(late.await, Err(Error::Busy { .. })));
