@@ -5,6 +5,7 @@ use std::ops::Range;
 use ballast_format::hash::{ChunkHash, FileHash};
 use ballast_format::hash_tree::file_hash;
 use ballast_format::limits::{MAX_SHARD_CHUNKS, MAX_XORB_CHUNKS};
+use ballast_format::manifest::ManifestId;
 use ballast_format::xorb::XorbWriter;
 use ballast_testkit::content::splitmix;
 
@@ -52,8 +53,10 @@ async fn a_sample_that_is_named_again_and_again_is_kept_once() -> Result<()> {
     put_xorb(&rig.hub, &rig.admin, &xorb).await?;
     let all = 0..xorb.footer.chunk_count();
     let file = file_of(&xorb, vec![all; 8]);
-    put_shard(&rig.hub, &rig.admin, &repo, encode(std::slice::from_ref(&file), &[])).await?;
-    let manifest = rig.hub.needed_manifest(&file.hash).await?;
+    let shard = encode(std::slice::from_ref(&file), &[]);
+    let put = put_shard(&rig.hub, &rig.admin, &repo, shard).await?;
+    let id = ManifestId { file: file.hash, shard: put.hash.expect("it was stored") };
+    let manifest = rig.hub.needed_manifest(&id).await?;
     assert_eq!(manifest.samples.len(), 1);
     Ok(())
 }

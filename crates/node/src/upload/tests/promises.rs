@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_format::hash::{FileHash, XorbHash};
+use ballast_format::hash::{FileHash, ShardHash, XorbHash};
 use ballast_format::id::RepoId;
 use ballast_format::log::Visibility;
+use ballast_format::manifest::ManifestId;
 use ballast_store::index::schema::{self, ChunkRow, RunsRow, Scope};
 use ballast_store::index::{Batch, Table};
 use ballast_store::keyspace::{PinKind, PinName};
@@ -108,7 +109,8 @@ async fn a_crowd_of_others_does_not_hide_ones_own() -> Result<()> {
 
     let (file, mut batch) = (FileHash::from_bytes([9; 32]), Batch::new());
     let nowhere = XorbHash::from_bytes([8; 32]);
-    let row = ChunkRow { file, xorb: nowhere, index: 0, until_ms: 0 };
+    let manifest = ManifestId { file, shard: ShardHash::from_bytes([7; 32]) };
+    let row = ChunkRow { manifest, xorb: nowhere, index: 0, until_ms: 0 };
     for id in crowd(150) {
         let key = schema::chunk_key(&chunk, &Scope::Repo(id));
         batch.put(Table::Chunk, key, row.encode());
