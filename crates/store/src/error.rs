@@ -159,10 +159,12 @@ impl Error {
         if find::<VolumeFailed>(error).is_some() {
             return Self::ReadOnly { key, reason: chain(error) };
         }
+        if let Some(short) = find::<ShortFile>(error) {
+            return Self::corrupt(key, short);
+        }
         match find::<io::Error>(error).map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Self::Full { key },
             Some(io::ErrorKind::ReadOnlyFilesystem) => Self::ReadOnly { key, reason: chain(error) },
-            Some(io::ErrorKind::UnexpectedEof) => Self::Corrupt { key, reason: chain(error) },
             _ => Self::Unavailable { key, reason: chain(error) },
         }
     }
@@ -182,6 +184,14 @@ impl Error {
 #[derive(Debug, thiserror::Error)]
 #[error("the volume failed to sync and is not written to any more")]
 pub(crate) struct VolumeFailed;
+
+/// A file ends before what was to be read. Of a connection that ends early nobody can say this.
+#[derive(Debug, thiserror::Error)]
+#[error("it ends after {end} bytes")]
+pub(crate) struct ShortFile {
+    /// Where it ends.
+    pub(crate) end: u64,
+}
 
 /// The first error of type `E` among an error and its causes.
 pub(crate) fn find<'a, E: StdError + 'static>(
@@ -225,6 +235,14 @@ mod tests {
         assert!(matches!(Error::from_backend("k", &error), Error::Full { .. }));
         let nested = generic(generic(io::Error::from(io::ErrorKind::StorageFull)));
         assert!(matches!(Error::from_backend("k", &nested), Error::Full { .. }));
+    }
+
+    #[test]
+    fn a_file_that_ends_early_is_damaged_and_a_connection_that_does_is_not() {
+        let short = generic(ShortFile { end: 3 });
+        assert!(matches!(Error::from_backend("k", &short), Error::Corrupt { .. }));
+        let cut = generic(io::Error::from(io::ErrorKind::UnexpectedEof));
+        assert!(Error::from_backend("k", &cut).is_passing());
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! The file system as an object store, and what this machine's disk needs on top of it.
 //!
-//! Ranges are read in one step, into memory that was not cleared first: this is the way of every
-//! download. And a disk that failed to sync is not believed: the kernel reports such an error
-//! once, and the next sync may call lost pages a success. One failure is an unclear answer, which
-//! whoever asked settles by reading back, so what is visible is synced once more; if that fails
-//! too, or two writes in a row fail, nothing is written any more until the next start.
+//! A write is acknowledged when the file, its name and every folder above it are on the disk. An
+//! error is an unclear answer, which whoever asked settles by reading back, so what is visible
+//! after one is made durable too, or nothing is written any more. Ranges are read in one step, into
+//! memory that was not cleared first: this is the way of every download.
 
 use std::fmt;
 use std::fs::File;
@@ -12,107 +11,161 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use object_store::local::LocalFileSystem;
+use futures_util::stream::{BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
-    UploadPart,
+    ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RenameOptions, Result, UploadPart,
 };
 
+use super::folders::Folders;
+use super::health::{Health, is_device_failure, is_plain_refusal};
 use super::lock::Held;
-use crate::error::{VolumeFailed, find};
+use super::space::Space;
+use crate::error::{ShortFile, find};
 
-/// The operating system's number for "the device failed".
-const EIO: i32 = 5;
-
-/// So many failures in a row end all writing.
-const FAILURES: u32 = 2;
+/// How many objects are deleted at once.
+const DELETES_AT_ONCE: usize = 10;
 
 /// The objects of a folder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Disk {
-    files: LocalFileSystem,
-    health: Arc<Health>,
+    shared: Arc<Shared>,
+}
+
+/// What a disk is made of.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The file system's own way to write, list and delete.
+    pub(super) files: Arc<dyn ObjectStore>,
+    /// The folder that it works in.
+    pub(super) root: PathBuf,
+    pub(super) folders: Arc<Folders>,
+    pub(super) space: Space,
+    pub(super) health: Health,
     /// Nobody else writes here as long as this store lives.
-    _held: Arc<Held>,
+    pub(super) held: Arc<Held>,
 }
 
 impl Disk {
-    pub(super) fn new(files: LocalFileSystem, held: Arc<Held>) -> Self {
-        Self { files, health: Arc::default(), _held: held }
+    pub(super) fn new(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared) }
     }
 
-    /// After a failed write the name may be visible all the same. Make sure that what can be read
-    /// back is also on the disk, or say that nothing is to be believed any more.
-    async fn settle<T>(&self, path: &Path, done: Result<T>) -> Result<T> {
-        let Err(error) = &done else {
-            self.health.recover();
-            return done;
-        };
-        if self.health.note(error) {
-            let file = self.files.path_to_filesystem(path)?;
-            if on_disk_thread(move || sync_entry(&file)).await.is_err() {
-                self.health.fail();
-            }
-            self.health.check()?;
-        }
-        done
-    }
-}
-
-/// What the disk did lately.
-#[derive(Debug, Default)]
-struct Health {
-    /// Failures since the last success; at [`FAILURES`] it stays there.
-    failures: AtomicU32,
-}
-
-impl Health {
-    fn check(&self) -> Result<()> {
-        if self.failures.load(Ordering::Acquire) < FAILURES { Ok(()) } else { Err(failed()) }
+    /// Runs a step on a thread that may block.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        on_disk_thread(move || step(&shared)).await
     }
 
-    fn recover(&self) {
-        // Less than all failures are forgiven; whether there was one to forgive does not matter.
-        let _ = self.failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, |failures| {
-            (failures < FAILURES).then_some(0)
+    /// What must be so before a write begins.
+    async fn prepare(&self, path: &Path) -> Result<()> {
+        self.shared.health.check()?;
+        let path = path.clone();
+        let ready = self.on_thread(move |shared| {
+            shared.space.check(&path).map_err(generic)?;
+            shared.make_folders(&path)
         });
+        ready.await.inspect_err(|error| self.shared.health.note(error))
     }
 
-    fn fail(&self) {
-        self.failures.store(FAILURES, Ordering::Release);
-        tracing::error!("the disk failed to sync; nothing is written to it any more");
-    }
-
-    /// Counts a failure of the device. Says whether what is visible must be synced again.
-    fn note(&self, error: &Error) -> bool {
-        let cause = find::<io::Error>(error);
-        if cause.and_then(io::Error::raw_os_error) == Some(EIO) {
-            let before = self.failures.fetch_add(1, Ordering::AcqRel);
-            if before + 1 >= FAILURES {
-                self.fail();
+    /// Decides what a write's answer means, and makes durable what can be seen of it.
+    async fn settle<T: Send + 'static>(&self, path: &Path, done: Result<T>) -> Result<T> {
+        match done {
+            Ok(done) => {
+                self.settle_success(path).await?;
+                self.shared.health.recover();
+                Ok(done)
+            }
+            Err(error) => {
+                self.settle_failure(path, &error).await?;
+                Err(error)
             }
         }
-        // A disk that is full may also have failed in the last step, behind the name.
-        cause.is_some_and(|cause| {
-            !matches!(cause.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound)
-        })
+    }
+
+    /// The folders were durable before the write; a delete may have taken them along since, and
+    /// another writer brought them back.
+    async fn settle_success(&self, path: &Path) -> Result<()> {
+        if self.shared.folders.are_durable(&self.shared.file(path)) {
+            return Ok(());
+        }
+        let path = path.clone();
+        let made = self.on_thread(move |shared| shared.make_folders(&path)).await;
+        made.inspect_err(|error| self.shared.health.note(error))
+    }
+
+    /// After a failed write the name may be visible all the same. Whoever asked reads back and
+    /// believes what is there, so it must be on the disk.
+    async fn settle_failure(&self, path: &Path, error: &Error) -> Result<()> {
+        self.shared.health.note(error);
+        if is_plain_refusal(error) {
+            return Ok(());
+        }
+        let (path, device_failed) = (path.clone(), is_device_failure(error));
+        let synced = self.on_thread(move |shared| {
+            let file = shared.file(&path);
+            if !file.exists() {
+                return Ok(());
+            }
+            // The failure came behind the name, so it was the folder's; the kernel has told of it,
+            // and its next word is worth nothing. (Or the name was there before. Then this goes
+            // too far, on a disk that fails.)
+            if device_failed {
+                shared.health.fail();
+            }
+            shared.health.check()?;
+            let folders = &shared.folders;
+            match folders.make_durable(&file).and_then(|()| folders.sync_name(&file)) {
+                // Swept in between: nobody can read it back.
+                Err(error) if error.is_gone() => Ok(()),
+                done => done.map_err(generic),
+            }
+        });
+        synced.await.inspect_err(|_| self.shared.health.fail())
+    }
+
+    async fn put_once(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        self.prepare(location).await?;
+        let done = self.shared.files.put_opts(location, payload, options).await;
+        self.settle(location, done).await
     }
 }
 
-fn failed() -> Error {
-    Error::Generic { store: "disk", source: Box::new(VolumeFailed) }
+impl Shared {
+    fn file(&self, path: &Path) -> PathBuf {
+        // A key has no word that a file system reads in its own way.
+        self.root.join(path.as_ref())
+    }
+
+    fn make_folders(&self, path: &Path) -> Result<()> {
+        self.folders.make_durable(&self.file(path)).map_err(generic)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.health.check().is_err() {
+            self.held.set_sound(false);
+        }
+    }
 }
 
 impl fmt::Display for Disk {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Disk({})", self.files)
+        write!(out, "Disk({})", self.shared.files)
     }
 }
 
@@ -124,9 +177,15 @@ impl ObjectStore for Disk {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        self.health.check()?;
-        let done = self.files.put_opts(location, payload, options).await;
-        self.settle(location, done).await
+        let done = self.put_once(location, payload.clone(), options.clone()).await;
+        if !done.as_ref().is_err_and(is_full) {
+            return done;
+        }
+        let path = location.clone();
+        if self.on_thread(move |shared| Ok(shared.space.spend(&path))).await? {
+            return self.put_once(location, payload, options).await;
+        }
+        done
     }
 
     async fn put_multipart_opts(
@@ -134,38 +193,48 @@ impl ObjectStore for Disk {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.health.check()?;
-        // Creating the file blocks for a moment, and making its folder syncs it.
-        let (files, path) = (self.files.clone(), location.clone());
-        let begun = on_disk_thread(move || {
-            let begin = async move { files.put_multipart_opts(&path, options).await };
+        self.prepare(location).await?;
+        // Creating the file blocks for a moment.
+        let path = location.clone();
+        let begun = self.on_thread(move |shared| {
+            let begin = shared.files.put_multipart_opts(&path, options);
             Ok(futures_util::FutureExt::now_or_never(begin))
         });
         let Some(inner) = begun.await? else {
             return Err(Error::Generic { store: "disk", source: "creating a file waited".into() });
         };
-        Ok(Box::new(DiskUpload { inner: inner?, health: Arc::clone(&self.health) }))
+        Ok(Box::new(DiskUpload { inner: inner?, path: location.clone(), disk: self.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.files.get_opts(location, options).await
+        self.shared.files.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let file = self.files.path_to_filesystem(location)?;
-        let ranges = ranges.to_vec();
-        on_disk_thread(move || read_ranges(&file, &ranges)).await
+        let (path, ranges) = (location.clone(), ranges.to_vec());
+        self.on_thread(move |shared| read_ranges(&shared.file(&path), &ranges)).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.files.delete_stream(locations)
+        let shared = Arc::clone(&self.shared);
+        locations
+            .map(move |path| {
+                let shared = Arc::clone(&shared);
+                async move {
+                    let path = path?;
+                    let _deleting = shared.folders.deleting(&shared.file(&path));
+                    shared.files.delete(&path).await.map(|()| path)
+                }
+            })
+            .buffered(DELETES_AT_ONCE)
+            .boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.files.list(prefix)
+        self.shared.files.list(prefix)
     }
 
     fn list_with_offset(
@@ -173,29 +242,33 @@ impl ObjectStore for Disk {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.files.list_with_offset(prefix, offset)
+        self.shared.files.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.files.list_with_delimiter(prefix).await
+        self.shared.files.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.health.check()?;
-        self.files.copy_opts(from, to, options).await
+        self.prepare(to).await?;
+        let done = self.shared.files.copy_opts(from, to, options).await;
+        self.settle(to, done).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.health.check()?;
-        self.files.rename_opts(from, to, options).await
+        self.prepare(to).await?;
+        let _deleting = self.shared.folders.deleting(&self.shared.file(from));
+        let done = self.shared.files.rename_opts(from, to, options).await;
+        self.settle(to, done).await
     }
 }
 
-/// A write in parts, watched for failures of the device. It is synced once, at the end.
+/// A write in parts. It is synced once, at the end.
 #[derive(Debug)]
 struct DiskUpload {
     inner: Box<dyn MultipartUpload>,
-    health: Arc<Health>,
+    path: Path,
+    disk: Disk,
 }
 
 #[async_trait]
@@ -205,15 +278,15 @@ impl MultipartUpload for DiskUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.health.check()?;
+        self.disk.shared.health.check()?;
         let done = self.inner.complete().await;
-        match &done {
-            Ok(_) => self.health.recover(),
-            Err(error) => {
-                self.health.note(error);
-            }
+        if done.is_err() {
+            // The file system lets go of its file here, and the disk may be full.
+            let path = self.path.clone();
+            let remove = move |shared: &Shared| remove_staged(&shared.file(&path));
+            self.disk.on_thread(remove).await?;
         }
-        done
+        self.disk.settle(&self.path, done).await
     }
 
     async fn abort(&mut self) -> Result<()> {
@@ -231,18 +304,40 @@ async fn on_disk_thread<T: Send + 'static>(
     tokio::task::spawn_blocking(step).await?
 }
 
-fn read_ranges(path: &PathBuf, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+fn read_ranges(path: &FilePath, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
     let mut file = File::open(path).map_err(|error| told(path, error))?;
-    let parts = ranges.iter().map(|range| read_range(&mut file, range.clone()));
-    parts.collect::<io::Result<_>>().map_err(|error| told(path, error))
+    ranges.iter().map(|range| read_range(&mut file, path, range.clone())).collect()
 }
 
-fn read_range(file: &mut File, range: Range<u64>) -> io::Result<Bytes> {
+fn read_range(file: &mut File, path: &FilePath, range: Range<u64>) -> Result<Bytes> {
     let wanted = range.end.saturating_sub(range.start);
-    let mut bytes = Vec::with_capacity(usize::try_from(wanted).map_err(io::Error::other)?);
-    file.seek(SeekFrom::Start(range.start))?;
-    let found = file.take(wanted).read_to_end(&mut bytes)?;
-    if found as u64 == wanted { Ok(bytes.into()) } else { Err(ErrorKind::UnexpectedEof.into()) }
+    let read = |file: &mut File| -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(usize::try_from(wanted).map_err(io::Error::other)?);
+        file.seek(SeekFrom::Start(range.start))?;
+        file.take(wanted).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read(file).map_err(|error| told(path, error))?;
+    if bytes.len() as u64 == wanted {
+        Ok(bytes.into())
+    } else {
+        Err(generic(ShortFile { end: range.start + bytes.len() as u64 }))
+    }
+}
+
+/// Removes what is staged for a name that is nobody else's. What stays all the same, the next start
+/// after a crash removes.
+fn remove_staged(file: &FilePath) -> Result<()> {
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(()) };
+    let name = name.to_string_lossy();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let is_ours = found.to_string_lossy().strip_prefix(name.as_ref()).map(super::is_leftover);
+        if is_ours == Some(true) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 fn told(path: &FilePath, error: io::Error) -> Error {
@@ -250,50 +345,17 @@ fn told(path: &FilePath, error: io::Error) -> Error {
         ErrorKind::NotFound | ErrorKind::NotADirectory => {
             Error::NotFound { path: path.display().to_string(), source: Box::new(error) }
         }
-        _ => Error::Generic { store: "disk", source: Box::new(error) },
+        _ => generic(error),
     }
 }
 
-/// Syncs the folder that holds a name, if the name is there.
-fn sync_entry(file: &FilePath) -> Result<()> {
-    if !file.exists() {
-        return Ok(());
-    }
-    let folder = file.parent().unwrap_or(file);
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| told(folder, error))
+fn generic(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Generic { store: "disk", source: Box::new(error) }
+}
+
+fn is_full(error: &Error) -> bool {
+    find::<io::Error>(error).is_some_and(|cause| cause.kind() == ErrorKind::StorageFull)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn failure(cause: io::Error) -> Error {
-        Error::Generic { store: "disk", source: Box::new(cause) }
-    }
-
-    #[test]
-    fn two_failures_in_a_row_end_all_writing_and_one_does_not() {
-        let eio = || failure(io::Error::from_raw_os_error(EIO));
-        let health = Health::default();
-        assert!(health.note(&eio()), "what is visible is synced again");
-        health.check().expect("one failure is forgiven");
-        health.recover();
-        health.note(&eio());
-        health.check().expect("the count began again");
-        health.note(&eio());
-        let error = health.check().expect_err("it failed twice in a row");
-        assert!(find::<VolumeFailed>(&error).is_some());
-        health.recover();
-        assert!(health.check().is_err(), "until the next start");
-    }
-
-    #[test]
-    fn a_full_disk_and_a_taken_name_are_no_failures_of_the_device() {
-        let health = Health::default();
-        for _ in 0..5 {
-            assert!(health.note(&failure(ErrorKind::StorageFull.into())));
-            assert!(!health.note(&failure(ErrorKind::AlreadyExists.into())));
-        }
-        health.check().expect("the device is fine");
-    }
-}
+mod tests;

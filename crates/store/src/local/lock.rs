@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 
@@ -24,6 +25,8 @@ pub(super) enum LastStop {
 #[derive(Debug)]
 pub(super) struct Held {
     file: File,
+    /// May whoever comes next believe what is on the disk?
+    is_sound: AtomicBool,
 }
 
 impl Held {
@@ -49,12 +52,21 @@ impl Held {
         // let go.
         write(&mut file, &format!("process {}\n", std::process::id())).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        Ok((Self { file }, if clean { LastStop::Clean } else { LastStop::Unclean }))
+        let held = Self { file, is_sound: AtomicBool::new(clean) };
+        Ok((held, if clean { LastStop::Clean } else { LastStop::Unclean }))
+    }
+
+    /// Says whether the disk holds all that can be seen of it, as after an orderly stop.
+    pub(super) fn set_sound(&self, is_sound: bool) {
+        self.is_sound.store(is_sound, Ordering::Release);
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if !self.is_sound.load(Ordering::Acquire) {
+            return;
+        }
         // If this fails, the next start looks for leftovers that are not there.
         if let Err(error) = write(&mut self.file, RELEASED) {
             tracing::debug!(%error, "the lock file does not say that it is free");

@@ -5,7 +5,11 @@
 //! before anything else happens; it was never visible (Invariant 11).
 
 mod disk;
+mod folders;
+mod health;
 mod lock;
+mod space;
+mod volume;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -14,8 +18,12 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 
-use self::disk::Disk;
-use self::lock::Held;
+use self::disk::{Disk, Shared};
+use self::folders::Folders;
+use self::health::Health;
+use self::lock::{Held, LastStop};
+use self::space::Space;
+use self::volume::{RealVolume, Volume};
 use crate::error::{Error, Result};
 
 /// Opens object stores on disk.
@@ -29,30 +37,75 @@ pub struct FolderLock {
     _held: Arc<Held>,
 }
 
+impl FolderLock {
+    /// Takes a folder that holds no objects, and makes it if there is none: where a process keeps
+    /// the index of a store that is elsewhere.
+    pub fn take(folder: &Path) -> Result<Self> {
+        make_durably(folder)?;
+        let (held, _) = Held::take(folder)?;
+        held.set_sound(true);
+        Ok(Self { _held: Arc::new(held) })
+    }
+}
+
 impl LocalStore {
     /// Opens the store in a folder, and makes it if there is none. Blocks; call it before anything
     /// is served.
     pub fn open(folder: &Path) -> Result<(Arc<dyn ObjectStore>, FolderLock)> {
+        Self::open_keeping(folder, 0)
+    }
+
+    /// The same, and uploads end when so little room is left, in bytes, or 2 % of a larger volume.
+    /// 0: when the disk is full.
+    pub fn open_keeping(
+        folder: &Path,
+        keep_free: u64,
+    ) -> Result<(Arc<dyn ObjectStore>, FolderLock)> {
+        Self::open_on(folder, keep_free, Arc::new(RealVolume))
+    }
+
+    fn open_on(
+        folder: &Path,
+        keep_free: u64,
+        volume: Arc<dyn Volume>,
+    ) -> Result<(Arc<dyn ObjectStore>, FolderLock)> {
         let objects = folder.join("objects");
         make_durably(folder)?;
         let (held, last_stop) = Held::take(folder)?;
         make_durably(&objects)?;
-        if last_stop == lock::LastStop::Unclean {
-            let removed = remove_leftovers(&objects)?;
-            if removed > 0 {
-                tracing::info!(removed, "removed what a crash left half-written");
-            }
+        if last_stop == LastStop::Unclean {
+            recover(&objects, volume.as_ref())?;
+            held.set_sound(true);
         }
-        let files = LocalFileSystem::new_with_prefix(&objects).map_err(|error| Error::Folder {
+        let failed = |error: &dyn ToString| Error::Folder {
             path: objects.display().to_string(),
             reason: error.to_string(),
-        })?;
+        };
+        let root = objects.canonicalize().map_err(|error| failed(&error))?;
+        let files = LocalFileSystem::new_with_prefix(&root).map_err(|error| failed(&error))?;
         let held = Arc::new(held);
-        // A swept object takes its empty folders with it.
-        let files = files.with_fsync(true).with_automatic_cleanup(true);
-        let disk = Disk::new(files, Arc::clone(&held));
+        let disk = Disk::new(Shared {
+            // A swept object takes its empty folders with it.
+            files: Arc::new(files.with_fsync(true).with_automatic_cleanup(true)),
+            folders: Arc::new(Folders::new(root.clone(), Arc::clone(&volume))),
+            space: Space::new(root.clone(), folder.join("reserve"), volume, keep_free),
+            health: Health::default(),
+            held: Arc::clone(&held),
+            root,
+        });
         Ok((Arc::new(disk), FolderLock { _held: held }))
     }
+}
+
+/// A process died here. What it had made visible may not be on the disk yet, and whoever reads it
+/// now believes in it; what it had half-written was never visible.
+fn recover(objects: &Path, volume: &dyn Volume) -> Result<()> {
+    volume.sync_all(objects).map_err(|error| Error::folder(objects, &error))?;
+    let removed = remove_leftovers(objects)?;
+    if removed > 0 {
+        tracing::info!(removed, "removed what a crash left half-written");
+    }
+    Ok(())
 }
 
 /// Makes a folder whose own entry survives a power cut, and that others on the machine can't read:

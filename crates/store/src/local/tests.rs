@@ -84,6 +84,49 @@ async fn what_a_crash_left_is_removed_and_what_was_stored_is_not() -> Result<()>
     Ok(())
 }
 
+#[tokio::test]
+async fn after_a_crash_the_volume_is_synced_before_anything_is_served() -> Result<()> {
+    use super::volume::shaky::{EIO, Shaky};
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let objects = folder.path().join("objects");
+    let open_on = |volume: &Arc<Shaky>| {
+        LocalStore::open_on(folder.path(), 0, Arc::clone(volume) as Arc<dyn Volume>)
+    };
+    let volume = Arc::new(Shaky::new());
+    drop(open_on(&volume)?);
+    drop(open_on(&volume)?);
+    assert!(volume.take_synced().is_empty(), "the last stop was clean");
+
+    // What a process that died leaves: a lock file with its number.
+    fs::write(folder.path().join("lock"), "process 1\n").expect("writes");
+    fs::write(objects.join("visible"), "not synced").expect("writes");
+    volume.fail_next(&[EIO]);
+    let error = open_on(&volume).expect_err("nobody knows what is on the disk");
+    assert!(matches!(error, Error::Folder { .. }), "{error}");
+    drop(open_on(&volume)?);
+    assert_eq!(volume.take_synced(), [objects]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn uploads_end_before_the_disk_is_full_and_logs_go_on() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // No volume has so much room.
+    let (inner, _lock) = LocalStore::open_keeping(folder.path(), 1 << 60)?;
+    let store = Store::new(inner, QuickEnv::shared()).with_writing(Writing::LOCAL);
+    let key = Key::Copy(store.new_copy(CopyKind::Xorb, [1; 32], 0));
+    let refused = store.put_new(&key, Bytes::from_static(b"x")).await;
+    assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    let mut writer = store.writer(&key)?;
+    let refused = writer.write(vec![7; 3 * 1024 * 1024].into()).await;
+    assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    store.put_absent(&Key::Gc(1), Bytes::from_static(b"x")).await?;
+    let left = files(&folder.path().join("objects"));
+    assert_eq!(left.len(), 1, "{left:?}");
+    Ok(())
+}
+
 #[cfg(unix)]
 #[test]
 fn a_new_data_folder_is_its_owners_alone() {
