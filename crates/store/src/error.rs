@@ -75,6 +75,14 @@ pub enum Error {
         /// What the disk said.
         reason: String,
     },
+    /// The store was opened for reading only.
+    #[error("the store is open for reading only, `{key}` was not written: {reason}")]
+    Refused {
+        /// The object.
+        key: String,
+        /// Why nothing is written.
+        reason: String,
+    },
     /// Another process uses the folder.
     #[error(
         "the folder `{path}` is in use by {holder}\n\
@@ -114,9 +122,10 @@ impl Error {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Unavailable { .. } | Self::Full { .. } | Self::ReadOnly { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::Unavailable { .. }
+            | Self::Full { .. }
+            | Self::ReadOnly { .. }
+            | Self::Refused { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Invalid { .. }
             | Self::TooLarge { .. }

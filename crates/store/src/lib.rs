@@ -4,6 +4,7 @@
 //! was acknowledged is durable. This crate knows nothing of what its objects mean; it speaks no
 //! protocol and asks nobody for permission.
 
+pub mod backend;
 pub mod env;
 pub mod error;
 pub mod index;

@@ -33,7 +33,12 @@ pub enum Opened {
 
 /// Opens the index in a folder of its own. Call once in a process, before anything is served.
 pub fn open(folder: &Path) -> Result<(IndexHandle, Opened)> {
-    let files = Files::of(folder);
+    open_for(folder, "")
+}
+
+/// The same, for an index that may have been made from another store; `store` says which this is.
+pub fn open_for(folder: &Path, store: &str) -> Result<(IndexHandle, Opened)> {
+    let files = Files::of(folder, store);
     fs::create_dir_all(folder).map_err(|error| Error::folder(folder, &error))?;
     let (engine, opened) = match open_as_left(&files)? {
         Ok(engine) => (engine, Opened::Clean),
@@ -76,11 +81,14 @@ struct Files {
     engine: PathBuf,
     schema: PathBuf,
     marker: PathBuf,
+    /// What the file called `schema` must say.
+    stamp: String,
 }
 
 impl Files {
-    fn of(folder: &Path) -> Self {
+    fn of(folder: &Path, store: &str) -> Self {
         Self {
+            stamp: format!("{SCHEMA} {store}").trim_end().to_owned(),
             folder: folder.to_owned(),
             engine: folder.join("sled"),
             schema: folder.join("schema"),
@@ -97,9 +105,12 @@ impl Files {
         let Some(schema) = read_if_there(&self.schema)? else {
             return Ok(Some("there is none yet".into()));
         };
-        let (found, ours) = (schema.trim(), SCHEMA.to_string());
-        if found != ours {
+        let (found, ours) = (schema.trim(), self.stamp.as_str());
+        if found.split(' ').next() != ours.split(' ').next() {
             return Ok(Some(format!("its schema is `{found}`, and this program's is `{ours}`")));
+        }
+        if found != ours {
+            return Ok(Some("it was made from another store".into()));
         }
         if read_if_there(&self.marker)?.is_none() {
             return Ok(Some("the last stop was not clean".into()));
@@ -124,7 +135,7 @@ impl Files {
         absent_is_fine(fs::remove_file(&self.schema))?;
         sync_folder(&self.folder)?;
         absent_is_fine(fs::remove_dir_all(&self.engine))?;
-        write_durably(&self.folder, &self.schema, &format!("{SCHEMA}\n"))
+        write_durably(&self.folder, &self.schema, &format!("{}\n", self.stamp))
     }
 }
 

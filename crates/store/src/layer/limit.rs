@@ -118,6 +118,20 @@ impl ObjectStore for Limit {
         held.into_stream().flatten().boxed()
     }
 
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (line, inner) = (Arc::clone(&self.reads), Arc::clone(&self.inner));
+        let (prefix, offset) = (prefix.cloned(), offset.clone());
+        let held = async move {
+            let turn = turn(&line).await;
+            Held { _turn: turn, inner: inner.list_with_offset(prefix.as_ref(), &offset) }
+        };
+        held.into_stream().flatten().boxed()
+    }
+
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let _turn = turn(&self.reads).await;
         self.inner.list_with_delimiter(prefix).await

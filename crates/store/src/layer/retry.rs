@@ -19,7 +19,8 @@ use object_store::{
 
 use crate::backoff;
 use crate::env::SharedEnv;
-use crate::error::Error;
+use crate::error::{Error, find};
+use crate::layer::deadline::Late;
 
 /// How often a read is tried.
 const TRIES: u32 = 4;
@@ -60,7 +61,8 @@ fn may_pass(error: &object_store::Error) -> bool {
 
     match error {
         Backend::Generic { .. } | Backend::JoinError { .. } => {
-            Error::from_backend("", error).is_passing()
+            // Who waited so long in vain has no patience left for three more times.
+            Error::from_backend("", error).is_passing() && find::<Late>(error).is_none()
         }
         _ => false,
     }

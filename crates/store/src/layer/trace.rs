@@ -98,6 +98,22 @@ impl Meter {
         answer
     }
 
+    fn listing(
+        &self,
+        prefix: Option<&Path>,
+        found: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        add(&self.counters.lists, 1);
+        let (meter, path) = (self.clone(), prefix.cloned().unwrap_or_default());
+        found
+            .inspect(move |listed| {
+                if let Err(error) = listed {
+                    meter.note("list", &path, Duration::ZERO, Some(error));
+                }
+            })
+            .boxed()
+    }
+
     fn note(
         &self,
         what: &'static str,
@@ -217,16 +233,15 @@ impl ObjectStore for Trace {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        add(&self.meter.counters.lists, 1);
-        let (meter, path) = (self.meter.clone(), prefix.cloned().unwrap_or_default());
-        self.inner
-            .list(prefix)
-            .inspect(move |listed| {
-                if let Err(error) = listed {
-                    meter.note("list", &path, Duration::ZERO, Some(error));
-                }
-            })
-            .boxed()
+        self.meter.listing(prefix, self.inner.list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.meter.listing(prefix, self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

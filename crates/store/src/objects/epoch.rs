@@ -17,8 +17,9 @@ impl Store {
     pub async fn epoch(&self) -> Result<u64> {
         let known = &self.shared.epoch;
         let mut newest = known.load(Ordering::Acquire);
-        if newest == 0 {
-            newest = self.listed_epoch().await?;
+        if !self.shared.is_epoch_listed.load(Ordering::Acquire) {
+            newest = newest.max(self.listed_epoch().await?);
+            self.shared.is_epoch_listed.store(true, Ordering::Release);
         }
         // A listing may be stale; the names themselves are not.
         while self.size(&Key::Gc(newest + 1)).await?.is_some() {

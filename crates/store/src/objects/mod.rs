@@ -5,16 +5,20 @@
 //! must read back. Bytes are not checked against any hash here; that is for those who know what
 //! they asked for (Invariant 12).
 
+mod cleanup;
 mod epoch;
+mod signed;
 mod writer;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::signer::Signer;
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
@@ -24,6 +28,9 @@ use crate::env::{Env, SharedEnv, nonce};
 use crate::error::{Error, Result};
 use crate::keyspace::{CopyKind, CopyName, Key, Prefix};
 
+use cleanup::Cleanups;
+
+pub use signed::SignedGet;
 pub use writer::{ObjectWriter, Writing};
 
 /// The longest range that is read in one piece: a whole xorb with room to spare.
@@ -44,6 +51,9 @@ const TRIES: u32 = 5;
 pub struct Store {
     shared: Arc<Shared>,
     writing: Writing,
+    signer: Option<Arc<dyn Signer>>,
+    /// Why nothing may be written, if so.
+    refusal: Option<Arc<str>>,
 }
 
 struct Shared {
@@ -51,6 +61,9 @@ struct Shared {
     env: SharedEnv,
     /// The newest epoch that was seen here; only ever grows.
     epoch: AtomicU64,
+    /// Whether the store was asked once which epochs there are.
+    is_epoch_listed: AtomicBool,
+    cleanups: Cleanups,
 }
 
 /// What a put-if-absent did, when the answer was clear.
@@ -73,11 +86,33 @@ pub struct Listed {
     pub modified_ms: u64,
 }
 
+/// Where a listing begins: behind a key, or in front of a set.
+#[derive(Clone, Debug)]
+pub struct Offset(Path);
+
+impl From<&Key> for Offset {
+    fn from(key: &Key) -> Self {
+        Self(key.path())
+    }
+}
+
+impl From<&Prefix> for Offset {
+    fn from(prefix: &Prefix) -> Self {
+        Self(prefix.path())
+    }
+}
+
 impl Store {
     /// Uses a backend through whatever layers were put around it.
     pub fn new(inner: Arc<dyn ObjectStore>, env: SharedEnv) -> Self {
-        let shared = Shared { inner, env, epoch: AtomicU64::new(0) };
-        Self { shared: Arc::new(shared), writing: Writing::default() }
+        let shared = Shared {
+            inner,
+            env,
+            epoch: AtomicU64::new(0),
+            is_epoch_listed: AtomicBool::new(false),
+            cleanups: Cleanups::default(),
+        };
+        Self { shared: Arc::new(shared), writing: Writing::default(), signer: None, refusal: None }
     }
 
     /// The same store, with other parts for its writers.
@@ -85,6 +120,39 @@ impl Store {
     pub fn with_writing(mut self, writing: Writing) -> Self {
         self.writing = writing;
         self
+    }
+
+    /// The same store, where whoever has a signed address may read without us.
+    #[must_use]
+    pub fn with_signer(mut self, signer: Option<Arc<dyn Signer>>) -> Self {
+        self.signer = signer;
+        self
+    }
+
+    /// The same store, on which nothing is written or deleted any more, and why.
+    #[must_use]
+    pub fn read_only(mut self, reason: &str) -> Self {
+        self.refusal = Some(reason.into());
+        self
+    }
+
+    /// May nothing be written?
+    pub fn is_read_only(&self) -> bool {
+        self.refusal.is_some()
+    }
+
+    fn check_may_write(&self, key: &Key) -> Result<()> {
+        match &self.refusal {
+            None => Ok(()),
+            Some(reason) => {
+                Err(Error::Refused { key: key.to_string(), reason: reason.to_string() })
+            }
+        }
+    }
+
+    /// Waits until what dropped writers left is gone; how long, is for the caller to bound.
+    pub async fn finish_cleanups(&self) {
+        self.shared.cleanups.finish().await;
     }
 
     /// Where time and randomness come from.
@@ -106,6 +174,7 @@ impl Store {
     pub async fn put_absent(&self, key: &Key, bytes: Bytes) -> Result<Put> {
         use object_store::Error as Backend;
 
+        self.check_may_write(key)?;
         let size = bytes.len() as u64;
         if size > MAX_SINGLE_PUT_BYTES {
             let limit = MAX_SINGLE_PUT_BYTES;
@@ -234,6 +303,21 @@ impl Store {
             .boxed()
     }
 
+    /// The objects of a set that come after an offset, in no order. Stores that can skip what comes
+    /// before do so; an offset that is a set comes before all that is in it.
+    pub fn list_with_offset(
+        &self,
+        prefix: &Prefix,
+        offset: impl Into<Offset>,
+    ) -> BoxStream<'static, Result<Listed>> {
+        let (name, Offset(offset)) = (prefix.to_string(), offset.into());
+        self.inner()
+            .list_with_offset(Some(&prefix.path()), &offset)
+            .map_err(move |error| Error::from_backend(&name, &error))
+            .try_filter_map(|meta| std::future::ready(Ok(listed(&meta))))
+            .boxed()
+    }
+
     /// All copies of one hash.
     pub async fn copies(&self, kind: CopyKind, hash: [u8; 32]) -> Result<Vec<Listed>> {
         self.list(&Prefix::CopiesOf(kind, hash)).take(MAX_COPIES).try_collect().await
@@ -250,6 +334,7 @@ impl Store {
         if !key.is_sweepable() {
             return Err(Error::invalid(format!("`{key}` must be put in one piece")));
         }
+        self.check_may_write(key)?;
         Ok(ObjectWriter::new(self.clone(), *key, self.writing))
     }
 
@@ -260,6 +345,7 @@ impl Store {
         if !key.is_sweepable() {
             return Err(Error::invalid(format!("`{key}` must never be deleted")));
         }
+        self.check_may_write(key)?;
         match self.shared.inner.delete(&key.path()).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(Error::from_backend(key, &error)),

@@ -203,3 +203,119 @@ async fn an_aborted_or_dropped_writer_leaves_nothing() -> Result<()> {
     assert_eq!(store.list(&Prefix::All).count().await, 0);
     Ok(())
 }
+
+#[tokio::test]
+async fn parts_go_their_way_while_the_next_bytes_are_awaited() -> Result<()> {
+    use futures_util::FutureExt;
+    use object_store::MultipartUpload;
+    use tokio::sync::Notify;
+
+    /// Says when a part has arrived.
+    #[derive(Debug)]
+    struct Arrivals(Arc<Notify>, Arc<Notify>);
+
+    #[async_trait::async_trait]
+    impl MultipartUpload for Arrivals {
+        fn put_part(&mut self, _: PutPayload) -> object_store::UploadPart {
+            let arrived = Arc::clone(&self.0);
+            // Needs to be polled more than once, as all that waits for a network.
+            async move {
+                tokio::task::yield_now().await;
+                arrived.notify_one();
+                Ok(())
+            }
+            .boxed()
+        }
+
+        async fn complete(&mut self) -> object_store::Result<object_store::PutResult> {
+            Err(object_store::Error::NotImplemented {
+                operation: "complete".into(),
+                implementer: "Arrivals".into(),
+            })
+        }
+
+        async fn abort(&mut self) -> object_store::Result<()> {
+            self.1.notify_one();
+            Ok(())
+        }
+    }
+
+    let store = small_parts();
+    let (arrived, aborted) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut writer = store.writer(&copy(&store))?;
+    writer.take_upload(Box::new(Arrivals(Arc::clone(&arrived), Arc::clone(&aborted))));
+    writer.write(bytes_of(32 * 1024)).await?;
+    // Nobody touches the writer from here on.
+    arrived.notified().await;
+    drop(writer);
+    aborted.notified().await;
+    store.finish_cleanups().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_opened_for_reading_only_reads_and_says_why_it_does_no_more() -> Result<()> {
+    let store = store();
+    let key = copy(&store);
+    store.put_new(&key, bytes_of(5)).await?;
+    let reader = store.clone().read_only("it lets two writers win");
+    assert!(reader.is_read_only() && !store.is_read_only());
+    assert_eq!(reader.get(&key, 5).await?, Some(bytes_of(5)));
+    let refused = [
+        reader.put_absent(&Key::Gc(1), Bytes::new()).await.err(),
+        reader.put_new(&copy(&store), Bytes::new()).await.err(),
+        reader.writer(&key).err(),
+        reader.sweep(&key).await.err(),
+    ];
+    for error in refused {
+        let error = error.expect("it is refused");
+        assert_eq!(error.kind(), ballast_format::ErrorKind::Unavailable);
+        assert!(error.to_string().contains("it lets two writers win"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_listing_can_begin_behind_a_key_or_at_a_set() -> Result<()> {
+    let store = store();
+    let pin = |day: u64| {
+        let owner = ballast_format::id::UserId::from_bytes([1; 16]);
+        let xorb = ballast_format::hash::XorbHash::from_bytes([2; 32]);
+        Key::Pin(crate::keyspace::PinName { owner, xorb, until_ms: day * 86_400_000, nonce: 1 })
+    };
+    for day in 1..=4 {
+        store.put_new(&pin(day), Bytes::new()).await?;
+    }
+    let found = |listing: BoxStream<'static, Result<Listed>>| async {
+        let mut keys: Vec<_> = listing.map_ok(|listed| listed.key).try_collect().await?;
+        keys.sort();
+        Result::Ok(keys)
+    };
+    let behind = found(store.list_with_offset(&Prefix::Pins, &pin(2))).await?;
+    assert_eq!(behind, [pin(3), pin(4)]);
+    let from = found(store.list_with_offset(&Prefix::Pins, &Prefix::PinsOf(2))).await?;
+    assert_eq!(from, [pin(2), pin(3), pin(4)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_epochs_the_store_is_listed_once_only() -> Result<()> {
+    use crate::layer::trace::Trace;
+
+    let (traced, counters) = Trace::new(Arc::new(InMemory::new()), QuickEnv::shared());
+    let store = Store::new(Arc::new(traced), QuickEnv::shared());
+    for _ in 0..3 {
+        assert_eq!(store.epoch().await?, 0);
+    }
+    let counts = counters.counts();
+    assert_eq!((counts.lists, counts.reads), (1, 3));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_without_a_signer_has_no_addresses_to_give() -> Result<()> {
+    let store = store();
+    let lifetime = std::time::Duration::from_mins(1);
+    assert_eq!(store.signed_get(&copy(&store), None, lifetime).await?, None);
+    Ok(())
+}

@@ -2,15 +2,15 @@
 //!
 //! Nothing is visible before [`ObjectWriter::finish`] returns; a writer that is dropped or aborted
 //! leaves nothing behind that anyone can read (Invariant 11). Memory is bounded by the parts that
-//! are on their way plus the one being filled. Small objects go in one piece.
+//! are on their way plus the one being filled. Parts go their way however slowly the next bytes
+//! come in. Small objects go in one piece.
 //!
 //! The name must be one that nobody else can have chosen: parts are published by replacing, not
 //! by put-if-absent.
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::FutureExt;
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use object_store::{MultipartUpload, ObjectStoreExt, PutPayload, UploadPart};
+use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
+use tokio::task::JoinSet;
 
 use super::Store;
 use crate::error::{Error, Result};
@@ -61,7 +61,8 @@ pub struct ObjectWriter {
     head: BytesMut,
     written: u64,
     upload: Option<Box<dyn MultipartUpload>>,
-    in_flight: FuturesUnordered<UploadPart>,
+    /// The parts on their way, which end with the writer.
+    in_flight: JoinSet<object_store::Result<()>>,
     /// Set while a call runs: one that failed or was dropped half-way leaves it set.
     broken: bool,
 }
@@ -78,7 +79,7 @@ impl ObjectWriter {
             head: BytesMut::new(),
             written: 0,
             upload: None,
-            in_flight: FuturesUnordered::new(),
+            in_flight: JoinSet::new(),
             broken: false,
         }
     }
@@ -96,6 +97,12 @@ impl ObjectWriter {
     /// Did it take more than one part so far?
     pub fn is_in_parts(&self) -> bool {
         self.upload.is_some()
+    }
+
+    /// Sends parts here.
+    #[cfg(test)]
+    pub(super) fn take_upload(&mut self, upload: Box<dyn MultipartUpload>) {
+        self.upload = Some(upload);
     }
 
     /// Takes the next bytes; waits while too many parts are on their way. After an error, or if
@@ -129,13 +136,14 @@ impl ObjectWriter {
             self.abort().await;
             return done.map(|()| 0);
         }
+        self.upload = None;
         self.read_back().await?;
         Ok(self.written)
     }
 
     /// Gives up; what was written goes away.
     pub async fn abort(mut self) {
-        self.in_flight.clear();
+        self.in_flight.shutdown().await;
         if let Some(mut upload) = self.upload.take()
             && let Err(error) = upload.abort().await
         {
@@ -196,19 +204,16 @@ impl ObjectWriter {
             self.upload = Some(begun.map_err(|error| self.failure(&error))?);
         }
         if let Some(upload) = &mut self.upload {
-            self.in_flight.push(upload.put_part(payload));
-        }
-        // Started now, not when somebody waits for it.
-        if let Some(Some(Err(error))) = self.in_flight.next().now_or_never() {
-            return Err(self.failure(&error));
+            self.in_flight.spawn(upload.put_part(payload));
         }
         Ok(())
     }
 
     async fn await_part(&mut self) -> Result<()> {
-        match self.in_flight.next().await {
-            Some(Err(error)) => Err(self.failure(&error)),
-            _ => Ok(()),
+        match self.in_flight.join_next().await {
+            Some(Ok(Err(error))) => Err(self.failure(&error)),
+            Some(Err(error)) => Err(self.failure(&error.into())),
+            Some(Ok(Ok(()))) | None => Ok(()),
         }
     }
 
@@ -239,5 +244,18 @@ impl ObjectWriter {
 
     fn failure(&self, error: &object_store::Error) -> Error {
         Error::from_backend(self.key, error)
+    }
+}
+
+impl Drop for ObjectWriter {
+    fn drop(&mut self) {
+        let Some(mut upload) = self.upload.take() else { return };
+        let (mut in_flight, key) = (std::mem::take(&mut self.in_flight), self.key);
+        self.store.shared.cleanups.begin(async move {
+            in_flight.shutdown().await;
+            if let Err(error) = upload.abort().await {
+                tracing::debug!(%key, %error, "a dropped write left parts behind");
+            }
+        });
     }
 }

@@ -128,3 +128,18 @@ fn copy_folder(from: &Path, to: &Path) {
         }
     }
 }
+
+#[tokio::test]
+async fn an_index_of_another_store_is_not_believed() {
+    let folder = closed_index().await;
+    let (index, opened) = open_for(folder.path(), "s3://models").expect("opens");
+    assert_eq!(reason(&opened), "it was made from another store");
+    assert!(!has(&index, b"a").await);
+    index.mark_whole();
+    index.close().await.expect("closes");
+    let (index, opened) = open_for(folder.path(), "s3://models").expect("opens");
+    assert_eq!(opened, Opened::Clean);
+    index.close().await.expect("closes");
+    let (_, opened) = open(folder.path()).expect("opens");
+    assert_eq!(reason(&opened), "it was made from another store");
+}
