@@ -13,6 +13,10 @@ use toml::{Table, Value};
 
 use crate::args::ConfigArgs;
 
+mod storage;
+
+pub(crate) use storage::StorageConfig;
+
 /// Environment variables that set something begin so.
 const PREFIX: &str = "BALLAST_";
 
@@ -28,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) public_url: String,
     /// Believe `X-Forwarded-Proto` and `X-Forwarded-Host`; only behind a proxy that sets them.
     pub(crate) trust_forwarded: bool,
+    /// Where the objects are.
+    pub(crate) storage: StorageConfig,
     /// Who gets in.
     pub(crate) access: AccessConfig,
     /// What the program may use.
@@ -84,6 +90,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: String::new(),
             trust_forwarded: false,
+            storage: StorageConfig::default(),
             access: AccessConfig::default(),
             limits: LimitsConfig::default(),
             log: LogConfig::default(),
@@ -154,6 +161,7 @@ impl Config {
                  `https://models.example.com`"
             );
         }
+        self.storage.check()?;
         if self.limits.uploads == 0 {
             bail!("`limits.uploads` is 0\nhint: at least 1; the default is 64");
         }

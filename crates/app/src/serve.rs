@@ -1,19 +1,21 @@
 //! `ballast serve`: builds the components from the settings, top to bottom, and runs them.
 
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ballast_gateway::serve as gateway;
 use ballast_gateway::{Gateway, GatewaySettings};
 use ballast_node::hub::{FirstAdmin, Freshness, Hub, HubSettings};
-use ballast_store::env::{RealEnv, SharedEnv};
+use ballast_store::backend::{self, Location};
+use ballast_store::env::{RealEnv, SharedEnv, nonce};
 use ballast_store::index::open as index;
+use ballast_store::layer::deadline::{Deadline, PATIENCE};
 use ballast_store::layer::limit::{Limit, Limits};
 use ballast_store::layer::retry::Retry;
 use ballast_store::layer::trace::Trace;
-use ballast_store::local::{FolderLock, LocalStore};
-use ballast_store::objects::{Store, Writing};
+use ballast_store::local::FolderLock;
+use ballast_store::objects::Store;
 use ballast_store::probe::probe;
 use tokio::net::TcpListener;
 
@@ -25,6 +27,9 @@ use crate::telemetry;
 
 /// Reads and writes of the store at once: enough to keep a disk busy, few enough to bound memory.
 const STORE_LIMITS: Limits = Limits { reads: 64, writes: 32 };
+
+/// How long a stop waits for parts of uploads that were cut to be removed.
+const CLEANING_TAKES: Duration = Duration::from_secs(5);
 
 /// Runs the hub until it is told to stop.
 pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<()> {
@@ -41,17 +46,14 @@ pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<()> {
 async fn serve(config: &Config, output: &mut Output) -> Result<()> {
     let shutdown = Shutdown::listen()?;
     let env = RealEnv::shared();
-    let (store, lock) = open_store(&config.data, &env)?;
-    let promises = probe(&store).await.context("trying what the store can do")?;
-    if !promises.all_kept() {
-        let broken = promises.broken().join(", ");
-        bail!("the store at `{}` breaks a promise: {broken}", config.data.display());
-    }
+    let location = config.storage.location(&config.data)?;
+    let (store, locks) = open_store(config, &location, &env)?;
+    let store = try_store(store, config).await?;
     // Bound before anything slow, so that an address in use is told at once.
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on `{}`", config.listen))?;
-    let hub = open_hub(config, store, env).await?;
+    let hub = open_hub(config, &location, store.clone(), env).await?;
     announce(output, &hub, config, &listener).await?;
     let served = gateway::serve(
         Gateway::new(Arc::clone(&hub), gateway_settings(config)),
@@ -60,32 +62,78 @@ async fn serve(config: &Config, output: &mut Output) -> Result<()> {
     )
     .await;
     hub.close().await.context("closing the hub")?;
-    drop(lock);
+    if tokio::time::timeout(CLEANING_TAKES, store.finish_cleanups()).await.is_err() {
+        tracing::info!("parts of uploads that were cut stay in the store");
+    }
+    drop(locks);
     tracing::info!("stopped");
     Ok(served?)
 }
 
-/// The stack below the store, outermost last.
-fn open_store(data: &Path, env: &SharedEnv) -> Result<(Store, FolderLock)> {
-    let (disk, lock) = LocalStore::open(data)?;
-    let retried = Arc::new(Retry::new(disk, Arc::clone(env)));
+/// The stack below the store, outermost last, and the locks of the folders that are used.
+fn open_store(
+    config: &Config,
+    location: &Location,
+    env: &SharedEnv,
+) -> Result<(Store, Vec<FolderLock>)> {
+    let keep_free = config.storage.keep_free.as_u64();
+    let mut locks = Vec::new();
+    // The index is in the data folder wherever the objects are, and is not shared.
+    if *location != Location::Folder(config.data.clone()) {
+        locks.push(FolderLock::take(&config.data)?);
+    }
+    let backend = backend::open(location, &config.storage.access()?, keep_free)?;
+    locks.extend(backend.lock);
+    let timed = Arc::new(Deadline::new(backend.objects, Arc::clone(env), PATIENCE));
+    let retried = Arc::new(Retry::new(timed, Arc::clone(env)));
     let limited = Arc::new(Limit::new(retried, STORE_LIMITS));
     let (traced, _counters) = Trace::new(limited, Arc::clone(env));
-    let store = Store::new(Arc::new(traced), Arc::clone(env)).with_writing(Writing::LOCAL);
-    Ok((store, lock))
+    let store = Store::new(Arc::new(traced), Arc::clone(env));
+    Ok((store.with_writing(backend.writing).with_signer(backend.signer), locks))
 }
 
-async fn open_hub(config: &Config, store: Store, env: SharedEnv) -> Result<Arc<Hub>> {
-    let (index, opened) = index::open(&config.data.join("index"))?;
+/// Asks the store whether it keeps its promises (Invariant 10). One that does not is read from.
+async fn try_store(store: Store, config: &Config) -> Result<Store> {
+    let place = match config.storage.url.as_str() {
+        "" => config.data.display().to_string(),
+        url => url.to_owned(),
+    };
+    let promises = probe(&store)
+        .await
+        .with_context(|| format!("trying what the store at `{place}` can do"))?;
+    if promises.all_kept() {
+        return Ok(store);
+    }
+    let broken = promises.broken().join(", ");
+    tracing::error!(place, broken, "the store breaks a promise; nothing is written to it");
+    Ok(store.read_only(&broken))
+}
+
+async fn open_hub(
+    config: &Config,
+    location: &Location,
+    store: Store,
+    env: SharedEnv,
+) -> Result<Arc<Hub>> {
+    let made_from = match location {
+        // What was in memory is gone, and an index of it is of no use.
+        Location::Memory => format!("memory {:016x}", nonce(env.as_ref())),
+        _ => format!("{} {}", config.storage.url, config.storage.endpoint),
+    };
+    let (index, opened) = index::open_for(&config.data.join("index"), made_from.trim())?;
     let defaults = HubSettings::default();
     let threads = match config.limits.threads {
         0 => defaults.pool_threads,
         threads => threads,
     };
+    let freshness = match location.is_shared() {
+        true => Freshness::Within(config.storage.freshness()?),
+        // The folder's lock makes this the only process that writes here.
+        false => Freshness::Exclusive,
+    };
     let settings = HubSettings {
         anonymous_reading: config.access.anonymous_reading,
-        // The folder's lock makes this the only process that writes here.
-        freshness: Freshness::Exclusive,
+        freshness,
         cache_bytes: config.limits.cache.as_u64(),
         upload_slots: config.limits.uploads,
         pool_threads: threads,

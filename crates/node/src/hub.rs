@@ -163,8 +163,10 @@ impl Hub {
         }
         hub.load_tallies().await?;
         hub.load_facts().await?;
-        hub.runner.start(&hub, tally::Flush::default());
-        hub.runner.start(&hub, SweepParts);
+        if !hub.store.is_read_only() {
+            hub.runner.start(&hub, tally::Flush::default());
+            hub.runner.start(&hub, SweepParts);
+        }
         Ok(hub)
     }
 
@@ -173,7 +175,9 @@ impl Hub {
         if !self.runner.stop(self.env.as_ref(), STOPPING_TAKES).await {
             tracing::warn!("some tasks did not end in time, and are left behind");
         }
-        if let Err(error) = self.flush_tallies().await {
+        if !self.store.is_read_only()
+            && let Err(error) = self.flush_tallies().await
+        {
             tracing::warn!(%error, "the latest downloads are not counted");
         }
         Ok(self.index.close().await?)
@@ -187,7 +191,7 @@ impl Hub {
 
     /// On a hub without users: makes an administrator with a token.
     pub async fn bootstrap(&self) -> Result<Option<FirstAdmin>> {
-        if self.accounts.read(AccountsState::has_users) {
+        if self.accounts.read(AccountsState::has_users) || self.store.is_read_only() {
             return Ok(None);
         }
         let name = "admin";

@@ -67,6 +67,13 @@ fn values_that_make_no_sense_are_refused() {
         "public_url = \"https://models.example.com/\"",
         "[limits]\nuploads = 0",
         "[limits]\ncache = \"much\"",
+        "[storage]\nurl = \"/srv/hub\"",
+        "[storage]\nurl = \"ftp://models\"",
+        "[storage]\nfreshness = \"soon\"",
+        "[storage]\nregion = \"eu-west-1\"",
+        "[storage]\nurl = \"s3://models\"\naccess_key = \"id\"",
+        "[storage]\nurl = \"s3://models\"\nsecret_file = \"/nowhere/at/all\"",
+        "[storage]\nurl = \"s3://models\"\nendpoint = \"http://127.0.0.1:1\"",
         "[log]\nlevel = \"=\"",
         "[log]\nformat = \"xml\"",
     ] {
@@ -74,4 +81,26 @@ fn values_that_make_no_sense_are_refused() {
     }
     let wrong = [("BALLAST_TRUST_FORWARDED", "perhaps")];
     assert!(load("", &wrong, &ConfigArgs::default()).is_err());
+}
+
+#[test]
+fn a_bucket_is_named_by_file_or_environment_and_its_secret_stays_in_its_file() {
+    let secret = std::env::temp_dir().join(format!("ballast-secret-{}", std::process::id()));
+    std::fs::write(&secret, "hidden\n").unwrap();
+    let file = format!(
+        "[storage]\nurl = \"s3://models/hub\"\naccess_key = \"id\"\nsecret_file = \"{}\"\n",
+        secret.display()
+    );
+    let variables = [
+        ("BALLAST_STORAGE_ENDPOINT", "http://127.0.0.1:9000"),
+        ("BALLAST_STORAGE_ALLOW_HTTP", "true"),
+        ("BALLAST_STORAGE_FRESHNESS", "1500ms"),
+    ];
+    let config = load(&file, &variables, &ConfigArgs::default()).unwrap();
+    assert!(config.storage.location(&config.data).unwrap().is_shared());
+    assert_eq!(config.storage.freshness().unwrap().as_millis(), 1500);
+    let access = config.storage.access().unwrap();
+    assert_eq!(access.endpoint, "http://127.0.0.1:9000");
+    assert!(!format!("{config:?} {access:?} {}", config.to_toml().unwrap()).contains("hidden"));
+    std::fs::remove_file(secret).unwrap();
 }
