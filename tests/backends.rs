@@ -1,12 +1,16 @@
-//! What every backend must do, run over each that is here: memory and the disk.
+//! What every backend must do, run over each that is here: memory, the disk, our own S3 server and
+//! Ceph's; and what becomes of one that does not.
 //!
 //! A backend that is added is one more line in [`on_each`].
+
+mod support;
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use ballast_format::id::OperationId;
 use ballast_format::log::{CatalogueChange, Entry};
+use ballast_store::backend;
 use ballast_store::env::{RealEnv, random_bytes};
 use ballast_store::keyspace::{CopyKind, Key, LogId, PinKind, Prefix};
 use ballast_store::local::LocalStore;
@@ -15,10 +19,13 @@ use ballast_store::probe::probe;
 use ballast_store::reflog::{Append, Log, Tail};
 use ballast_store::{Error, pin};
 use ballast_testkit::content::splitmix;
+use ballast_testkit::s3::S3Faults;
 use bytes::Bytes;
 use futures_util::future;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use object_store::memory::InMemory;
+use support::objects::Objects;
+use support::server::Server;
 
 /// Runs a case on each backend, each time on an empty store.
 async fn on_each<F>(case: impl Fn(Store) -> F) -> Result<()>
@@ -34,7 +41,19 @@ where
     let disk = Store::new(disk, RealEnv::shared()).with_writing(Writing::LOCAL);
     case(disk).await.context("on disk")?;
     drop(lock);
-    Ok(())
+
+    let objects = Objects::s3()?;
+    case(remote(&objects)?).await.context("on our S3 server")?;
+    let objects = Objects::rgw()?;
+    case(remote(&objects)?).await.context("on Ceph's S3 server")
+}
+
+fn remote(objects: &Objects) -> Result<Store> {
+    let backend = backend::open(&objects.url().parse()?, &objects.access(), 0)?;
+    // The smallest parts that S3 takes.
+    let writing = Writing { part_bytes: 5 * 1024 * 1024, parts_in_flight: 2 };
+    let store = Store::new(backend.objects, RealEnv::shared());
+    Ok(store.with_writing(writing).with_signer(backend.signer))
 }
 
 fn copy(store: &Store, hash: u8) -> Key {
@@ -192,7 +211,7 @@ async fn listings_show_what_is_below_a_prefix_and_nothing_else() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_gives_up_leaves_nothing() -> Result<()> {
     on_each(async |store| {
-        let content = Bytes::from(splitmix(2, 5_000_000));
+        let content = Bytes::from(splitmix(2, 12_000_000));
         for gives_up in ["aborted", "dropped", "cancelled"] {
             let key = copy(&store, 1);
             let mut writer = store.writer(&key)?;
@@ -208,7 +227,7 @@ async fn a_writer_that_gives_up_leaves_nothing() -> Result<()> {
                 }
             }
             // A finish that was cancelled may have got through; then it is whole.
-            if let Some(found) = store.get(&key, 10_000_000).await? {
+            if let Some(found) = store.get(&key, 20_000_000).await? {
                 ensure!(gives_up == "cancelled" && found == content, "{gives_up}");
                 store.sweep(&key).await?;
             }
@@ -241,4 +260,71 @@ async fn a_large_object_streams_in_and_out() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listing_begins_where_it_is_told() -> Result<()> {
+    on_each(async |store| {
+        let mut keys: Vec<Key> = (0..60).map(|hash| copy(&store, hash)).collect();
+        let puts = keys.iter().map(|key| store.put_new(key, Bytes::new()));
+        future::try_join_all(puts).await?;
+        keys.sort_by_key(ToString::to_string);
+        let listed = store.list_with_offset(&Prefix::Copies(CopyKind::Xorb), &keys[39]);
+        let mut found: Vec<Key> = listed.map_ok(|listed| listed.key).try_collect().await?;
+        found.sort_by_key(ToString::to_string);
+        ensure!(found == keys[40..], "{} found", found.len());
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn a_server_on_a_store_that_breaks_its_word_serves_reads_and_says_why() -> Result<()> {
+    let objects = Objects::s3()?;
+    let s3 = objects.s3.clone().context("it is ours")?;
+    let mut server = Server::on(&objects)?;
+    let token = server.token.clone();
+    let body = br#"{"type":"model","name":"one"}"#;
+    let json = [("content-type", "application/json")];
+    let made = server.request("POST", "/api/repos/create", &token, &json, body)?;
+    ensure!(made.status == 200, "{made:?}");
+    server.stop()?;
+
+    s3.set_faults(S3Faults { ignores_conditions: true, ..S3Faults::default() });
+    server.expect_in_log("the store breaks a promise");
+    server.expect_in_log("the store is open for reading only");
+    server.restart()?;
+    ensure!(server.log().contains("it overwrites an object that must not be overwritten"));
+    let found = server.get("/api/models/admin/one")?;
+    ensure!(found["id"] == "admin/one", "{found}");
+    let before = s3.keys();
+    let body = br#"{"type":"model","name":"two"}"#;
+    let refused = server.request("POST", "/api/repos/create", &token, &json, body)?;
+    ensure!(refused.status == 503, "{refused:?}");
+    server.stop()?;
+    ensure!(s3.keys() == before, "something was written");
+    Ok(())
+}
+
+#[test]
+fn two_servers_on_one_bucket_see_each_others_repos() -> Result<()> {
+    for objects in [Objects::s3()?, Objects::rgw()?] {
+        let one = Server::on(&objects)?;
+        let two = one.beside()?;
+        let body = br#"{"type":"model","name":"shared"}"#;
+        let json = [("content-type", "application/json")];
+        let made = one.request("POST", "/api/repos/create", &one.token, &json, body)?;
+        ensure!(made.status == 200, "{made:?}");
+        let look = || two.request("GET", "/api/models/admin/shared", &two.token, &[], &[]);
+        let mut found = look()?;
+        // As often as fits, many times over, into what the second one may be behind.
+        for _ in 0..20_000 {
+            if found.status == 200 {
+                break;
+            }
+            found = look()?;
+        }
+        ensure!(found.status == 200, "{found:?}");
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@
 )]
 
 pub mod client;
+pub mod objects;
 pub mod server;
 
 use std::path::PathBuf;

@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::objects::Objects;
+
 /// The binary: cargo names it to tests of its own package; to others it lies next to what they are.
 fn binary() -> PathBuf {
     option_env!("CARGO_BIN_EXE_ballast").map_or_else(
@@ -50,6 +52,7 @@ pub struct Server {
     /// The token of the administrator that the first start made.
     pub token: String,
     arguments: Vec<String>,
+    objects: Objects,
     expected: Vec<String>,
 }
 
@@ -61,18 +64,39 @@ impl Server {
 
     /// Starts a hub on an empty folder, with further arguments.
     pub fn start_with(arguments: &[&str]) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let mut server = Self {
-            folder,
+        let mut server = Self::new(Objects::chosen()?, arguments)?;
+        server.launch("127.0.0.1:0")?;
+        ensure!(!server.token.is_empty(), "the first start printed no token");
+        Ok(server)
+    }
+
+    /// Starts a hub whose objects are there, and nothing is there yet.
+    pub fn on(objects: &Objects) -> Result<Self> {
+        let mut server = Self::new(objects.clone(), &[])?;
+        server.launch("127.0.0.1:0")?;
+        ensure!(!server.token.is_empty(), "the first start printed no token");
+        Ok(server)
+    }
+
+    /// Starts another server on the same objects, with an index of its own.
+    pub fn beside(&self) -> Result<Self> {
+        ensure!(!self.objects.is_disk(), "a folder is not shared");
+        let mut server = Self::new(self.objects.clone(), &[])?;
+        server.launch("127.0.0.1:0")?;
+        server.token.clone_from(&self.token);
+        Ok(server)
+    }
+
+    fn new(objects: Objects, arguments: &[&str]) -> Result<Self> {
+        Ok(Self {
+            folder: tempfile::tempdir()?,
             child: None,
             endpoint: String::new(),
             token: String::new(),
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            objects,
             expected: Vec::new(),
-        };
-        server.launch("127.0.0.1:0")?;
-        ensure!(!server.token.is_empty(), "the first start printed no token");
-        Ok(server)
+        })
     }
 
     /// Log lines with this text are no reason to fail.
@@ -153,6 +177,7 @@ impl Server {
             .args(["--listen", address, "--data"])
             .arg(self.data())
             .args(&self.arguments)
+            .envs(self.objects.variables(self.folder.path())?)
             .env_remove("HF_TOKEN")
             .env_remove("HF_ENDPOINT")
             .stdin(Stdio::null())

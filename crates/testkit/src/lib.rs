@@ -5,3 +5,5 @@
 pub mod clock;
 pub mod content;
 pub mod fault;
+pub mod rgw;
+pub mod s3;
