@@ -4,6 +4,7 @@ mod support;
 
 use anyhow::{Result, ensure};
 use support::client::Python;
+use support::objects::Objects;
 use support::server::Server;
 use support::{noise, server};
 
@@ -57,7 +58,8 @@ fn any_range_of_a_file_is_what_was_uploaded() -> Result<()> {
 
 #[test]
 fn damaged_bytes_never_reach_a_client() -> Result<()> {
-    let mut server = Server::start()?;
+    // Where a bit can be turned in a file.
+    let mut server = Server::on(&Objects::disk())?;
     let content = noise(6, 2_000_000);
     let url = with_file(&server, "admin/damaged", &content)?;
     server.stop()?;

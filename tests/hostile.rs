@@ -2,18 +2,16 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use ballast_format::hash::ChunkHash;
 use ballast_format::xorb::XorbWriter;
 use serde_json::json;
 use support::noise;
-use support::server::{Server, files};
+use support::server::Server;
 
 /// A request, and the statuses that answer it.
 struct Case {
@@ -51,15 +49,9 @@ impl Case {
     }
 }
 
-/// Files below `objects`, by name and size.
-fn kept(server: &Server) -> Result<BTreeMap<PathBuf, u64>> {
-    let files = files(&server.data().join("objects"))?;
-    files.into_iter().map(|path| Ok((path.clone(), path.metadata()?.len()))).collect()
-}
-
 /// Sends each, looks at the answer, and that nothing is left behind.
 fn refuse_all(server: &Server, cases: Vec<Case>) -> Result<()> {
-    let before = kept(server)?;
+    let before = server.objects()?;
     for case in cases {
         let headers: Vec<(&str, &str)> =
             case.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -71,7 +63,7 @@ fn refuse_all(server: &Server, cases: Vec<Case>) -> Result<()> {
         let reason =
             answer.json().map(|value| value["error"].is_string() || value["message"].is_string());
         ensure!(reason.unwrap_or(false), "{}: no reason in {body}", case.name);
-        ensure!(kept(server)? == before, "{} left something behind", case.name);
+        ensure!(server.objects()? == before, "{} left something behind", case.name);
     }
     ensure!(server.request("GET", "/health", "", &[], &[])?.status == 200, "it is gone");
     Ok(())
@@ -361,7 +353,7 @@ fn what_is_claimed_costs_nothing() -> Result<()> {
     let host = server.endpoint.trim_start_matches("http://").to_owned();
     let base = cas.trim_start_matches(&server.endpoint).to_owned();
     let (_, name) = xorb();
-    let before = (kept(&server)?, peak(&server)?);
+    let before = (server.objects()?, peak(&server)?);
     for (path, length) in [
         (format!("{base}/v1/xorbs/default/{name}"), "67108864"),
         (format!("{base}/v1/xorbs/default/{name}"), "99999999999"),
@@ -404,7 +396,7 @@ fn what_is_claimed_costs_nothing() -> Result<()> {
         let answer = raw(&server, &[head.into_bytes(), vec![7; length]].concat())?;
         ensure!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
     }
-    ensure!(kept(&server)? == before.0, "something is left behind");
+    ensure!(server.objects()? == before.0, "something is left behind");
     let grown = peak(&server)?.saturating_sub(before.1);
     ensure!(grown < 64 << 20, "claims took {grown} bytes of memory");
     Ok(())

@@ -12,19 +12,14 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use support::client::{Python, finish};
 use support::noise;
-use support::server::{Server, files};
+use support::server::Server;
 
 const MIB: usize = 1024 * 1024;
 
 /// Bytes of all xorbs in the store: what uploads have really added.
 fn stored(server: &Server) -> Result<u64> {
-    let mut sum = 0;
-    for file in files(&server.data())? {
-        if file.components().any(|part| part.as_os_str() == "xorb") {
-            sum += file.metadata()?.len();
-        }
-    }
-    Ok(sum)
+    let objects = server.objects()?.into_iter();
+    Ok(objects.filter(|(name, _)| name.contains("/xorb/")).map(|(_, size)| size).sum())
 }
 
 /// `hf upload` from a client that knows nothing yet.

@@ -1,13 +1,20 @@
 //! Where the servers of the tests keep their objects: on disk, on our S3 server, on Ceph's.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
-use ballast_store::backend::Access;
+use ballast_store::backend::{self, Access};
+use ballast_store::env::RealEnv;
+use ballast_store::keyspace::Prefix;
+use ballast_store::objects::Store;
 use ballast_testkit::rgw::Rgw;
 use ballast_testkit::s3::{ACCESS_KEY, BUCKET, S3Server, SECRET};
+use futures_util::TryStreamExt as _;
+
+use super::server::files;
 
 /// The gateway of this process; it ends with it.
 static RGW: Mutex<Option<Arc<Rgw>>> = Mutex::new(None);
@@ -70,6 +77,24 @@ impl Objects {
     /// How a client reaches it.
     pub fn access(&self) -> Access {
         ballast_testkit::s3::access(&self.endpoint)
+    }
+
+    /// All objects by name, with their sizes; `data` is the folder of a server that uses them.
+    pub fn list(&self, data: &Path) -> Result<BTreeMap<String, u64>> {
+        if self.is_disk() {
+            let folder = data.join("objects");
+            let named = |path: PathBuf| {
+                let name = path.strip_prefix(&folder)?.display().to_string();
+                Ok((name, path.metadata()?.len()))
+            };
+            return files(&folder)?.into_iter().map(named).collect();
+        }
+        let backend = backend::open(&self.url.parse()?, &self.access(), 0)?;
+        let store = Store::new(backend.objects, RealEnv::shared());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listed = store.list(&Prefix::All);
+        let named = listed.map_ok(|listed| (listed.key.to_string(), listed.size));
+        Ok(runtime.block_on(named.try_collect())?)
     }
 
     /// What a server must find in its environment. The secret is put into a file of this folder.

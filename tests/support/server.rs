@@ -1,5 +1,6 @@
 //! The built binary, running `serve` on a folder of its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -107,6 +108,11 @@ impl Server {
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// All objects by name, with their sizes.
+    pub fn objects(&self) -> Result<BTreeMap<String, u64>> {
+        self.objects.list(&self.data())
     }
 
     /// A scratch folder beside the data.
