@@ -41,6 +41,11 @@ pub(crate) enum Command {
     /// Damage does not stop it: it goes on to the end, names each file that is affected, and exits
     /// with 1 if it found any.
     Verify(VerifyArgs),
+    /// Collect garbage now: begin a collection, or go on with the one that is under way
+    ///
+    /// The hub does this by itself (`gc.interval`). What is condemned is deleted by a later step,
+    /// `gc.wait` afterwards, if nothing refers to it again.
+    Gc(GcArgs),
 }
 
 /// Settings that `serve` and `check-config` take on the command line.
@@ -322,6 +327,17 @@ pub(crate) enum RepoCommand {
         #[command(flatten)]
         remote: RemoteArgs,
     },
+}
+
+/// `ballast gc`.
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Change nothing; name each object that would go, and say why
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The hub
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 /// `ballast verify`.

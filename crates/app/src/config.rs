@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use ballast_node::gc::GcSettings;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -38,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) access: AccessConfig,
     /// What the program may use.
     pub(crate) limits: LimitsConfig,
+    /// How garbage is collected.
+    pub(crate) gc: GcConfig,
     /// What it writes to its log.
     pub(crate) log: LogConfig,
 }
@@ -60,6 +63,38 @@ pub(crate) struct LimitsConfig {
     pub(crate) uploads: usize,
     /// Threads for hashing, chunking and compression; 0 is one for each core.
     pub(crate) threads: usize,
+}
+
+/// How garbage is collected. Times are written as `3days` or `12h`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct GcConfig {
+    /// How often a collection begins; empty for never by itself.
+    pub(crate) interval: String,
+    /// How long an object stays after it was condemned.
+    pub(crate) wait: String,
+}
+
+impl Default for GcConfig {
+    fn default() -> Self {
+        Self { interval: "1day".to_owned(), wait: "3days".to_owned() }
+    }
+}
+
+impl GcConfig {
+    /// The same for those who collect.
+    pub(crate) fn settings(&self) -> Result<GcSettings> {
+        let time = |key: &str, text: &str| {
+            humantime::parse_duration(text).with_context(|| {
+                format!("`{key}` is `{text}`\nhint: a time such as `12h` or `3days`")
+            })
+        };
+        let interval = match self.interval.as_str() {
+            "" => None,
+            text => Some(time("gc.interval", text)?),
+        };
+        Ok(GcSettings { interval, wait: time("gc.wait", &self.wait)?, ..GcSettings::default() })
+    }
 }
 
 /// How log lines look.
@@ -93,6 +128,7 @@ impl Default for Config {
             storage: StorageConfig::default(),
             access: AccessConfig::default(),
             limits: LimitsConfig::default(),
+            gc: GcConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -165,6 +201,7 @@ impl Config {
         if self.limits.uploads == 0 {
             bail!("`limits.uploads` is 0\nhint: at least 1; the default is 64");
         }
+        self.gc.settings()?;
         tracing_subscriber::EnvFilter::try_new(&self.log.level)
             .with_context(|| format!("`log.level` is `{}`", self.log.level))?;
         Ok(())

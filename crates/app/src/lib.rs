@@ -38,6 +38,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(command) => command::token(command, &mut output),
         Command::Repo(command) => command::repo(command, &mut output),
         Command::Verify(args) => command::verify(&args, &mut output),
+        Command::Gc(args) => command::gc(&args, &mut output).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         output.error(&error);

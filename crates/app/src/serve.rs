@@ -137,6 +137,7 @@ async fn open_hub(
         cache_bytes: config.limits.cache.as_u64(),
         upload_slots: config.limits.uploads,
         pool_threads: threads,
+        gc: config.gc.settings()?,
     };
     let hub = Hub::open(store, index, &opened, env, settings).await;
     hub.with_context(|| format!("opening the hub in `{}`", config.data.display()))

@@ -6,6 +6,7 @@
 pub mod chunk;
 pub mod codec;
 pub mod error;
+pub mod gc;
 pub mod hash;
 pub mod hash_tree;
 mod hex;

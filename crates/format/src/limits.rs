@@ -89,3 +89,6 @@ pub const MAX_MANIFESTS: usize = 500_000;
 /// Bytes of a tally: what some 600,000 repos were downloaded on one day. A node writes one a
 /// minute, if there was anything.
 pub const MAX_TALLY_BYTES: usize = 16 << 20;
+
+/// Copies that one gc epoch condemns: its list is one put, and what is over waits for the next.
+pub const MAX_CONDEMNED: usize = 100_000;

@@ -19,6 +19,7 @@ use crate::account::NewUser;
 use crate::discovery::Discovery;
 use crate::download::Caches;
 use crate::error::{Error, Result};
+use crate::gc::{CollectWorker, Condemned, FollowLists, GcSettings};
 use crate::pool::Pool;
 use crate::state::accounts::AccountsState;
 use crate::state::catalogue::CatalogueState;
@@ -56,6 +57,8 @@ pub struct HubSettings {
     pub upload_slots: usize,
     /// Threads for hashing, chunking and compression.
     pub pool_threads: usize,
+    /// How patient the collector of garbage is.
+    pub gc: GcSettings,
 }
 
 impl Default for HubSettings {
@@ -67,6 +70,7 @@ impl Default for HubSettings {
             cache_bytes: 64 << 20,
             upload_slots: 64,
             pool_threads: threads,
+            gc: GcSettings::default(),
         }
     }
 }
@@ -119,6 +123,7 @@ pub struct Hub {
     pub(crate) uploads: Uploads,
     pub(crate) caches: Caches,
     pub(crate) discovery: Discovery,
+    pub(crate) condemned: Condemned,
 }
 
 impl fmt::Debug for Hub {
@@ -147,6 +152,7 @@ impl Hub {
             uploads: Uploads::new(&settings),
             caches: Caches::new(&settings),
             discovery: Discovery::default(),
+            condemned: Condemned::default(),
             pool: Pool::new(settings.pool_threads),
             runner: Runner::new(),
             store,
@@ -161,11 +167,16 @@ impl Hub {
         } else {
             hub.freshen().await?;
         }
+        hub.read_newest_condemned().await?;
         hub.load_tallies().await?;
         hub.load_facts().await?;
+        hub.runner.start(&hub, FollowLists);
         if !hub.store.is_read_only() {
             hub.runner.start(&hub, tally::Flush::default());
             hub.runner.start(&hub, SweepParts);
+            if let Some(interval) = hub.settings.gc.interval {
+                hub.runner.start(&hub, CollectWorker::new(interval));
+            }
         }
         Ok(hub)
     }

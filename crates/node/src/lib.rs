@@ -11,6 +11,7 @@ pub mod account;
 pub mod discovery;
 pub mod download;
 pub mod error;
+pub mod gc;
 pub mod hub;
 pub mod pool;
 pub mod repo;

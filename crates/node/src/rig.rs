@@ -24,6 +24,7 @@ use crate::access::{Access, Caller, Repo};
 use crate::account::{NewToken, NewUser};
 use crate::download::TreeItem;
 use crate::error::Result;
+use crate::gc::GcSettings;
 use crate::hub::{Freshness, Hub, HubSettings};
 use crate::repo::NewRepo;
 use crate::upload::commit::{CommitHeader, Committed, Draft};
@@ -219,7 +220,8 @@ pub(crate) async fn open_with(
     freshness: Freshness,
 ) -> Result<Arc<Hub>> {
     let store = Store::new(Arc::clone(objects), Arc::clone(env) as _);
-    let settings = HubSettings { freshness, pool_threads: 2, ..HubSettings::default() };
+    let gc = GcSettings { interval: None, ..GcSettings::default() };
+    let settings = HubSettings { freshness, pool_threads: 2, gc, ..HubSettings::default() };
     Hub::open(store, index, &opened, Arc::clone(env) as _, settings).await
 }
 

@@ -2,11 +2,13 @@
 
 mod account;
 mod configuration;
+mod gc;
 mod repo;
 mod verify;
 
 pub(crate) use account::{org, token, user};
 pub(crate) use configuration::check_config;
+pub(crate) use gc::gc;
 pub(crate) use repo::repo;
 pub(crate) use verify::verify;
 

@@ -13,6 +13,7 @@ use crate::error::{Answer, Failure};
 use crate::reply;
 
 pub(crate) mod admin;
+mod gc;
 pub(crate) mod metrics;
 mod verify;
 

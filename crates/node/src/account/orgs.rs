@@ -6,13 +6,13 @@ use ballast_format::id::OrgId;
 use ballast_format::log::{AccountChange, Role, TokenRole, Visibility};
 use ballast_format::name::Namespace;
 use ballast_store::env::random_bytes;
-use ballast_store::index::Batch;
 
 use super::{check_admin, check_new_name, check_text, confirm_admin, confirm_user};
 use crate::access::Caller;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::state::accounts::{AccountsState, Org, User};
+use crate::state::ledger::New;
 
 /// Members of one organisation.
 const MAX_MEMBERS: usize = 10_000;
@@ -53,7 +53,7 @@ impl Hub {
         };
         let member = AccountChange::MemberSet { org: id, user, role: Some(Role::Admin) };
         self.accounts
-            .append(self, Some(user), Batch::new(), |state| {
+            .append(self, New::by(Some(user)), |state| {
                 confirm_admin(state, caller)?;
                 check_new_name(state, &name)?;
                 Ok(vec![created.clone(), member.clone()])
@@ -77,7 +77,7 @@ impl Hub {
         let user = self.user_of_name(user)?;
         let change = AccountChange::MemberSet { org: org.id, user: user.id, role };
         self.accounts
-            .append(self, caller.user_id(), Batch::new(), |state| {
+            .append(self, New::by(caller.user_id()), |state| {
                 may_administer(state, caller, &org)?;
                 let now = state.role(&org.id, &user.id);
                 if role.is_none() && now.is_none() {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use ballast_format::id::{TokenId, UserId};
 use ballast_format::log::{AccountChange, TokenRole};
 use ballast_store::env::{Env, random_bytes};
-use ballast_store::index::Batch;
 
 use super::{check_admin, check_text, confirm_admin, confirm_user};
 use crate::access::Caller;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::state::accounts::{AccountsState, Token, User};
+use crate::state::ledger::New;
 
 /// What a secret begins with; leak scanners and clients look for it.
 const PREFIX: &str = "hf_";
@@ -126,7 +126,7 @@ impl Hub {
             return Err(Error::internal("a new token is not a new token"));
         };
         self.accounts
-            .append(self, Some(by.user), Batch::new(), |state| {
+            .append(self, New::by(Some(by.user)), |state| {
                 if own {
                     confirm_user(state, caller)?;
                 } else {
@@ -178,7 +178,7 @@ impl Hub {
         };
         self.accounts.read(may)?;
         self.accounts
-            .append(self, Some(by.user), Batch::new(), |state| {
+            .append(self, New::by(Some(by.user)), |state| {
                 may(state)?;
                 confirm_user(state, caller)?;
                 Ok(vec![AccountChange::TokenRevoked { id }])

@@ -6,7 +6,6 @@ use ballast_format::id::UserId;
 use ballast_format::log::{AccountChange, Role};
 use ballast_format::name::Namespace;
 use ballast_store::env::random_bytes;
-use ballast_store::index::Batch;
 
 use super::tokens::{NewToken, Secret};
 use super::{check_admin, check_new_name, check_text, confirm_admin};
@@ -14,6 +13,7 @@ use crate::access::Caller;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::state::accounts::{Org, User};
+use crate::state::ledger::New;
 
 /// A user to create.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ impl Hub {
         let change = user.change(id)?;
         let name = Namespace::parse(user.name)?;
         self.accounts
-            .append(self, caller.user_id(), Batch::new(), |state| {
+            .append(self, New::by(caller.user_id()), |state| {
                 confirm_admin(state, caller)?;
                 check_new_name(state, &name)?;
                 Ok(vec![change.clone()])
@@ -81,7 +81,7 @@ impl Hub {
         };
         let changes = vec![user.change(id)?, token.change(self, id, &secret)];
         self.accounts
-            .append(self, None, Batch::new(), |state| {
+            .append(self, New::by(None), |state| {
                 if state.has_users() {
                     return Err(Error::Exists { what: "a user".to_owned() });
                 }
@@ -114,7 +114,7 @@ impl Hub {
             disabled: Some(disabled),
         };
         self.accounts
-            .append(self, caller.user_id(), Batch::new(), |state| {
+            .append(self, New::by(caller.user_id()), |state| {
                 confirm_admin(state, caller)?;
                 let now = state.user(&user.id).map(|user| user.disabled);
                 if now == Some(disabled) {

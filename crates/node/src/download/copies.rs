@@ -37,7 +37,7 @@ impl Hub {
         let rows = self.index().scan(Table::Copy, &prefix, None, LOOKED_AT).await?;
         for (key, _) in &rows {
             let copy = schema::copy_of(key)?;
-            if !self.distrusts(&copy) {
+            if !self.distrusts(&copy) && !self.condemned.holds(&copy) {
                 return Ok(Some(copy));
             }
         }
@@ -47,10 +47,15 @@ impl Hub {
             let Key::Copy(copy) = listed.key else {
                 continue;
             };
-            if !self.distrusts(&copy) {
-                self.note_copy(&copy, listed.size).await?;
+            if self.distrusts(&copy) {
+                last = last.or(Some(copy));
+                continue;
+            }
+            self.note_copy(&copy, listed.size).await?;
+            if !self.condemned.holds(&copy) {
                 return Ok(Some(copy));
             }
+            // Sound as long as it is there; others are better.
             last = Some(copy);
         }
         Ok(last)
@@ -63,7 +68,8 @@ impl Hub {
             let Some(copy) = self.xorb_copy(xorb).await? else {
                 return Ok(None);
             };
-            if self.distrusts(&copy) {
+            // Dedup never offers what is condemned (Invariant 8).
+            if self.distrusts(&copy) || self.condemned.holds(&copy) {
                 return Ok(None);
             }
             if self.store().size(&Key::Copy(copy)).await?.is_some() {
@@ -123,6 +129,11 @@ impl Hub {
     /// The store does not have this copy any more.
     async fn forget(&self, copy: &CopyName) -> Result<()> {
         tracing::warn!(key = %Key::Copy(*copy), "a copy that the index names is gone");
+        self.drop_copy(copy).await
+    }
+
+    /// Takes out of memory and index what is known of a copy.
+    pub(crate) async fn drop_copy(&self, copy: &CopyName) -> Result<()> {
         self.caches.places.remove(&XorbHash::from_bytes(copy.hash));
         self.caches.footers.remove(copy);
         let mut batch = Batch::new();

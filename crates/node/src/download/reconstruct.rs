@@ -57,6 +57,21 @@ impl Hub {
         let Some(row) = self.manifest_row(id).await? else {
             return Ok(None);
         };
+        match self.read_row(id, &row).await {
+            // Swept, after another copy was made of which the store knows.
+            Err(Error::Store(ballast_store::Error::NotFound { .. }))
+                if self.learn_shard(&id.shard).await? =>
+            {
+                let Some(row) = self.manifest_row(id).await? else {
+                    return Ok(None);
+                };
+                self.read_row(id, &row).await.map(Some)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    async fn read_row(&self, id: &ManifestId, row: &ManifestRow) -> Result<Arc<Manifest>> {
         let key = Key::Copy(row.shard);
         let range = row.offset..row.offset + u64::from(row.length);
         if row.length as usize > MAX_MANIFEST_BYTES {
@@ -73,16 +88,11 @@ impl Hub {
         };
         let (place, length) = ((row.shard, row.offset), u64::from(row.length));
         if length >= LARGE_BYTES {
-            return self
-                .caches
-                .large_manifests
-                .get(self.env(), place, length, read)
-                .await
-                .map(Some);
+            return self.caches.large_manifests.get(self.env(), place, length, read).await;
         }
         let manifest = Arc::new(read.await?);
         self.caches.manifests.insert(*id, Arc::clone(&manifest));
-        Ok(Some(manifest))
+        Ok(manifest)
     }
 
     /// Where a manifest is. What another process stored is looked up, and then known.

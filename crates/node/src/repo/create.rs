@@ -12,13 +12,13 @@ use ballast_format::id::RepoId;
 use ballast_format::log::{CatalogueChange, Visibility};
 use ballast_format::name::{RepoKind, RepoName};
 use ballast_store::env::random_bytes;
-use ballast_store::index::Batch;
 use futures_util::future::BoxFuture;
 
 use crate::access::{Access, Caller, Repo};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::state::catalogue::{CatalogueState, RepoRecord};
+use crate::state::ledger::New;
 use crate::state::repo::RepoState;
 
 /// Repos of a hub: what is known about them is in memory.
@@ -61,7 +61,7 @@ impl Hub {
         };
         let created = self
             .catalogue
-            .append(self, Some(by), Batch::new(), |state| {
+            .append(self, New::by(Some(by)), |state| {
                 self.may_create_in(&self.again(caller)?, new.name.namespace())?;
                 check_free(state, new.kind, &new.name)?;
                 if state.repo_count() >= MAX_REPOS {
@@ -122,7 +122,7 @@ impl Hub {
         self.may_create_in(caller, to.namespace())?;
         let to = &self.spelled(to)?;
         self.catalogue
-            .append(self, Some(by), Batch::new(), |state| {
+            .append(self, New::by(Some(by)), |state| {
                 let record = self.confirm(caller, state.by_id(&id), Access::Admin)?.record;
                 self.may_create_in(&self.again(caller)?, to.namespace())?;
                 if record.name == *to {
@@ -144,7 +144,7 @@ impl Hub {
         let id = repo.id();
         self.repo_by_id(caller, id, Access::Admin)?;
         self.catalogue
-            .append(self, Some(by), Batch::new(), |state| {
+            .append(self, New::by(Some(by)), |state| {
                 self.confirm(caller, state.by_id(&id), Access::Admin)?;
                 Ok(vec![CatalogueChange::RepoDeleted { id }])
             })

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use ballast_format::log::{AccessStatus, CatalogueChange, Gating};
-use ballast_store::index::Batch;
 
 use crate::access::{Access, Caller, Repo};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::state::accounts::User;
 use crate::state::catalogue::AccessRequest;
+use crate::state::ledger::New;
 
 /// The most that somebody may fill in when they ask: it is kept in memory.
 const MAX_FIELDS_BYTES: usize = 4 * 1024;
@@ -38,7 +38,7 @@ impl Hub {
         let (user, id) = (caller.user()?.user, repo.id());
         check_fields(fields)?;
         self.catalogue
-            .append(self, Some(user), Batch::new(), |state| {
+            .append(self, New::by(Some(user)), |state| {
                 let record = self.confirm(caller, state.by_id(&id), Access::Read)?.record;
                 let is_automatic = match record.gating {
                     Gating::None => return Err(not_gated(repo)),
@@ -109,7 +109,7 @@ impl Hub {
         }
         let (asker, id) = (self.user_of_name(user)?, repo.id());
         self.catalogue
-            .append(self, caller.user_id(), Batch::new(), |state| {
+            .append(self, New::by(caller.user_id()), |state| {
                 let record = self.confirm(caller, state.by_id(&id), Access::Write)?.record;
                 if record.gating == Gating::None {
                     return Err(not_gated(repo));

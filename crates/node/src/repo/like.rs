@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use ballast_format::id::UserId;
 use ballast_format::log::CatalogueChange;
-use ballast_store::index::Batch;
 
 use crate::access::{Access, Caller, Repo};
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::state::accounts::User;
 use crate::state::catalogue::Like;
+use crate::state::ledger::New;
 
 impl Hub {
     /// Likes a repo, or takes it back. Saying it twice changes nothing.
@@ -18,7 +18,7 @@ impl Hub {
         self.may_take_part(caller, repo)?;
         let (user, id) = (caller.user()?.user, repo.id());
         self.catalogue
-            .append(self, Some(user), Batch::new(), |state| {
+            .append(self, New::by(Some(user)), |state| {
                 self.confirm(caller, state.by_id(&id), Access::Read)?;
                 if state.is_liked(&id, &user) == like {
                     return Ok(Vec::new());

@@ -1,11 +1,11 @@
 //! A repo's settings.
 
 use ballast_format::log::{CatalogueChange, Gating, Visibility};
-use ballast_store::index::Batch;
 
 use crate::access::{Access, Caller, Repo};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::state::ledger::New;
 
 /// The longest line about a repo.
 const MAX_DESCRIPTION_BYTES: usize = 2000;
@@ -55,7 +55,7 @@ impl Hub {
             disabled: settings.disabled,
         };
         self.catalogue
-            .append(self, caller.user_id(), Batch::new(), |state| {
+            .append(self, New::by(caller.user_id()), |state| {
                 self.confirm(caller, state.by_id(&id), Access::Admin)?;
                 Ok(vec![change.clone()])
             })

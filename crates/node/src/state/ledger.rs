@@ -22,6 +22,7 @@ use super::sending::{Sending, Sent};
 use super::sight::Sight;
 use crate::error::{Error, Result};
 use crate::hub::{Freshness, Hub};
+use crate::state::repo::NewPack;
 use crate::state::rows;
 
 /// Times that an append may lose to others before the caller is told to come again.
@@ -30,6 +31,24 @@ pub(crate) const MAX_ROUNDS: usize = 20;
 const ROWS: usize = 1000;
 /// Packs whose directories are read at the same time.
 const PACKS_AT_ONCE: usize = 8;
+
+/// What an append brings beside its changes.
+#[derive(Default)]
+pub(crate) struct New<'a> {
+    /// On whose behalf.
+    pub(crate) author: Option<UserId>,
+    /// Rows for the index, once the entry is there.
+    pub(crate) rows: Batch,
+    /// What the entry names for the first time.
+    pub(crate) packs: &'a [NewPack],
+}
+
+impl New<'_> {
+    /// Changes that name nothing that is stored.
+    pub(crate) fn by(author: Option<UserId>) -> Self {
+        Self { author, ..Self::default() }
+    }
+}
 
 /// What a log is folded into.
 pub(crate) trait State: Default + Send + Sync + 'static {
@@ -222,8 +241,7 @@ impl<S: State> Ledger<S> {
     pub(crate) async fn append(
         &self,
         hub: &Hub,
-        author: Option<UserId>,
-        mut rows: Batch,
+        mut new: New<'_>,
         mut rule: impl FnMut(&S) -> Result<Vec<S::Change>>,
     ) -> Result<()> {
         let _writing = self.writing.lock().await;
@@ -250,33 +268,60 @@ impl<S: State> Ledger<S> {
             if changes.is_empty() {
                 return Ok(());
             }
-            if self.try_once(hub, author, changes, &tail, &mut rows).await? {
+            if self.try_once(hub, changes, &tail, &mut new).await? {
                 return Ok(());
             }
             lost += 1;
         }
-        let reason = "too many others are changing the same thing".to_owned();
-        Err(Error::Busy { reason })
+        Err(too_many())
+    }
+
+    /// Makes sure that the log has an entry of this gc epoch or a later one: whoever did not read
+    /// the epoch's list can't append any more without reading it (Invariant 8).
+    pub(crate) async fn fence(&self, hub: &Hub, epoch: u64) -> Result<()> {
+        let _writing = self.writing.lock().await;
+        for _ in 0..MAX_ROUNDS {
+            self.look(hub, Damage::Stops).await?;
+            let tail = self.tail();
+            let nothing = Vec::new();
+            if tail.epoch >= epoch
+                || self.try_once(hub, nothing, &tail, &mut New::default()).await?
+            {
+                return Ok(());
+            }
+        }
+        Err(too_many())
     }
 
     /// One try to append behind this tail; whether it was ours.
     async fn try_once(
         &self,
         hub: &Hub,
-        author: Option<UserId>,
         changes: Vec<S::Change>,
         tail: &Tail,
-        rows: &mut Batch,
+        new: &mut New<'_>,
     ) -> Result<bool> {
-        let entry = new_entry(hub, tail, author, changes).await?;
+        // Section 4.2, steps 1, 3 and 4: the lists of all epochs up to the entry's are read, and
+        // what it names is in none of them.
+        let epoch = hub.store().epoch().await?.max(tail.epoch);
+        hub.confirm_named(new.packs, epoch).await?;
+        let entry = Entry {
+            operation: OperationId::from_bytes(random_bytes(hub.env().as_ref())),
+            previous: tail.hash,
+            epoch,
+            term: 1,
+            time_ms: hub.env().now_ms(),
+            author: new.author,
+            changes,
+        };
         let sending = Sending::begin(hub.runner(), &self.sight, &self.log, (*tail, entry));
         let Sent { entry, appended, doubt } = sending.await;
         let Append::Won(won) = appended? else {
             return Ok(false);
         };
         let key = schema::log_key(&self.id, won.number);
-        rows.put(Table::Log, key, entry.encode()?);
-        hub.index().apply(std::mem::take(rows)).await?;
+        new.rows.put(Table::Log, key, entry.encode()?);
+        hub.index().apply(std::mem::take(&mut new.rows)).await?;
         self.fold(std::iter::once((&entry, won)));
         doubt.settle();
         Ok(true)
@@ -290,20 +335,6 @@ fn follower<C: Change>(tail: &Tail, key: &[u8], bytes: &[u8]) -> Option<Entry<C>
     (number == tail.number + 1 && entry.previous == tail.hash).then_some(entry)
 }
 
-/// An entry to follow this tail, with the newest gc epoch (section 4.2, step 1).
-async fn new_entry<C: Change>(
-    hub: &Hub,
-    tail: &Tail,
-    author: Option<UserId>,
-    changes: Vec<C>,
-) -> Result<Entry<C>> {
-    Ok(Entry {
-        operation: OperationId::from_bytes(random_bytes(hub.env().as_ref())),
-        previous: tail.hash,
-        epoch: hub.store().epoch().await?.max(tail.epoch),
-        term: 1,
-        time_ms: hub.env().now_ms(),
-        author,
-        changes,
-    })
+fn too_many() -> Error {
+    Error::Busy { reason: "too many others are changing the same thing".to_owned() }
 }

@@ -13,7 +13,7 @@ use ballast_store::keyspace::{CopyName, LogId};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::ledger::{Damage, Ledger, State};
+use super::ledger::{Damage, Ledger, New, State};
 use super::rows;
 use crate::access::Repo;
 use crate::error::{Error, Result};
@@ -284,6 +284,11 @@ impl Hub {
         Ok(())
     }
 
+    /// Makes sure that a repo's log has an entry of this gc epoch or a later one.
+    pub(crate) async fn fence_repo(&self, id: RepoId, epoch: u64) -> Result<()> {
+        self.repos.ledger(self, id).fence(self, epoch).await
+    }
+
     fn look_at(&self, id: RepoId, ledger: &Arc<RepoLedger>) -> Arc<RepoState> {
         let state = ledger.read(|state| Arc::clone(&state.0));
         self.repos.weigh(id, ledger, &state);
@@ -308,7 +313,7 @@ impl Hub {
         }
         let ledger = self.repos.ledger(self, id);
         ledger
-            .append(self, author, batch, |state| {
+            .append(self, New { author, rows: batch, packs }, |state| {
                 if self.catalogue.read(|catalogue| catalogue.by_id(&id)).is_none() {
                     return Err(Error::RepoNotFound);
                 }

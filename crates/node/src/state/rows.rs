@@ -41,7 +41,11 @@ pub(crate) async fn of_stored_pack(
 }
 
 /// A copy of a pack that can be read, with what is in it.
-async fn find_pack(hub: &Hub, repo: RepoId, pack: PackHash) -> Result<(CopyName, PackDirectory)> {
+pub(crate) async fn find_pack(
+    hub: &Hub,
+    repo: RepoId,
+    pack: PackHash,
+) -> Result<(CopyName, PackDirectory)> {
     let copies = hub.store().copies(CopyKind::Pack, *pack.as_bytes()).await?;
     let mut fault = Error::corrupt(format!("pack `{pack}` of repo `{repo}` is missing"));
     for listed in copies {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use ballast_format::hash::{ShardHash, XorbHash};
+use ballast_format::hash::{FileHash, ShardHash, XorbHash};
 use ballast_format::id::RepoId;
 use ballast_format::manifest::{FRONT_BYTES, Manifest, ManifestId, ManifestPlace, ShardDirectory};
 use ballast_format::pack::FileLink;
@@ -55,8 +55,13 @@ pub(super) fn of_samples(
     }
 }
 
-/// Rows of a shard object that is in the store.
-pub(crate) async fn of_stored_shard(hub: &Hub, copy: &CopyName) -> Result<Batch> {
+/// The files that a stored shard object registered.
+pub(crate) async fn files_of(hub: &Hub, copy: &CopyName) -> Result<Vec<FileHash>> {
+    let directory = read_directory(hub, copy).await?;
+    Ok(directory.places.iter().map(|place| place.file).collect())
+}
+
+async fn read_directory(hub: &Hub, copy: &CopyName) -> Result<ShardDirectory> {
     let key = Key::Copy(*copy);
     let damaged = |error: ballast_format::Error| Error::corrupt(format!("`{key}`: {error}"));
     let missing = || Error::corrupt(format!("`{key}` is gone"));
@@ -67,7 +72,14 @@ pub(crate) async fn of_stored_shard(hub: &Hub, copy: &CopyName) -> Result<Batch>
     if length > front.len() {
         front = hub.store().get_range(&key, 0..size.min(length as u64)).await?;
     }
-    let directory = ShardDirectory::decode(&front).map_err(damaged)?;
+    ShardDirectory::decode(&front).map_err(damaged)
+}
+
+/// Rows of a shard object that is in the store.
+pub(crate) async fn of_stored_shard(hub: &Hub, copy: &CopyName) -> Result<Batch> {
+    let key = Key::Copy(*copy);
+    let damaged = |error: ballast_format::Error| Error::corrupt(format!("`{key}`: {error}"));
+    let directory = read_directory(hub, copy).await?;
     let until = directory.time_ms + PROMISE_MS;
     let is_recent = until > hub.env().now_ms();
     let mut batch = Batch::new();
@@ -85,6 +97,12 @@ pub(crate) async fn of_stored_shard(hub: &Hub, copy: &CopyName) -> Result<Batch>
 }
 
 impl Hub {
+    /// Takes into the index what a copy of a shard object holds.
+    pub(crate) async fn learn_copy(&self, copy: &CopyName) -> Result<()> {
+        let rows = of_stored_shard(self, copy).await?;
+        Ok(self.index().apply(rows).await?)
+    }
+
     /// Takes into the index what a shard object holds of which the index does not know, as another
     /// process stored it; whether there is such an object. A damaged copy counts as none if there
     /// is a sound one.

@@ -133,6 +133,15 @@ impl Hub {
         Ok((footer, new))
     }
 
+    /// Checks a body and keeps it as one more copy. It is nobody's.
+    pub(crate) async fn copy_xorb(&self, hash: XorbHash, body: ByteStream) -> Result<()> {
+        let new = self.new_xorb(hash).await?;
+        let (footer, new) = self.check_xorb(hash, body, Some(new)).await?;
+        let new = new.ok_or_else(|| Error::internal("the copy went astray"))?;
+        let batch = self.finish_xorb(&footer, new).await?;
+        Ok(self.index().apply(batch).await?)
+    }
+
     /// Ends a copy with its footer and makes it durable, with a pin; then it is there.
     async fn keep_xorb(&self, user: UserId, footer: &XorbFooter, new: NewXorb) -> Result<()> {
         // A pin without its xorb means nothing, so both may be written at once (ADR 10).
@@ -189,6 +198,12 @@ impl Hub {
         }
         let until = now + PROMISE_MS;
         pin(self.store(), user, kind, hash, until).await?;
+        // A collector that did not see the pin has published its list by now (Invariant 8).
+        self.read_newest_condemned().await?;
+        if self.present_copy(&hash).await?.is_none() {
+            let reason = "the xorb is about to go: send it again".to_owned();
+            return Err(Error::Busy { reason });
+        }
         let mut batch = Batch::new();
         batch.put(Table::XorbScope, key, schema::number_row(until));
         Ok(self.index().apply(batch).await?)

@@ -8,7 +8,7 @@ use ballast_format::log::{
     TokenScope, Visibility,
 };
 use ballast_format::name::{Namespace, RefName, RepoKind, RepoName};
-use ballast_store::index::{Batch, open::Opened};
+use ballast_store::index::open::Opened;
 use ballast_testkit::fault::FaultStore;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::hub::{Freshness, Hub};
 use crate::repo::{NewPull, NewRepo, Settings};
 use crate::rig::{Rig, open_with};
+use crate::state::ledger::New;
 
 /// All that state says, as one text.
 async fn view(hub: &Arc<Hub>, callers: &[&Caller]) -> Result<String> {
@@ -163,7 +164,7 @@ async fn half_a_repo(rig: &Rig, text: &str) -> Result<()> {
         sdk: None,
     };
     let rule = |_: &_| Ok(vec![change.clone()]);
-    rig.hub.catalogue.append(&rig.hub, rig.admin.user_id(), Batch::new(), rule).await
+    rig.hub.catalogue.append(&rig.hub, New::by(rig.admin.user_id()), rule).await
 }
 
 async fn assert_whole(hub: &Arc<Hub>, caller: &Caller, text: &str) -> Result<()> {
@@ -238,7 +239,7 @@ async fn half_a_repo_of_somebody_who_is_gone_is_completed_too() -> Result<()> {
         sdk: None,
     };
     let rule = |_: &_| Ok(vec![change.clone()]);
-    rig.hub.catalogue.append(&rig.hub, None, Batch::new(), rule).await?;
+    rig.hub.catalogue.append(&rig.hub, New::by(None), rule).await?;
     let orphan = name("admin/orphan");
     let repo = rig.hub.repo(&Caller::Anonymous, RepoKind::Model, &orphan, Access::Read)?;
     assert!(rig.hub.repo_state(&repo).await?.main().is_some());

@@ -4,12 +4,12 @@ use ballast_format::hash::ObjectHash;
 use ballast_format::id::{RepoId, UserId};
 use ballast_format::log::{CatalogueChange, RepoChange, TokenRole, Visibility};
 use ballast_format::name::{RefName, RepoKind, RepoName};
-use ballast_store::index::Batch;
 
 use crate::access::{Access, Caller};
 use crate::discovery::{Query, Sort};
 use crate::error::Result;
 use crate::rig::Rig;
+use crate::state::ledger::New;
 
 const REPOS: u32 = 10_000;
 
@@ -39,7 +39,7 @@ async fn large_hub() -> Result<Rig> {
     for some in numbers.chunks(1000) {
         let changes: Vec<_> = some.iter().map(|number| created(*number)).collect();
         let rule = |_: &_| Ok(changes.clone());
-        rig.hub.catalogue.append(&rig.hub, None, Batch::new(), rule).await?;
+        rig.hub.catalogue.append(&rig.hub, New::by(None), rule).await?;
     }
     let commit = ObjectHash::from_bytes([3; 20]);
     for record in rig.hub.records(|_| true) {

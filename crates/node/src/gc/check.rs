@@ -1,0 +1,152 @@
+//! What a writer asks before it appends: is everything that the entry newly names still there, in
+//! a copy that no list condemns? (Section 4.2, step 3.)
+
+use std::collections::BTreeSet;
+
+use ballast_format::hash::{ShardHash, XorbHash};
+use ballast_store::keyspace::{CopyKind, CopyName, Key};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::EPOCHS_BEHIND;
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::state::repo::NewPack;
+
+/// Objects that are looked for at the same time.
+const AT_ONCE: usize = 8;
+/// Bytes that a copy is moved in.
+const PIECE: u64 = 4 << 20;
+
+impl Hub {
+    /// Makes sure that what these packs bring may be named by an entry of this epoch. What only
+    /// condemned copies hold is copied to a new name: clients were told that they need not send
+    /// it again. What is gone has to come again.
+    pub(crate) async fn confirm_named(&self, packs: &[NewPack], epoch: u64) -> Result<()> {
+        self.read_condemned(epoch).await?;
+        if self.condemned.is_empty() {
+            return Ok(());
+        }
+        let mut shards: BTreeSet<ShardHash> = BTreeSet::new();
+        let mut xorbs: BTreeSet<XorbHash> = BTreeSet::new();
+        for pack in packs {
+            if self.condemned.holds(&pack.copy) {
+                // It was written for this commit, which slept through two collections.
+                let reason = "the commit took too long: send it again".to_owned();
+                return Err(Error::Busy { reason });
+            }
+            for link in pack.directory.links.iter().filter(|link| link.size > 0) {
+                shards.insert(link.shard);
+                let manifest = self.needed_manifest(&link.manifest()).await?;
+                xorbs.extend(manifest.terms.iter().map(|term| term.xorb));
+            }
+        }
+        let confirm_shard = |shard| self.confirm_shard(shard, epoch);
+        stream::iter(shards).map(confirm_shard).buffered(AT_ONCE).try_collect::<()>().await?;
+        let confirm_xorb = |xorb| self.confirm_xorb(xorb, epoch);
+        stream::iter(xorbs).map(confirm_xorb).buffered(AT_ONCE).try_collect::<()>().await
+    }
+
+    async fn confirm_xorb(&self, xorb: XorbHash, epoch: u64) -> Result<()> {
+        let known = self.xorb_copy(&xorb).await?;
+        if self.may_name(known, epoch).await? {
+            return Ok(());
+        }
+        let copies = self.copies_of(CopyKind::Xorb, *xorb.as_bytes()).await?;
+        if let Some(copy) = copies.iter().find(|copy| !self.condemned.holds(copy)) {
+            self.caches.places.insert(xorb, *copy);
+            return Ok(());
+        }
+        for copy in copies {
+            match self.copy_again(&copy, xorb).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(key = %Key::Copy(copy), %error, "it was not copied"),
+            }
+        }
+        Err(gone(format!("the xorb `{xorb}`")))
+    }
+
+    async fn confirm_shard(&self, shard: ShardHash, epoch: u64) -> Result<()> {
+        let known = self.copies_of(CopyKind::Shard, *shard.as_bytes()).await?;
+        let mut is_fine = false;
+        for copy in &known {
+            is_fine |= self.may_name(Some(*copy), epoch).await?;
+        }
+        if is_fine {
+            return Ok(());
+        }
+        for copy in known {
+            match self.copy_shard(&copy, shard).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(key = %Key::Copy(copy), %error, "it was not copied"),
+            }
+        }
+        Err(gone(format!("the shard `{shard}`")))
+    }
+
+    /// Whether an entry of this epoch may rely on a copy that we know of.
+    async fn may_name(&self, copy: Option<CopyName>, epoch: u64) -> Result<bool> {
+        let Some(copy) = copy.filter(|copy| !self.condemned.holds(copy)) else {
+            return Ok(false);
+        };
+        // No list that an entry of this epoch has not read may condemn it, so it is as we left it.
+        if copy.epoch + EPOCHS_BEHIND > epoch {
+            return Ok(true);
+        }
+        Ok(self.store().size(&Key::Copy(copy)).await?.is_some())
+    }
+
+    async fn copies_of(&self, kind: CopyKind, hash: [u8; 32]) -> Result<Vec<CopyName>> {
+        let listed = self.store().copies(kind, hash).await?;
+        let name = |listed: ballast_store::objects::Listed| match listed.key {
+            Key::Copy(copy) => Some(copy),
+            _ => None,
+        };
+        Ok(listed.into_iter().filter_map(name).collect())
+    }
+
+    /// Copies a xorb to a name of its own, checking every chunk.
+    async fn copy_again(&self, copy: &CopyName, xorb: XorbHash) -> Result<()> {
+        let size = self.store().size(&Key::Copy(*copy)).await?.unwrap_or(0);
+        let (store, key) = (self.store().clone(), Key::Copy(*copy));
+        let starts = (0..size).step_by(usize::try_from(PIECE).unwrap_or(usize::MAX));
+        let body = stream::iter(starts).then(move |start| {
+            let (store, end) = (store.clone(), size.min(start + PIECE));
+            async move { Ok::<Bytes, Error>(store.get_range(&key, start..end).await?) }
+        });
+        self.copy_xorb(xorb, Box::pin(body)).await
+    }
+
+    /// Copies a shard object to a name of its own, checking its hash.
+    async fn copy_shard(&self, copy: &CopyName, shard: ShardHash) -> Result<()> {
+        let key = Key::Copy(*copy);
+        let size = self.store().size(&key).await?.unwrap_or(0);
+        let epoch = self.store().epoch().await?;
+        let new = self.store().new_copy(CopyKind::Shard, *shard.as_bytes(), epoch);
+        let mut writer = self.store().writer(&Key::Copy(new))?;
+        let mut hasher = blake3::Hasher::new();
+        let mut start = 0;
+        while start < size {
+            let end = size.min(start + PIECE);
+            let piece = self.store().get_range(&key, start..end).await?;
+            let hashed = piece.clone();
+            let hashing = self.pool().run(move || {
+                hasher.update(&hashed);
+                hasher
+            });
+            hasher = hashing.await?;
+            writer.write(piece).await?;
+            start = end;
+        }
+        if hasher.finalize().as_bytes() != shard.as_bytes() {
+            writer.abort().await;
+            return Err(Error::corrupt(format!("`{key}` has another hash")));
+        }
+        writer.finish().await?;
+        self.learn_copy(&new).await
+    }
+}
+
+fn gone(what: String) -> Error {
+    Error::invalid(format!("{what} is no longer here: upload the file again"))
+}

@@ -1,0 +1,137 @@
+//! Mark: what is reachable, read from the truth and from nothing else.
+//!
+//! Logs and packs are read from the store, manifests are checked against their checksum and name.
+//! What is damaged stops the collection: nothing is deleted on the word of a log that can't be
+//! read.
+
+use std::collections::HashSet;
+
+use ballast_format::hash::{PackHash, ShardHash, XorbHash};
+use ballast_format::id::RepoId;
+use ballast_format::log::RepoChange;
+use ballast_format::manifest::ManifestId;
+use ballast_store::keyspace::{CopyKind, CopyName, Key, LogId, Prefix};
+use ballast_store::pin::pins;
+use ballast_store::reflog::{Log, Tail};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::state::ledger::Damage;
+use crate::state::rows;
+use crate::upload::PROMISE_MS;
+
+/// Repos whose logs are read at the same time.
+const REPOS_AT_ONCE: usize = 16;
+/// Pins count so much longer than they say, as clocks differ.
+const CLOCK_MARGIN_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What something refers to.
+#[derive(Debug, Default)]
+pub(super) struct Marked {
+    xorbs: HashSet<XorbHash>,
+    shards: HashSet<ShardHash>,
+    packs: HashSet<PackHash>,
+}
+
+impl Marked {
+    /// Whether something refers to what this copy holds.
+    pub(super) fn holds(&self, copy: &CopyName) -> bool {
+        match copy.kind {
+            CopyKind::Xorb => self.xorbs.contains(&XorbHash::from_bytes(copy.hash)),
+            CopyKind::Shard => self.shards.contains(&ShardHash::from_bytes(copy.hash)),
+            CopyKind::Pack => self.packs.contains(&PackHash::from_bytes(copy.hash)),
+        }
+    }
+}
+
+/// What one repo refers to.
+#[derive(Default)]
+struct OfRepo {
+    packs: Vec<PackHash>,
+    manifests: HashSet<ManifestId>,
+}
+
+impl Hub {
+    /// Everything that is reachable at this moment.
+    pub(super) async fn mark(&self) -> Result<Marked> {
+        let mut marked = Marked::default();
+        self.catalogue.look(self, Damage::Stops).await?;
+        let repos: Vec<RepoId> =
+            self.catalogue.read(|state| state.repos().map(|record| record.id).collect());
+        let mut read =
+            stream::iter(repos).map(|repo| self.mark_repo(repo)).buffer_unordered(REPOS_AT_ONCE);
+        while let Some(of_repo) = read.try_next().await? {
+            marked.packs.extend(of_repo.packs);
+            for id in of_repo.manifests {
+                self.mark_manifest(&id, &mut marked).await?;
+            }
+        }
+        self.mark_pins(&mut marked).await?;
+        self.mark_recent_shards(&mut marked).await?;
+        Ok(marked)
+    }
+
+    /// A repo's log, from its first entry on.
+    async fn mark_repo(&self, repo: RepoId) -> Result<OfRepo> {
+        let log = Log::new(self.store().clone(), LogId::Repo(repo));
+        let (mut tail, mut found) = (Tail::EMPTY, OfRepo::default());
+        loop {
+            let page = log.read_after::<RepoChange>(&tail).await?;
+            let Some(last) = page.last() else { break };
+            tail = last.tail;
+            for change in page.iter().flat_map(|stored| &stored.entry.changes) {
+                if let RepoChange::PackAdded { pack } = change {
+                    found.packs.push(*pack);
+                }
+            }
+        }
+        for pack in &found.packs {
+            let (_, directory) = rows::find_pack(self, repo, *pack).await?;
+            let links = directory.links.iter().filter(|link| link.size > 0);
+            found.manifests.extend(links.map(ballast_format::pack::FileLink::manifest));
+        }
+        Ok(found)
+    }
+
+    async fn mark_manifest(&self, id: &ManifestId, marked: &mut Marked) -> Result<()> {
+        let manifest = self.needed_manifest(id).await?;
+        marked.shards.insert(id.shard);
+        marked.xorbs.extend(manifest.terms.iter().map(|term| term.xorb));
+        Ok(())
+    }
+
+    /// Pins protect what was uploaded and is not yet named by a log.
+    async fn mark_pins(&self, marked: &mut Marked) -> Result<()> {
+        let now = self.env().now_ms();
+        let mut pins = pins(self.store());
+        while let Some(pin) = pins.try_next().await? {
+            if pin.until_ms.saturating_add(CLOCK_MARGIN_MS) > now {
+                marked.xorbs.insert(pin.xorb);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was registered lately may be committed at any moment.
+    async fn mark_recent_shards(&self, marked: &mut Marked) -> Result<()> {
+        let now = self.env().now_ms();
+        let mut listed = self.store().list(&Prefix::Copies(CopyKind::Shard));
+        while let Some(listed) = listed.try_next().await? {
+            let Key::Copy(copy) = listed.key else { continue };
+            if listed.modified_ms.saturating_add(PROMISE_MS + CLOCK_MARGIN_MS) <= now {
+                continue;
+            }
+            let shard = ShardHash::from_bytes(copy.hash);
+            let files = match crate::upload::rows::files_of(self, &copy).await {
+                Err(Error::Store(ballast_store::Error::NotFound { .. })) => continue,
+                files => files?,
+            };
+            for file in files {
+                self.mark_manifest(&ManifestId { file, shard }, marked).await?;
+            }
+            marked.shards.insert(shard);
+        }
+        Ok(())
+    }
+}
