@@ -111,7 +111,7 @@ fn every_crate_has_a_rule_and_a_line_in_the_architecture() -> Result<()> {
 fn each_flow_has_its_module_test_and_line() -> Result<()> {
     let architecture = fs::read_to_string(root().join("ARCHITECTURE.md"))?;
     let mut faults = BTreeSet::new();
-    for flow in ["upload", "download"] {
+    for flow in ["upload", "download", "gc"] {
         for place in [format!("crates/node/src/{flow}"), format!("tests/{flow}.rs")] {
             if !root().join(&place).exists() {
                 faults.insert(format!("{flow}: no {place}"));
