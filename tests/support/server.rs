@@ -55,6 +55,8 @@ pub struct Server {
     arguments: Vec<String>,
     objects: Objects,
     expected: Vec<String>,
+    variables: Vec<(String, String)>,
+    days_ahead: u32,
 }
 
 impl Server {
@@ -97,7 +99,29 @@ impl Server {
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             objects,
             expected: Vec::new(),
+            variables: Vec::new(),
+            days_ahead: 0,
         })
+    }
+
+    /// Sets a setting from the next start on, by its environment variable.
+    pub fn set(&mut self, variable: &str, value: &str) {
+        self.variables.push((variable.to_owned(), value.to_owned()));
+    }
+
+    /// From the next start on its clocks are so many days ahead.
+    pub fn pass_days(&mut self, days: u32) {
+        self.days_ahead += days;
+    }
+
+    /// The program, with its clocks where they are to be.
+    fn program(&self) -> Command {
+        if self.days_ahead == 0 {
+            return Command::new(binary());
+        }
+        let mut program = Command::new("faketime");
+        program.args(["-f", &format!("+{}d", self.days_ahead)]).arg(binary());
+        program
     }
 
     /// Log lines with this text are no reason to fail.
@@ -178,12 +202,14 @@ impl Server {
 
     fn launch(&mut self, address: &str) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log_path())?;
-        let mut child = Command::new(binary())
+        let mut child = self
+            .program()
             .arg("serve")
             .args(["--listen", address, "--data"])
             .arg(self.data())
             .args(&self.arguments)
             .envs(self.objects.variables(self.folder.path())?)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .env_remove("HF_TOKEN")
             .env_remove("HF_ENDPOINT")
             .stdin(Stdio::null())

@@ -281,7 +281,8 @@ async fn a_listing_can_begin_behind_a_key_or_at_a_set() -> Result<()> {
     let pin = |day: u64| {
         let owner = ballast_format::id::UserId::from_bytes([1; 16]);
         let xorb = ballast_format::hash::XorbHash::from_bytes([2; 32]);
-        Key::Pin(crate::keyspace::PinName { owner, xorb, until_ms: day * 86_400_000, nonce: 1 })
+        let (kind, until_ms) = (crate::keyspace::PinKind::Sent, day * 86_400_000);
+        Key::Pin(crate::keyspace::PinName { owner, kind, xorb, until_ms, nonce: 1 })
     };
     for day in 1..=4 {
         store.put_new(&pin(day), Bytes::new()).await?;
