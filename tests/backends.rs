@@ -12,7 +12,7 @@ use ballast_format::id::OperationId;
 use ballast_format::log::{CatalogueChange, Entry};
 use ballast_store::backend;
 use ballast_store::env::{RealEnv, random_bytes};
-use ballast_store::keyspace::{CopyKind, Key, LogId, PinKind, Prefix};
+use ballast_store::keyspace::{CopyKind, Key, Leased, LogId, Prefix};
 use ballast_store::local::LocalStore;
 use ballast_store::objects::{Put, Store, Writing};
 use ballast_store::probe::probe;
@@ -182,7 +182,7 @@ async fn listings_show_what_is_below_a_prefix_and_nothing_else() -> Result<()> {
         let owner = ballast_format::id::UserId::from_bytes([1; 16]);
         let xorb = ballast_format::hash::XorbHash::from_bytes([3; 32]);
         let now = store.env().now_ms();
-        pin::pin(&store, owner, PinKind::Sent, xorb, now).await?;
+        pin::pin(&store, owner, Leased::Sent(xorb), now).await?;
 
         let listed: Vec<_> = store.list(&Prefix::Copies(CopyKind::Xorb)).try_collect().await?;
         ensure!(listed.iter().all(|listed| listed.size == 3 && listed.modified_ms > 0));

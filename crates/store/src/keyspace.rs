@@ -13,7 +13,6 @@ use object_store::path::Path;
 
 /// All keys live below this word, so that a bucket may hold other things too.
 const ROOT: &str = "hub";
-const MS_PER_DAY: u64 = 86_400_000;
 
 /// The kinds of immutable objects that may exist in several copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,37 +160,45 @@ impl fmt::Display for LogId {
     }
 }
 
-/// Why a xorb is leased to somebody.
+/// What is leased to somebody, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PinKind {
-    /// They sent its bytes: it is theirs to build on as long as the lease runs.
-    Sent,
-    /// They were told that they need not send it: it stays, and opens nothing to them.
-    Told,
+pub enum Leased {
+    /// A shard object that registered files of theirs, which they may commit.
+    Registered(ShardHash),
+    /// A xorb whose bytes they sent: it is theirs to build on as long as the lease runs.
+    Sent(XorbHash),
+    /// A xorb that they were told they need not send: it stays, and opens nothing to them.
+    Told(XorbHash),
 }
 
-impl PinKind {
-    fn word(self) -> &'static str {
+impl Leased {
+    fn read(word: &str, hash: &str) -> Option<Self> {
+        Some(match word {
+            "registered" => Self::Registered(hash.parse().ok()?),
+            "sent" => Self::Sent(hash.parse().ok()?),
+            "told" => Self::Told(hash.parse().ok()?),
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Leased {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sent => "sent",
-            Self::Told => "told",
+            Self::Registered(shard) => write!(out, "registered-{shard}"),
+            Self::Sent(xorb) => write!(out, "sent-{xorb}"),
+            Self::Told(xorb) => write!(out, "told-{xorb}"),
         }
     }
-
-    fn from_word(word: &str) -> Option<Self> {
-        [Self::Sent, Self::Told].into_iter().find(|kind| kind.word() == word)
-    }
 }
 
-/// The name of a lease: do not sweep this xorb before that time. All it says is in the name.
+/// The name of a lease: do not sweep this before that time. All it says is in the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PinName {
     /// Whose lease it is.
     pub owner: UserId,
-    /// Why they have it.
-    pub kind: PinKind,
     /// What must stay.
-    pub xorb: XorbHash,
+    pub leased: Leased,
     /// Until when, in milliseconds since 1970.
     pub until_ms: u64,
     /// Random, so that no two writers ever choose one name.
@@ -268,7 +275,7 @@ impl Key {
                 Some(epoch) => Self::GcDone(decimal(epoch)?),
                 None => Self::Gc(decimal(name)?),
             },
-            ["pin", _day, name] => Self::Pin(read_pin(name)?),
+            ["pin", owner, name] => Self::Pin(read_pin(owner, name)?),
             ["part", upload, name] => {
                 let (number, nonce) = name.split_once('-')?;
                 Self::Part {
@@ -330,10 +337,8 @@ impl fmt::Display for Key {
             Self::LogEntry(log, number) => write!(out, "{ROOT}/{log}/{number:020}"),
             Self::Gc(epoch) => write!(out, "{ROOT}/gc/{epoch:020}"),
             Self::GcDone(epoch) => write!(out, "{ROOT}/gc/{epoch:020}.done"),
-            Self::Pin(PinName { owner, kind, xorb, until_ms, nonce }) => {
-                let (day, kind) = (until_ms / MS_PER_DAY, kind.word());
-                write!(out, "{ROOT}/pin/{day:012}/{owner}-{kind}-{xorb}-")?;
-                write!(out, "{until_ms:016x}-{nonce:016x}")
+            Self::Pin(PinName { owner, leased, until_ms, nonce }) => {
+                write!(out, "{ROOT}/pin/{owner}/{leased}-{until_ms:016x}-{nonce:016x}")
             }
             Self::Part { upload, number, nonce } => {
                 write!(out, "{ROOT}/part/{upload}/{number:05}-{nonce:016x}")
@@ -367,8 +372,8 @@ pub enum Prefix {
     Gc,
     /// All pins.
     Pins,
-    /// The pins that end on one day (days since 1970).
-    PinsOf(u64),
+    /// The pins of one user.
+    PinsOf(UserId),
     /// All parts of all uploads.
     AllParts,
     /// The parts of one upload.
@@ -402,7 +407,7 @@ impl fmt::Display for Prefix {
             Self::Log(log) => write!(out, "{ROOT}/{log}"),
             Self::Gc => write!(out, "{ROOT}/gc"),
             Self::Pins => write!(out, "{ROOT}/pin"),
-            Self::PinsOf(day) => write!(out, "{ROOT}/pin/{day:012}"),
+            Self::PinsOf(owner) => write!(out, "{ROOT}/pin/{owner}"),
             Self::AllParts => write!(out, "{ROOT}/part"),
             Self::Parts(upload) => write!(out, "{ROOT}/part/{upload}"),
             Self::Tallies => write!(out, "{ROOT}/tally"),
@@ -420,12 +425,11 @@ fn copies_of(kind: CopyKind, hash: [u8; 32]) -> String {
     format!("{}/{}/{text}", kind.word(), &text[..2])
 }
 
-fn read_pin(name: &str) -> Option<PinName> {
+fn read_pin(owner: &str, name: &str) -> Option<PinName> {
     let mut words = name.split('-');
     let pin = PinName {
-        owner: words.next()?.parse().ok()?,
-        kind: PinKind::from_word(words.next()?)?,
-        xorb: words.next()?.parse().ok()?,
+        owner: owner.parse().ok()?,
+        leased: Leased::read(words.next()?, words.next()?)?,
         until_ms: hexadecimal(words.next()?)?,
         nonce: hexadecimal(words.next()?)?,
     };

@@ -2,28 +2,21 @@
 //!
 //! Telling a client "you need not send this" is a promise; the pin is written, durably, before the
 //! promise is made (Invariant 8). A pin is never changed: a longer lease is another pin. Whether a
-//! pin still counts is for the sweep to decide, by its own clock and with a margin; its kind makes
-//! no difference there.
+//! pin still counts is for the sweep to decide, by its own clock and with a margin; why it was
+//! made makes no difference there.
 
-use ballast_format::hash::XorbHash;
 use ballast_format::id::UserId;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use crate::env::nonce;
 use crate::error::Result;
-use crate::keyspace::{Key, PinKind, PinName, Prefix};
+use crate::keyspace::{Key, Leased, PinName, Prefix};
 use crate::objects::Store;
 
-/// Promises an owner that a xorb stays until then. Durable when it returns.
-pub async fn pin(
-    store: &Store,
-    owner: UserId,
-    kind: PinKind,
-    xorb: XorbHash,
-    until_ms: u64,
-) -> Result<PinName> {
-    let name = PinName { owner, kind, xorb, until_ms, nonce: nonce(store.env()) };
+/// Promises an owner that something stays until then. Durable when it returns.
+pub async fn pin(store: &Store, owner: UserId, leased: Leased, until_ms: u64) -> Result<PinName> {
+    let name = PinName { owner, leased, until_ms, nonce: nonce(store.env()) };
     // All that it says is in its name, so that a listing reads every pin.
     store.put_new(&Key::Pin(name), Bytes::new()).await?;
     Ok(name)
@@ -31,8 +24,17 @@ pub async fn pin(
 
 /// All pins, those that have run out too, in no order.
 pub fn pins(store: &Store) -> BoxStream<'static, Result<PinName>> {
+    listed(store, &Prefix::Pins)
+}
+
+/// The same of one owner.
+pub fn pins_of(store: &Store, owner: UserId) -> BoxStream<'static, Result<PinName>> {
+    listed(store, &Prefix::PinsOf(owner))
+}
+
+fn listed(store: &Store, prefix: &Prefix) -> BoxStream<'static, Result<PinName>> {
     store
-        .list(&Prefix::Pins)
+        .list(prefix)
         .try_filter_map(|listed| {
             let name = if let Key::Pin(name) = listed.key { Some(name) } else { None };
             std::future::ready(Ok(name))
@@ -44,6 +46,7 @@ pub fn pins(store: &Store) -> BoxStream<'static, Result<PinName>> {
 mod tests {
     use std::sync::Arc;
 
+    use ballast_format::hash::{ShardHash, XorbHash};
     use object_store::memory::InMemory;
 
     use super::*;
@@ -56,9 +59,14 @@ mod tests {
         let mut made = Vec::new();
         for i in 0..5_u8 {
             let xorb = XorbHash::from_bytes([i / 2; 32]);
-            let kind = if i < 3 { PinKind::Sent } else { PinKind::Told };
-            made.push(pin(&store, owner, kind, xorb, 1_700_000_000_000).await?);
+            let leased = if i < 3 { Leased::Sent(xorb) } else { Leased::Told(xorb) };
+            made.push(pin(&store, owner, leased, 1_700_000_000_000).await?);
         }
+        let other = UserId::from_bytes([2; 16]);
+        let theirs = Leased::Registered(ShardHash::from_bytes([9; 32]));
+        made.push(pin(&store, other, theirs, 1_700_000_000_000).await?);
+        let found: Vec<PinName> = pins_of(&store, other).try_collect().await?;
+        assert_eq!(found, made[5..]);
         let mut found: Vec<PinName> = pins(&store).try_collect().await?;
         made.sort();
         found.sort();

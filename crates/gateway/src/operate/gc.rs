@@ -1,7 +1,7 @@
 //! `POST /api/ballast/v1/gc`: what a collection would do, or one step of it.
 //!
-//! The answer is NDJSON: with `dryRun` a `copy` object for each copy that would be condemned, and in
-//! any case one `summary` or `error`. A mark reads every log, so the answer may take its time.
+//! The answer is NDJSON: with `dryRun` a `copy` object for each copy that would be condemned, and
+//! always one `summary` or `error`. A mark reads every log, so the answer may take its time.
 
 use std::sync::Arc;
 

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 
 use ballast_format::hash::{ShardHash, XorbHash};
+use ballast_format::manifest::ManifestId;
+use ballast_format::pack::FileLink;
 use ballast_store::keyspace::{CopyKind, CopyName, Key};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -27,22 +29,24 @@ impl Hub {
         if self.condemned.is_empty() {
             return Ok(());
         }
-        let mut shards: BTreeSet<ShardHash> = BTreeSet::new();
-        let mut xorbs: BTreeSet<XorbHash> = BTreeSet::new();
+        let mut manifests: BTreeSet<ManifestId> = BTreeSet::new();
         for pack in packs {
             if self.condemned.holds(&pack.copy) {
                 // It was written for this commit, which slept through two collections.
                 let reason = "the commit took too long: send it again".to_owned();
                 return Err(Error::Busy { reason });
             }
-            for link in pack.directory.links.iter().filter(|link| link.size > 0) {
-                shards.insert(link.shard);
-                let manifest = self.needed_manifest(&link.manifest()).await?;
-                xorbs.extend(manifest.terms.iter().map(|term| term.xorb));
-            }
+            let links = pack.directory.links.iter().filter(|link| link.size > 0);
+            manifests.extend(links.map(FileLink::manifest));
         }
+        let shards: BTreeSet<ShardHash> = manifests.iter().map(|id| id.shard).collect();
         let confirm_shard = |shard| self.confirm_shard(shard, epoch);
         stream::iter(shards).map(confirm_shard).buffered(AT_ONCE).try_collect::<()>().await?;
+        let mut xorbs: BTreeSet<XorbHash> = BTreeSet::new();
+        for id in &manifests {
+            let manifest = self.needed_manifest(id).await?;
+            xorbs.extend(manifest.terms.iter().map(|term| term.xorb));
+        }
         let confirm_xorb = |xorb| self.confirm_xorb(xorb, epoch);
         stream::iter(xorbs).map(confirm_xorb).buffered(AT_ONCE).try_collect::<()>().await
     }

@@ -106,7 +106,7 @@ impl Hub {
     async fn condemn(&self, newest: u64) -> Result<bool> {
         let marked = self.mark().await?;
         let plan = self.plan(&self.settings().gc, newest, &marked).await?;
-        if plan.copies.is_empty() && plan.later == 0 {
+        if plan.copies.is_empty() && !plan.needs_epoch {
             return Ok(false);
         }
         let copies = plan.copies.iter().map(|condemning| condemning.copy.to_bytes()).collect();
@@ -217,7 +217,7 @@ impl Worker for CollectWorker {
             }
             Ok(_) => {}
             Err(error) if error.is_corrupt() => {
-                tracing::error!(%error, "gc stopped: it deletes nothing while something is damaged");
+                tracing::error!(%error, "gc stopped: nothing is deleted while this is damaged");
             }
             Err(error) => tracing::warn!(%error, "gc goes on later"),
         }

@@ -10,16 +10,15 @@ use ballast_format::hash::{PackHash, ShardHash, XorbHash};
 use ballast_format::id::RepoId;
 use ballast_format::log::RepoChange;
 use ballast_format::manifest::ManifestId;
-use ballast_store::keyspace::{CopyKind, CopyName, Key, LogId, Prefix};
+use ballast_store::keyspace::{CopyKind, CopyName, Key, Leased, LogId};
 use ballast_store::pin::pins;
 use ballast_store::reflog::{Log, Tail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hub::Hub;
 use crate::state::ledger::Damage;
 use crate::state::rows;
-use crate::upload::PROMISE_MS;
 
 /// Repos whose logs are read at the same time.
 const REPOS_AT_ONCE: usize = 16;
@@ -68,7 +67,6 @@ impl Hub {
             }
         }
         self.mark_pins(&mut marked).await?;
-        self.mark_recent_shards(&mut marked).await?;
         Ok(marked)
     }
 
@@ -101,37 +99,33 @@ impl Hub {
         Ok(())
     }
 
-    /// Pins protect what was uploaded and is not yet named by a log.
+    /// Pins protect what was sent, promised or registered, and is not yet named by a log.
     async fn mark_pins(&self, marked: &mut Marked) -> Result<()> {
         let now = self.env().now_ms();
         let mut pins = pins(self.store());
         while let Some(pin) = pins.try_next().await? {
-            if pin.until_ms.saturating_add(CLOCK_MARGIN_MS) > now {
-                marked.xorbs.insert(pin.xorb);
+            if pin.until_ms.saturating_add(CLOCK_MARGIN_MS) <= now {
+                continue;
+            }
+            match pin.leased {
+                Leased::Sent(xorb) | Leased::Told(xorb) => drop(marked.xorbs.insert(xorb)),
+                Leased::Registered(shard) => self.mark_registered(shard, marked).await?,
             }
         }
         Ok(())
     }
 
     /// What was registered lately may be committed at any moment.
-    async fn mark_recent_shards(&self, marked: &mut Marked) -> Result<()> {
-        let now = self.env().now_ms();
-        let mut listed = self.store().list(&Prefix::Copies(CopyKind::Shard));
-        while let Some(listed) = listed.try_next().await? {
-            let Key::Copy(copy) = listed.key else { continue };
-            if listed.modified_ms.saturating_add(PROMISE_MS + CLOCK_MARGIN_MS) <= now {
-                continue;
-            }
-            let shard = ShardHash::from_bytes(copy.hash);
-            let files = match crate::upload::rows::files_of(self, &copy).await {
-                Err(Error::Store(ballast_store::Error::NotFound { .. })) => continue,
-                files => files?,
-            };
-            for file in files {
-                self.mark_manifest(&ManifestId { file, shard }, marked).await?;
-            }
-            marked.shards.insert(shard);
+    async fn mark_registered(&self, shard: ShardHash, marked: &mut Marked) -> Result<()> {
+        let copies = self.store().copies(CopyKind::Shard, *shard.as_bytes()).await?;
+        let Some(Key::Copy(copy)) = copies.first().map(|listed| listed.key) else {
+            // The pin came, and its object did not.
+            return Ok(());
+        };
+        for file in crate::upload::rows::files_of(self, &copy).await? {
+            self.mark_manifest(&ManifestId { file, shard }, marked).await?;
         }
+        marked.shards.insert(shard);
         Ok(())
     }
 }

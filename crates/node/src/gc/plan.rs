@@ -32,6 +32,8 @@ pub struct Plan {
     pub later: u64,
     /// Copies that something refers to.
     pub reachable: u64,
+    /// Whether the epoch alone would let something go later.
+    pub(super) needs_epoch: bool,
 }
 
 impl Condemning {
@@ -68,9 +70,12 @@ impl Hub {
                     continue;
                 }
                 let age_ms = self.env().now_ms().saturating_sub(listed.modified_ms);
-                let is_old = age_ms >= floor_ms && copy.epoch + EPOCHS_BEHIND <= plan.epoch;
-                if !is_old || plan.copies.len() == MAX_CONDEMNED {
+                let is_behind = copy.epoch + EPOCHS_BEHIND <= plan.epoch;
+                if age_ms < floor_ms || plan.copies.len() == MAX_CONDEMNED {
                     plan.later += 1;
+                } else if !is_behind {
+                    plan.later += 1;
+                    plan.needs_epoch = true;
                 } else {
                     plan.copies.push(Condemning { copy, bytes: listed.size, age_ms });
                 }

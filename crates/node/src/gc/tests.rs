@@ -10,7 +10,7 @@ use futures_util::TryStreamExt as _;
 
 use super::Collection;
 use crate::access::Repo;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rig::{Rig, path, sha256};
 use crate::upload::tests::client::Session;
 
@@ -150,7 +150,7 @@ async fn a_commit_that_names_what_is_gone_is_refused() -> Result<()> {
     delete(&rig, &doomed).await;
     collect_all(&rig).await?;
     let refused = draft.finish().await;
-    assert!(refused.is_err(), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
     assert_eq!(rig.paths(&kept).await.iter().filter(|path| *path == "late.bin").count(), 0);
     Ok(())
 }

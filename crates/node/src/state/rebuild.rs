@@ -5,11 +5,9 @@
 
 use std::collections::HashMap;
 
-use ballast_format::hash::XorbHash;
 use ballast_format::id::{RepoId, UserId};
-use ballast_store::index::schema::{self, Scope};
-use ballast_store::index::{Batch, Table};
-use ballast_store::keyspace::{CopyKind, Key, PinKind, Prefix};
+use ballast_store::index::Batch;
+use ballast_store::keyspace::{CopyKind, Key, Leased, Prefix};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::catalogue::CatalogueState;
@@ -91,21 +89,17 @@ impl Hub {
         let now = self.env().now_ms();
         let mut pins = ballast_store::pin::pins(self.store());
         // One for each 64 MiB of three weeks' uploads: some tens of thousands at most.
-        let mut longest: HashMap<(XorbHash, UserId, PinKind), u64> = HashMap::new();
+        let mut longest: HashMap<(UserId, Leased), u64> = HashMap::new();
         while let Some(pin) = pins.try_next().await? {
             if pin.until_ms > now {
-                let until = longest.entry((pin.xorb, pin.owner, pin.kind)).or_default();
+                let until = longest.entry((pin.owner, pin.leased)).or_default();
                 *until = pin.until_ms.max(*until);
             }
         }
         let count = longest.len();
         let mut batch = Batch::new();
-        for ((xorb, owner, kind), until_ms) in longest {
-            let key = match kind {
-                PinKind::Sent => schema::xorb_scope_key(&xorb, &Scope::User(owner)),
-                PinKind::Told => schema::xorb_told_key(&xorb, &owner),
-            };
-            batch.put(Table::XorbScope, key, schema::number_row(until_ms));
+        for ((owner, leased), until_ms) in longest {
+            rows::of_lease(&mut batch, owner, leased, until_ms);
             if batch.len() >= ROWS {
                 self.index().apply(std::mem::take(&mut batch)).await?;
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ballast_format::hash::{FileHash, Sha256, XorbHash};
 use ballast_format::limits::MAX_FILE_BYTES;
 use ballast_format::manifest::Manifest;
-use ballast_store::keyspace::PinKind;
+use ballast_store::keyspace::Leased;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::chunked::{Cut, Cutter, Packed, Placer};
@@ -82,7 +82,7 @@ impl Hub {
         }
         let manifest = Manifest::new(placed.file, sha256, size, placed.terms, placed.samples)?;
         stream::iter(stored)
-            .map(|xorb| self.pin_xorb(user, PinKind::Sent, xorb))
+            .map(|xorb| self.pin_xorb(user, Leased::Sent(xorb), xorb))
             .buffer_unordered(PINS_AT_ONCE)
             .try_collect::<()>()
             .await?;

@@ -8,6 +8,7 @@ mod chunked;
 pub mod commit;
 mod dedup;
 mod intake;
+mod leases;
 mod lfs;
 mod packing;
 mod parts;

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use ballast_format::hash::{FileHash, ShardHash, XorbHash};
-use ballast_format::id::RepoId;
+use ballast_format::id::{RepoId, UserId};
 use ballast_format::manifest::{FRONT_BYTES, Manifest, ManifestId, ManifestPlace, ShardDirectory};
 use ballast_format::pack::FileLink;
 use ballast_store::index::schema::{self, ChunkRow, ManifestRow, RunsRow, Scope, UploadRow};
 use ballast_store::index::{Batch, Table};
-use ballast_store::keyspace::{CopyKind, CopyName, Key};
+use ballast_store::keyspace::{CopyKind, CopyName, Key, Leased};
 
 use super::PROMISE_MS;
 use crate::error::{Error, Result};
@@ -40,6 +40,16 @@ pub(super) fn of_upload(
     batch.put(Table::Upload, key, UploadRow { manifest, size, time_ms }.encode());
 }
 
+/// The row of a lease. What was registered has rows of its own, from the shard object.
+pub(crate) fn of_lease(batch: &mut Batch, owner: UserId, leased: Leased, until_ms: u64) {
+    let key = match leased {
+        Leased::Sent(xorb) => schema::xorb_scope_key(&xorb, &Scope::User(owner)),
+        Leased::Told(xorb) => schema::xorb_told_key(&xorb, &owner),
+        Leased::Registered(_) => return,
+    };
+    batch.put(Table::XorbScope, key, schema::number_row(until_ms));
+}
+
 /// Rows of the chunks of a file that may answer dedup queries in this scope.
 pub(super) fn of_samples(
     batch: &mut Batch,
@@ -57,11 +67,12 @@ pub(super) fn of_samples(
 
 /// The files that a stored shard object registered.
 pub(crate) async fn files_of(hub: &Hub, copy: &CopyName) -> Result<Vec<FileHash>> {
-    let directory = read_directory(hub, copy).await?;
+    let (directory, _) = read_directory(hub, copy).await?;
     Ok(directory.places.iter().map(|place| place.file).collect())
 }
 
-async fn read_directory(hub: &Hub, copy: &CopyName) -> Result<ShardDirectory> {
+/// What a stored shard object holds, and its size.
+async fn read_directory(hub: &Hub, copy: &CopyName) -> Result<(ShardDirectory, u64)> {
     let key = Key::Copy(*copy);
     let damaged = |error: ballast_format::Error| Error::corrupt(format!("`{key}`: {error}"));
     let missing = || Error::corrupt(format!("`{key}` is gone"));
@@ -72,17 +83,18 @@ async fn read_directory(hub: &Hub, copy: &CopyName) -> Result<ShardDirectory> {
     if length > front.len() {
         front = hub.store().get_range(&key, 0..size.min(length as u64)).await?;
     }
-    ShardDirectory::decode(&front).map_err(damaged)
+    Ok((ShardDirectory::decode(&front).map_err(damaged)?, size))
 }
 
 /// Rows of a shard object that is in the store.
 pub(crate) async fn of_stored_shard(hub: &Hub, copy: &CopyName) -> Result<Batch> {
     let key = Key::Copy(*copy);
     let damaged = |error: ballast_format::Error| Error::corrupt(format!("`{key}`: {error}"));
-    let directory = read_directory(hub, copy).await?;
+    let (directory, size) = read_directory(hub, copy).await?;
     let until = directory.time_ms + PROMISE_MS;
     let is_recent = until > hub.env().now_ms();
     let mut batch = Batch::new();
+    batch.put(Table::Copy, schema::copy_key(copy), schema::number_row(size));
     for place in &directory.places {
         of_upload(&mut batch, copy, &directory, place);
         if is_recent {

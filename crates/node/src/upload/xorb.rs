@@ -10,7 +10,7 @@ use ballast_format::xorb::{XorbFooter, XorbValidator};
 use ballast_store::env::{nonce, random_bytes};
 use ballast_store::index::schema::{self, Scope};
 use ballast_store::index::{Batch, Table};
-use ballast_store::keyspace::{CopyKind, CopyName, Key, PinKind};
+use ballast_store::keyspace::{CopyKind, CopyName, Key, Leased};
 use ballast_store::objects::ObjectWriter;
 use ballast_store::pin::pin;
 use bytes::Bytes;
@@ -59,7 +59,7 @@ impl Hub {
         };
         match self.check_xorb(hash, body, new).await? {
             (footer, Some(new)) => self.keep_xorb(user, &footer, new).await?,
-            (_, None) => self.pin_xorb(user, PinKind::Sent, hash).await?,
+            (_, None) => self.pin_xorb(user, Leased::Sent(hash), hash).await?,
         }
         Ok(!known)
     }
@@ -78,7 +78,7 @@ impl Hub {
         let then = self.env().now_ms() + REMEMBERED_MS;
         let known = self.may_know_xorb(caller, &hash, then).await?;
         if known {
-            self.pin_xorb(user, PinKind::Told, hash).await?;
+            self.pin_xorb(user, Leased::Told(hash), hash).await?;
         }
         Ok(known)
     }
@@ -148,7 +148,7 @@ impl Hub {
         let hash = footer.hash();
         let until = self.env().now_ms() + PROMISE_MS;
         let (mut batch, _) = tokio::try_join!(self.finish_xorb(footer, new), async {
-            Ok(pin(self.store(), user, PinKind::Sent, hash, until).await?)
+            Ok(pin(self.store(), user, Leased::Sent(hash), until).await?)
         })?;
         let key = schema::xorb_scope_key(&hash, &Scope::User(user));
         batch.put(Table::XorbScope, key, schema::number_row(until));
@@ -182,12 +182,17 @@ impl Hub {
 
     /// Promises somebody that a xorb which is there stays. A promise that holds for long enough is
     /// not made again.
-    pub(super) async fn pin_xorb(&self, user: UserId, kind: PinKind, hash: XorbHash) -> Result<()> {
+    pub(super) async fn pin_xorb(
+        &self,
+        user: UserId,
+        leased: Leased,
+        hash: XorbHash,
+    ) -> Result<()> {
         let now = self.env().now_ms();
         let sent = schema::xorb_scope_key(&hash, &Scope::User(user));
-        let key = match kind {
-            PinKind::Sent => sent.clone(),
-            PinKind::Told => schema::xorb_told_key(&hash, &user),
+        let key = match leased {
+            Leased::Told(_) => schema::xorb_told_key(&hash, &user),
+            Leased::Sent(_) | Leased::Registered(_) => sent.clone(),
         };
         // What they sent themselves stays for them anyhow.
         let rows = self.index().get_many(Table::XorbScope, vec![sent, key.clone()]).await?;
@@ -197,7 +202,7 @@ impl Hub {
             }
         }
         let until = now + PROMISE_MS;
-        pin(self.store(), user, kind, hash, until).await?;
+        pin(self.store(), user, leased, until).await?;
         // A collector that did not see the pin has published its list by now (Invariant 8).
         self.read_newest_condemned().await?;
         if self.present_copy(&hash).await?.is_none() {

@@ -22,13 +22,15 @@ fn any_log() -> impl Strategy<Value = LogId> {
 }
 
 fn any_pin() -> impl Strategy<Value = PinName> {
-    (any::<[u8; 16]>(), any::<bool>(), any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(
-        |(owner, sent, xorb, until_ms, nonce)| PinName {
-            owner: UserId::from_bytes(owner),
-            kind: if sent { PinKind::Sent } else { PinKind::Told },
-            xorb: XorbHash::from_bytes(xorb),
-            until_ms,
-            nonce,
+    let leased = (0..3_u8, any::<[u8; 32]>()).prop_map(|(kind, hash)| match kind {
+        0 => Leased::Registered(ShardHash::from_bytes(hash)),
+        1 => Leased::Sent(XorbHash::from_bytes(hash)),
+        _ => Leased::Told(XorbHash::from_bytes(hash)),
+    });
+    (any::<[u8; 16]>(), leased, any::<u64>(), any::<u64>()).prop_map(
+        |(owner, leased, until_ms, nonce)| {
+            let owner = UserId::from_bytes(owner);
+            PinName { owner, leased, until_ms, nonce }
         },
     )
 }
@@ -83,12 +85,11 @@ fn keys_are_spelled_as_they_always_were() {
         (
             Key::Pin(PinName {
                 owner: UserId::from_bytes([0x22; 16]),
-                kind: PinKind::Sent,
-                xorb: XorbHash::from_bytes(hash),
+                leased: Leased::Sent(XorbHash::from_bytes(hash)),
                 until_ms: 1_700_000_000_000,
                 nonce: 5,
             }),
-            "hub/pin/000000019675/22222222222222222222222222222222-sent-\
+            "hub/pin/22222222222222222222222222222222/sent-\
              07060504030201000f0e0d0c0b0a090817161514131211101f1e1d1c1b1a1918-\
              0000018bcfe56800-0000000000000005",
         ),

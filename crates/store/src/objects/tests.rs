@@ -278,14 +278,14 @@ async fn a_store_opened_for_reading_only_reads_and_says_why_it_does_no_more() ->
 #[tokio::test]
 async fn a_listing_can_begin_behind_a_key_or_at_a_set() -> Result<()> {
     let store = store();
-    let pin = |day: u64| {
-        let owner = ballast_format::id::UserId::from_bytes([1; 16]);
+    let owner = |id: u8| ballast_format::id::UserId::from_bytes([id; 16]);
+    let pin = |id: u8| {
         let xorb = ballast_format::hash::XorbHash::from_bytes([2; 32]);
-        let (kind, until_ms) = (crate::keyspace::PinKind::Sent, day * 86_400_000);
-        Key::Pin(crate::keyspace::PinName { owner, kind, xorb, until_ms, nonce: 1 })
+        let (owner, leased) = (owner(id), crate::keyspace::Leased::Sent(xorb));
+        Key::Pin(crate::keyspace::PinName { owner, leased, until_ms: 3, nonce: 1 })
     };
-    for day in 1..=4 {
-        store.put_new(&pin(day), Bytes::new()).await?;
+    for id in 1..=4 {
+        store.put_new(&pin(id), Bytes::new()).await?;
     }
     let found = |listing: BoxStream<'static, Result<Listed>>| async {
         let mut keys: Vec<_> = listing.map_ok(|listed| listed.key).try_collect().await?;
@@ -294,7 +294,7 @@ async fn a_listing_can_begin_behind_a_key_or_at_a_set() -> Result<()> {
     };
     let behind = found(store.list_with_offset(&Prefix::Pins, &pin(2))).await?;
     assert_eq!(behind, [pin(3), pin(4)]);
-    let from = found(store.list_with_offset(&Prefix::Pins, &Prefix::PinsOf(2))).await?;
+    let from = found(store.list_with_offset(&Prefix::Pins, &Prefix::PinsOf(owner(2)))).await?;
     assert_eq!(from, [pin(2), pin(3), pin(4)]);
     Ok(())
 }

@@ -225,7 +225,12 @@ impl Draft {
         let link = if let Some(link) = self.links.get(&sha256) {
             *link
         } else {
-            let found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
+            let mut found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
+            if found.is_none() {
+                // It may have come through another process.
+                self.hub.learn_leases(self.caller.user()?.user).await?;
+                found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
+            }
             found.ok_or_else(|| {
                 Error::invalid(format!("`{path}`: no file with SHA-256 `{sha256}` was uploaded"))
             })?

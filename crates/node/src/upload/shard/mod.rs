@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ballast_format::hash::{FileHash, Sha256, ShardHash};
 use ballast_format::manifest::{Manifest, ManifestId, ShardDirectory, ShardObject};
 use ballast_format::shard::{UploadFile, UploadShard};
-use ballast_store::index::Batch;
-use ballast_store::index::schema::Scope;
-use ballast_store::keyspace::{CopyKind, Key};
+use ballast_store::index::schema::{self, Scope};
+use ballast_store::index::{Batch, Table};
+use ballast_store::keyspace::{CopyKind, Key, Leased};
+use ballast_store::pin::pin;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -55,6 +56,7 @@ impl Hub {
         let parse = move || UploadShard::parse(bytes).map(|shard| (Bounds::of(&shard), shard));
         let (bounds, shard) = self.pool().run(parse).await??;
         let bounds = Arc::new(bounds);
+        self.learn_leases(caller.user()?.user).await?;
         self.check_xorbs(caller, repo, &shard).await?;
         let files = files_of(&shard)?;
         let (done, total) = (AtomicU64::new(0), files.len() as u64);
@@ -130,12 +132,16 @@ impl Hub {
         let copy = self.store().new_copy(CopyKind::Shard, *hash.as_bytes(), epoch);
         let mut writer = self.store().writer(&Key::Copy(copy))?;
         writer.write(Bytes::from(bytes)).await?;
-        writer.finish().await?;
+        // A pin without its object means nothing, so both may be written at once (ADR 10).
+        let until = time_ms + PROMISE_MS;
+        let leased = Leased::Registered(hash);
+        let stored = tokio::try_join!(writer.finish(), pin(self.store(), uploader, leased, until));
+        let (size, _) = stored?;
         let directory = ShardDirectory { uploader, time_ms, places };
         let mut batch = Batch::new();
+        batch.put(Table::Copy, schema::copy_key(&copy), schema::number_row(size));
         for (manifest, place) in object.manifests.iter().zip(&directory.places) {
             rows::of_upload(&mut batch, &copy, &directory, place);
-            let until = time_ms + PROMISE_MS;
             rows::of_samples(&mut batch, (hash, manifest), &Scope::User(uploader), until);
         }
         self.index().apply(batch).await?;

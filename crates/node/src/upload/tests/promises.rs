@@ -9,7 +9,7 @@ use ballast_format::log::Visibility;
 use ballast_format::manifest::ManifestId;
 use ballast_store::index::schema::{self, ChunkRow, RunsRow, Scope};
 use ballast_store::index::{Batch, Table};
-use ballast_store::keyspace::{PinKind, PinName};
+use ballast_store::keyspace::{Leased, PinName};
 use ballast_testkit::clock::SimEnv;
 use ballast_testkit::content::splitmix;
 use ballast_testkit::fault::FaultStore;
@@ -24,11 +24,17 @@ use crate::rig::Rig;
 
 const DAY: Duration = Duration::from_hours(24);
 
-async fn pins_of(rig: &Rig, caller: &Caller) -> Vec<PinKind> {
+/// Whether each pin of theirs on a xorb is for having sent it.
+async fn pins_of(rig: &Rig, caller: &Caller) -> Vec<bool> {
     let pins = ballast_store::pin::pins(rig.hub.store());
     let pins: Vec<PinName> = pins.try_collect().await.expect("it lists");
     let own = pins.into_iter().filter(|pin| Some(pin.owner) == caller.user_id());
-    own.map(|pin| pin.kind).collect()
+    let of_xorb = |pin: PinName| match pin.leased {
+        Leased::Registered(_) => None,
+        Leased::Sent(_) => Some(true),
+        Leased::Told(_) => Some(false),
+    };
+    own.filter_map(of_xorb).collect()
 }
 
 #[tokio::test]
@@ -42,10 +48,10 @@ async fn to_be_told_that_a_xorb_is_there_keeps_it_and_opens_nothing() -> Result<
     let hash = session.xorbs[0].hash();
 
     assert!(rig.hub.xorb_known(&bob, hash).await?, "the repo is public");
-    assert_eq!(pins_of(&rig, &bob).await, [], "to know is no promise");
+    assert_eq!(pins_of(&rig, &bob).await, [false; 0], "to know is no promise");
     assert!(rig.hub.grant_xorb(&bob, hash).await?);
     assert!(rig.hub.grant_xorb(&bob, hash).await?);
-    assert_eq!(pins_of(&rig, &bob).await, [PinKind::Told], "one promise is enough for a while");
+    assert_eq!(pins_of(&rig, &bob).await, [false], "one promise is enough for a while");
     rig.env.advance(DAY * 2);
     assert!(rig.hub.grant_xorb(&bob, hash).await?);
     assert_eq!(pins_of(&rig, &bob).await.len(), 2);
@@ -70,13 +76,13 @@ async fn only_sending_makes_an_upload_last_longer() -> Result<()> {
     let hash = session.xorbs[0].hash();
     session.send_xorbs(&rig.hub, &bob).await?;
     assert!(rig.hub.grant_xorb(&bob, hash).await?);
-    assert_eq!(pins_of(&rig, &bob).await, [PinKind::Sent], "that one holds for long enough");
+    assert_eq!(pins_of(&rig, &bob).await, [true], "that one holds for long enough");
     rig.env.advance(DAY * 2);
     assert!(rig.hub.xorb_known(&bob, hash).await?);
     assert!(!rig.hub.grant_xorb(&bob, hash).await?, "it would be forgotten too early");
     assert!(!put_xorb(&rig.hub, &bob, &session.xorbs[0]).await?, "it is known");
     assert!(rig.hub.grant_xorb(&bob, hash).await?);
-    assert_eq!(pins_of(&rig, &bob).await, [PinKind::Sent; 2]);
+    assert_eq!(pins_of(&rig, &bob).await, [true; 2]);
     rig.env.advance(DAY * 21);
     assert!(rig.hub.xorb_known(&bob, hash).await?);
     rig.env.advance(DAY);

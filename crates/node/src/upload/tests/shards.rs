@@ -367,3 +367,31 @@ async fn a_file_that_came_through_another_process_is_read() -> Result<()> {
     assert_eq!(made.terms.iter().map(|term| u64::from(term.length)).sum::<u64>(), 500_000);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_one_process_took_is_known_to_those_beside_it() -> Result<()> {
+    let (rig, repo) = start().await;
+    let (second, third) = (rig.another().await, rig.another().await);
+    let content = splitmix(11, 600_000);
+    let session = Session::of(&content);
+    session.send_xorbs(&rig.hub, &rig.admin).await?;
+    let shard = encode(&session.files, &[]);
+    assert!(put_shard(&second, &rig.admin, &repo, shard).await?.stored);
+    let mut draft = third.begin_commit(&rig.admin, repo.clone(), crate::rig::header()).await?;
+    let size = Some(content.len() as u64);
+    draft.add_large(crate::rig::path("w.bin"), sha256(&content), size).await?;
+    draft.finish().await?;
+    assert_eq!(rig.read(&repo, "w.bin").await?, content);
+
+    // Others hear nothing of it.
+    let stranger = rig.user("stranger").await;
+    third.freshen().await?;
+    let theirs = rig.repo_with(&stranger, "stranger/model", Visibility::Private).await;
+    third.freshen().await?;
+    let mut draft = third.begin_commit(&stranger, theirs, crate::rig::header()).await?;
+    let other = Session::of(&splitmix(12, 600_000));
+    other.send(&rig.hub, &rig.admin, &repo).await?;
+    let sha256 = sha256(&splitmix(12, 600_000));
+    assert!(draft.add_large(crate::rig::path("w.bin"), sha256, size).await.is_err());
+    Ok(())
+}
