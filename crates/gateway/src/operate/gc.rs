@@ -67,7 +67,7 @@ async fn dry_run(hub: &Hub, lines: &mpsc::Sender<Value>) -> ballast_node::Result
             break;
         }
     }
-    let Plan { epoch, copies, later, reachable } = &plan;
+    let Plan { epoch, copies, later, reachable, .. } = &plan;
     let bytes: u64 = copies.iter().map(|condemning| condemning.bytes).sum();
     let copies = copies.len();
     Ok(json!({

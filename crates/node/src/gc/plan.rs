@@ -41,11 +41,9 @@ impl Condemning {
     pub fn reason(&self) -> &'static str {
         match self.copy.kind {
             CopyKind::Xorb => {
-                "no file of a living repo is made of it, and nobody who sent it may still refer to it"
+                "no file of a living repo is made of it, and all leases of it ran out"
             }
-            CopyKind::Shard => {
-                "no living repo reads a file by it, and what it registered was not committed in time"
-            }
+            CopyKind::Shard => "no living repo reads a file by it, and all leases of it ran out",
             CopyKind::Pack => "no living repo's log names it",
         }
     }

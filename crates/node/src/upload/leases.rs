@@ -1,8 +1,8 @@
 //! What a user sent and registered through other processes on the same store.
 //!
 //! A client may send its xorbs through one server, its shard through another and commit through a
-//! third. What each took is in the store, with a pin of the user's; whoever does not know of it reads
-//! the pins first.
+//! third. What each took is in the store, with a pin of the user's; whoever does not know of it
+//! reads the pins first.
 
 use std::collections::HashMap;
 

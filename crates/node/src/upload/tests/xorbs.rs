@@ -3,7 +3,7 @@
 use ballast_format::hash::XorbHash;
 use ballast_format::limits::MAX_XORB_BYTES;
 use ballast_format::xorb::XorbFooter;
-use ballast_store::keyspace::{CopyKind, Key, Prefix};
+use ballast_store::keyspace::{CopyKind, Key, Leased, Prefix};
 use ballast_testkit::content::{bf16_weights, splitmix};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
@@ -46,7 +46,7 @@ async fn a_xorb_is_stored_with_a_footer_of_ours_and_a_pin() -> Result<()> {
         panic!("one copy and one pin")
     };
     assert_eq!(Some(pin.owner), alice.user_id());
-    assert_eq!(pin.xorb, xorb.hash());
+    assert_eq!(pin.leased, Leased::Sent(xorb.hash()));
     let stored = rig.objects.get(&Key::Copy(copy).path()).await.expect("it is there");
     let stored = stored.bytes().await.expect("it reads");
     assert_eq!(stored[..xorb.body.len()], xorb.body);
