@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 const BUDGET_BYTES: u64 = 64 << 20;
 /// The budget is kept in units of this many bytes.
 const UNIT_BYTES: u64 = 1024;
-/// The largest piece: larger ones make nothing cheaper.
-const MOST_BYTES: u64 = 512 * 1024;
+/// The largest piece: what was read is still in a core's cache when it is sent.
+const MOST_BYTES: u64 = 256 * 1024;
 /// The smallest: two steps on a blocking thread for each.
 const LEAST_BYTES: u64 = 32 * 1024;
 /// Pieces of one reader that exist at a time: one being written, its rest of the one before, one

@@ -22,6 +22,7 @@ use object_store::{
     RenameOptions, Result, UploadPart,
 };
 
+use super::cached::read_cached;
 use super::folders::Folders;
 use super::health::{Health, is_device_failure, is_plain_refusal};
 use super::lock::Held;
@@ -211,6 +212,9 @@ impl ObjectStore for Disk {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        if let Some(cached) = read_cached(&self.shared.file(location), ranges) {
+            return Ok(cached);
+        }
         let (path, ranges) = (location.clone(), ranges.to_vec());
         self.on_thread(move |shared| read_ranges(&shared.file(&path), &ranges)).await
     }

@@ -4,6 +4,7 @@
 //! acknowledged is on the disk (every write is synced). What a crash left half-written is removed
 //! before anything else happens; it was never visible (Invariant 11).
 
+mod cached;
 mod disk;
 mod folders;
 mod health;
