@@ -43,8 +43,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Collect garbage now: begin a collection, or go on with the one that is under way
     ///
-    /// The hub does this by itself (`gc.interval`). What is condemned is deleted by a later step,
-    /// `gc.wait` afterwards, if nothing refers to it again.
+    /// The hub does this by itself if `gc.interval` is set. What is condemned is deleted by a later
+    /// step, `gc.wait` afterwards, if nothing refers to it again.
     Gc(GcArgs),
 }
 

@@ -77,7 +77,7 @@ pub(crate) struct GcConfig {
 
 impl Default for GcConfig {
     fn default() -> Self {
-        Self { interval: "1day".to_owned(), wait: "3days".to_owned() }
+        Self { interval: String::new(), wait: "3days".to_owned() }
     }
 }
 
