@@ -7,18 +7,15 @@ use std::sync::Arc;
 
 use ballast_node::gc::{Collection, Condemning, Plan};
 use ballast_node::hub::Hub;
-use bytes::Bytes;
-use futures_util::stream;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Response, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::body::Body;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
+use crate::reply;
 
 const BODY_BYTES: u64 = 1_000_000;
 /// Lines that wait for a slow reader.
@@ -50,14 +47,7 @@ pub(super) async fn answer(mut call: Call) -> Answer {
         // Whoever asked may be gone.
         let _ = lines.send(last).await;
     });
-    let body = stream::unfold(told, |mut told| async move {
-        let line = told.recv().await?;
-        Some((Ok(Bytes::from(format!("{line}\n"))), told))
-    });
-    let mut response = Response::new(Body::stream(Box::pin(body)));
-    let kind = HeaderValue::from_static("application/x-ndjson");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    Ok(response)
+    Ok(reply::lines(told))
 }
 
 async fn dry_run(hub: &Hub, lines: &mpsc::Sender<Value>) -> ballast_node::Result<Value> {

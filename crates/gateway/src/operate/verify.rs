@@ -7,17 +7,14 @@ use std::sync::Arc;
 use ballast_format::name::{RepoKind, RepoName};
 use ballast_node::access::{Access, Repo};
 use ballast_node::verify::{Finding, Report, Summary};
-use bytes::Bytes;
-use futures_util::stream;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Response, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::body::Body;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
+use crate::reply;
 
 const BODY_BYTES: u64 = 1_000_000;
 /// Reports that wait for a slow reader; then the check waits.
@@ -65,14 +62,7 @@ pub(super) async fn answer(mut call: Call) -> Answer {
         };
         let _ = lines.send(last).await;
     });
-    let body = stream::unfold(told, |mut told| async move {
-        let line = told.recv().await?;
-        Some((Ok(Bytes::from(format!("{line}\n"))), told))
-    });
-    let mut response = Response::new(Body::stream(Box::pin(body)));
-    let kind = HeaderValue::from_static("application/x-ndjson");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    Ok(response)
+    Ok(reply::lines(told))
 }
 
 async fn pass_on(mut heard: mpsc::Receiver<Report>, lines: &mpsc::Sender<Value>) {
