@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_format::gc::{Collected, CondemnedList};
-use ballast_format::id::RepoId;
 use ballast_store::keyspace::{CopyName, Key};
 use ballast_store::objects::Put;
 use ballast_store::pin::pins;
@@ -17,7 +16,7 @@ use super::Plan;
 use super::mark::Marked;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::state::ledger::Damage;
+use crate::state::catalogue::CatalogueState;
 use crate::worker::Worker;
 
 /// Logs that are fenced, and copies that are deleted, at the same time.
@@ -56,17 +55,15 @@ pub enum Collection {
 impl Hub {
     /// What a collection would condemn now. Changes nothing.
     pub async fn plan_collection(&self) -> Result<Plan> {
-        let newest = self.store().epoch().await?;
-        self.read_condemned(newest).await?;
+        let newest = self.read_newest_condemned().await?;
         let marked = self.mark().await?;
         self.plan(&self.settings().gc, newest, &marked).await
     }
 
     /// Goes on with the collection that is under way, or begins one (section 4.3).
     pub async fn collect(&self) -> Result<Collection> {
-        let newest = self.store().epoch().await?;
-        self.read_condemned(newest).await?;
-        let is_open = newest > 0 && self.collected(newest).await?.is_none();
+        let newest = self.read_newest_condemned().await?;
+        let is_open = self.is_open(newest).await?;
         let epoch = if is_open { newest } else { newest + 1 };
         if !is_open && !self.condemn(newest).await? {
             return Ok(Collection::Nothing);
@@ -89,6 +86,11 @@ impl Hub {
         self.store().put_absent(&Key::GcDone(epoch), done).await?;
         self.sweep_pins().await?;
         Ok(Collection::Done { epoch, collected })
+    }
+
+    /// Whether the collection of the newest epoch is not over yet.
+    async fn is_open(&self, newest: u64) -> Result<bool> {
+        Ok(newest > 0 && self.collected(newest).await?.is_none())
     }
 
     /// What came of an epoch, if it is over.
@@ -122,10 +124,9 @@ impl Hub {
     /// After this nobody can append who has not read the list: their number is taken, and what
     /// took it tells them to read on.
     async fn fence_all(&self, epoch: u64) -> Result<()> {
+        // It reads the catalogue to its end: who makes a repo later has read the list.
         self.catalogue.fence(self, epoch).await?;
-        self.catalogue.look(self, Damage::Stops).await?;
-        let repos: Vec<RepoId> =
-            self.catalogue.read(|state| state.repos().map(|record| record.id).collect());
+        let repos = self.catalogue.read(CatalogueState::repo_ids);
         let fence = |repo| self.fence_repo(repo, epoch);
         stream::iter(repos).map(fence).buffer_unordered(AT_ONCE).try_collect::<()>().await
     }
@@ -187,8 +188,7 @@ impl CollectWorker {
     async fn go_on(&self, hub: &Hub) -> Result<Collection> {
         let now = hub.env().monotonic().as_secs();
         let newest = hub.store().epoch().await?;
-        let is_open = newest > 0 && hub.collected(newest).await?.is_none();
-        if !is_open && now < self.due.load(Ordering::Relaxed) {
+        if !hub.is_open(newest).await? && now < self.due.load(Ordering::Relaxed) {
             return Ok(Collection::Nothing);
         }
         let came = hub.collect().await?;

@@ -76,9 +76,11 @@ impl Worker for FollowLists {
 }
 
 impl Hub {
-    /// Reads every list there is.
-    pub(crate) async fn read_newest_condemned(&self) -> Result<()> {
-        self.read_condemned(self.store().epoch().await?).await
+    /// Reads every list there is; the newest epoch.
+    pub(crate) async fn read_newest_condemned(&self) -> Result<u64> {
+        let newest = self.store().epoch().await?;
+        self.read_condemned(newest).await?;
+        Ok(newest)
     }
 
     /// Reads every list up to this epoch: not the newest only, as each condemned something

@@ -17,6 +17,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::state::catalogue::CatalogueState;
 use crate::state::ledger::Damage;
 use crate::state::rows;
 
@@ -56,8 +57,7 @@ impl Hub {
     pub(super) async fn mark(&self) -> Result<Marked> {
         let mut marked = Marked::default();
         self.catalogue.look(self, Damage::Stops).await?;
-        let repos: Vec<RepoId> =
-            self.catalogue.read(|state| state.repos().map(|record| record.id).collect());
+        let repos = self.catalogue.read(CatalogueState::repo_ids);
         let mut read =
             stream::iter(repos).map(|repo| self.mark_repo(repo)).buffer_unordered(REPOS_AT_ONCE);
         while let Some(of_repo) = read.try_next().await? {

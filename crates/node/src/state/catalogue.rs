@@ -83,6 +83,11 @@ impl CatalogueState {
         self.repos.values()
     }
 
+    /// The ids of all repos, in order.
+    pub fn repo_ids(&self) -> Vec<RepoId> {
+        self.repos.keys().copied().collect()
+    }
+
     /// The repo of this id.
     pub fn by_id(&self, id: &RepoId) -> Option<Arc<RepoRecord>> {
         self.repos.get(id).map(Arc::clone)

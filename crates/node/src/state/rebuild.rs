@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use ballast_format::id::{RepoId, UserId};
+use ballast_format::id::UserId;
 use ballast_store::index::Batch;
 use ballast_store::keyspace::{CopyKind, Key, Leased, Prefix};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -41,8 +41,7 @@ impl Hub {
 
     /// Reads every repo's log; how many could not be read.
     async fn rebuild_repos(&self) -> Result<usize> {
-        let repos: Vec<RepoId> =
-            self.catalogue.read(|state| state.repos().map(|record| record.id).collect());
+        let repos = self.catalogue.read(CatalogueState::repo_ids);
         let mut damaged = 0;
         let mut read = futures_util::stream::iter(repos)
             .map(|id| async move { (id, self.restore_state(id).await) })
