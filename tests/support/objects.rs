@@ -1,6 +1,8 @@
 //! Where the servers of the tests keep their objects: on disk, on our S3 server, on Ceph's.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,6 +106,7 @@ impl Objects {
         }
         let secret = folder.join("secret");
         std::fs::write(&secret, SECRET)?;
+        std::fs::set_permissions(&secret, Permissions::from_mode(0o600))?;
         let variables = [
             ("URL", self.url.clone()),
             ("ENDPOINT", self.endpoint.clone()),

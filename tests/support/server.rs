@@ -73,6 +73,27 @@ impl Server {
         Ok(server)
     }
 
+    /// Starts a hub on an empty folder, with these settings in its environment.
+    pub fn start_set(variables: &[(&str, &str)]) -> Result<Self> {
+        Self::on_set(&Objects::chosen()?, variables)
+    }
+
+    /// Starts a hub whose objects are there, with these settings in its environment.
+    pub fn on_set(objects: &Objects, variables: &[(&str, &str)]) -> Result<Self> {
+        let mut server = Self::new(objects.clone(), &[])?;
+        for (name, value) in variables {
+            server.set(name, value);
+        }
+        server.launch("127.0.0.1:0")?;
+        ensure!(!server.token.is_empty(), "the first start printed no token");
+        Ok(server)
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> &str {
+        self.endpoint.rsplit('/').next().unwrap_or_default()
+    }
+
     /// Starts a hub whose objects are there, and nothing is there yet.
     pub fn on(objects: &Objects) -> Result<Self> {
         let mut server = Self::new(objects.clone(), &[])?;
@@ -156,7 +177,7 @@ impl Server {
 
     /// Starts again, after `stop` or `kill`, on the same folder and address.
     pub fn restart(&mut self) -> Result<()> {
-        let address = self.endpoint.trim_start_matches("http://").to_owned();
+        let address = self.address().to_owned();
         self.launch(&address)
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use ureq::http::{Request, Response};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use crate::args::RemoteArgs;
@@ -27,7 +28,10 @@ pub(crate) struct Client {
 impl Client {
     /// A client for the hub that these arguments name.
     pub(crate) fn new(remote: &RemoteArgs) -> Self {
+        // Those that the machine trusts: a private hub often has a private authority.
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let config = Agent::config_builder()
+            .tls_config(tls)
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
             .user_agent(concat!("ballast/", env!("CARGO_PKG_VERSION")))

@@ -14,9 +14,12 @@ use toml::{Table, Value};
 
 use crate::args::ConfigArgs;
 
+mod secret;
 mod storage;
+mod tls;
 
 pub(crate) use storage::StorageConfig;
+pub(crate) use tls::TlsConfig;
 
 /// Environment variables that set something begin so.
 const PREFIX: &str = "BALLAST_";
@@ -33,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) public_url: String,
     /// Believe `X-Forwarded-Proto` and `X-Forwarded-Host`; only behind a proxy that sets them.
     pub(crate) trust_forwarded: bool,
+    /// The certificate of the hub.
+    pub(crate) tls: TlsConfig,
     /// Where the objects are.
     pub(crate) storage: StorageConfig,
     /// Who gets in.
@@ -63,6 +68,14 @@ pub(crate) struct LimitsConfig {
     pub(crate) uploads: usize,
     /// Threads for hashing, chunking and compression; 0 is one for each core.
     pub(crate) threads: usize,
+    /// Connections at once.
+    pub(crate) connections: usize,
+    /// Connections at once from one address.
+    pub(crate) connections_per_address: usize,
+    /// Requests a second for each token and each address; 0 is no limit.
+    pub(crate) requests_per_second: u32,
+    /// Requests at once for each token and each address.
+    pub(crate) requests_at_once: u32,
 }
 
 /// How garbage is collected. Times are written as `3days` or `12h`.
@@ -125,6 +138,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: String::new(),
             trust_forwarded: false,
+            tls: TlsConfig::default(),
             storage: StorageConfig::default(),
             access: AccessConfig::default(),
             limits: LimitsConfig::default(),
@@ -142,7 +156,37 @@ impl Default for AccessConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { cache: ByteSize::mib(64), uploads: 64, threads: 0 }
+        Self {
+            cache: ByteSize::mib(64),
+            uploads: 64,
+            threads: 0,
+            connections: 4096,
+            connections_per_address: 256,
+            requests_per_second: 1000,
+            requests_at_once: 1024,
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// What types alone can't say.
+    fn check(&self) -> Result<()> {
+        let default = Self::default();
+        for (key, value, default) in [
+            ("uploads", self.uploads, default.uploads),
+            ("connections", self.connections, default.connections),
+            (
+                "connections_per_address",
+                self.connections_per_address,
+                default.connections_per_address,
+            ),
+            ("requests_at_once", self.requests_at_once as usize, default.requests_at_once as usize),
+        ] {
+            if value == 0 {
+                bail!("`limits.{key}` is 0\nhint: at least 1; the default is {default}");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -198,9 +242,8 @@ impl Config {
             );
         }
         self.storage.check()?;
-        if self.limits.uploads == 0 {
-            bail!("`limits.uploads` is 0\nhint: at least 1; the default is 64");
-        }
+        self.tls.check()?;
+        self.limits.check()?;
         self.gc.settings()?;
         tracing_subscriber::EnvFilter::try_new(&self.log.level)
             .with_context(|| format!("`log.level` is `{}`", self.log.level))?;

@@ -3,6 +3,7 @@
 //! `anyhow` is allowed here and nowhere below: this floor only tells a person what went wrong.
 
 mod args;
+mod certificate;
 mod client;
 mod command;
 mod config;

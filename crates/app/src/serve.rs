@@ -17,9 +17,11 @@ use ballast_store::layer::trace::Trace;
 use ballast_store::local::FolderLock;
 use ballast_store::objects::Store;
 use ballast_store::probe::probe;
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::args::ServeArgs;
+use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::output::Output;
 use crate::shutdown::Shutdown;
@@ -28,6 +30,9 @@ use crate::telemetry;
 /// Reads and writes of the store at once: enough to keep a disk busy, few enough to bound memory.
 const STORE_LIMITS: Limits = Limits { reads: 64, writes: 32 };
 
+/// Files that are open beside connections: the index, objects, connections to a store.
+const FILES_BESIDE: usize = 256;
+
 /// How long a stop waits for parts of uploads that were cut to be removed.
 const CLEANING_TAKES: Duration = Duration::from_secs(5);
 
@@ -35,6 +40,10 @@ const CLEANING_TAKES: Duration = Duration::from_secs(5);
 pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<()> {
     let config = Config::load(&args.config)?;
     telemetry::start(&config.log)?;
+    if geteuid().is_root() {
+        tracing::info!("it runs as root; a user of its own is enough: see deploy/ballast.service");
+    }
+    raise_file_limit(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("ballast")
         .enable_all()
@@ -43,8 +52,28 @@ pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<()> {
     runtime.block_on(serve(&config, output))
 }
 
+/// Asks the system for as many open files as it gives: the usual 1,024 are fewer than the
+/// connections that may be there at once.
+fn raise_file_limit(config: &Config) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let wanted = config.limits.connections.saturating_add(FILES_BESIDE) as u64;
+    if let Some(most) = getrlimit(Resource::Nofile).current.filter(|most| *most < wanted) {
+        let connections = config.limits.connections;
+        tracing::info!(
+            most,
+            connections,
+            "fewer files may be open than `limits.connections` needs"
+        );
+    }
+}
+
 async fn serve(config: &Config, output: &mut Output) -> Result<()> {
     let shutdown = Shutdown::listen()?;
+    let certificate = Certificate::open(&config.tls).await?;
     let env = RealEnv::shared();
     let location = config.storage.location(&config.data)?;
     let (store, locks) = open_store(config, &location, &env)?;
@@ -53,14 +82,20 @@ async fn serve(config: &Config, output: &mut Output) -> Result<()> {
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on `{}`", config.listen))?;
-    let hub = open_hub(config, &location, store.clone(), env).await?;
+    let hub = open_hub(config, &location, store.clone(), Arc::clone(&env)).await?;
     announce(output, &hub, config, &listener).await?;
-    let served = gateway::serve(
-        Gateway::new(Arc::clone(&hub), gateway_settings(config)),
-        listener,
-        shutdown.requested(),
-    )
-    .await;
+    let settings = gateway_settings(config, certificate.as_ref());
+    let gateway = Gateway::new(Arc::clone(&hub), settings);
+    let keeping = async {
+        match certificate {
+            Some(certificate) => certificate.keep(env).await,
+            None => std::future::pending().await,
+        }
+    };
+    let served = tokio::select! {
+        served = gateway::serve(gateway, listener, shutdown.requested()) => served,
+        never = keeping => match never {},
+    };
     hub.close().await.context("closing the hub")?;
     if tokio::time::timeout(CLEANING_TAKES, store.finish_cleanups()).await.is_err() {
         tracing::info!("parts of uploads that were cut stay in the store");
@@ -143,10 +178,16 @@ async fn open_hub(
     hub.with_context(|| format!("opening the hub in `{}`", config.data.display()))
 }
 
-fn gateway_settings(config: &Config) -> GatewaySettings {
+fn gateway_settings(config: &Config, certificate: Option<&Certificate>) -> GatewaySettings {
+    let limits = &config.limits;
     GatewaySettings {
         public_url: Some(config.public_url.clone()).filter(|url| !url.is_empty()),
         trust_forwarded: config.trust_forwarded,
+        tls: certificate.map(Certificate::tls),
+        connections: limits.connections,
+        connections_per_address: limits.connections_per_address,
+        requests_per_second: limits.requests_per_second,
+        requests_at_once: limits.requests_at_once,
         ..GatewaySettings::default()
     }
 }
@@ -159,8 +200,9 @@ async fn announce(
     listener: &TcpListener,
 ) -> Result<()> {
     let address = listener.local_addr().context("reading the address that was bound")?;
+    let scheme = if config.tls.is_on() { "https" } else { "http" };
     let endpoint = match config.public_url.as_str() {
-        "" => format!("http://{address}"),
+        "" => format!("{scheme}://{address}"),
         url => url.to_owned(),
     };
     let first = hub.bootstrap().await.context("making the first administrator")?;
@@ -172,5 +214,5 @@ async fn announce(
     } else {
         output.line(format!("export HF_ENDPOINT={endpoint}"))?;
     }
-    output.line(format!("ready on http://{address}, data in {}", config.data.display()))
+    output.line(format!("ready on {scheme}://{address}, data in {}", config.data.display()))
 }

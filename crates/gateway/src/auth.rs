@@ -12,13 +12,12 @@ use ballast_node::Error;
 use ballast_node::access::Caller;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 
 use crate::Gateway;
 use crate::error::Failure;
 
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// Failures that one address may have in a [`WINDOW`].
 const MOST_FAILURES: u32 = 20;
 const WINDOW: Duration = Duration::from_mins(1);
@@ -103,16 +102,8 @@ impl Attempts {
             return Ok(());
         }
         let seconds = left.as_secs() + 1;
-        let failure = Failure::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            format!("too many bad credentials from your address; wait {seconds} seconds"),
-        );
-        let failure = failure.header(RETRY_AFTER, HeaderValue::from(seconds));
-        // The Python client waits by this one.
-        match HeaderValue::try_from(format!("\"api\";r=0;t={seconds}")) {
-            Ok(limit) => Err(failure.header(RATE_LIMIT, limit)),
-            Err(_) => Err(failure),
-        }
+        let message = format!("too many bad credentials from your address; wait {seconds} seconds");
+        Err(Failure::too_many(message, seconds))
     }
 
     /// Counts a failure.

@@ -19,6 +19,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::Gateway;
+use crate::rate::Flight;
 use crate::wire::Answering;
 
 /// A body must bring, on average over [`WINDOW`], this many bytes each second.
@@ -34,6 +35,8 @@ pub(crate) struct Body {
     kind: Kind,
     /// Dropped with the body: how the connection learns that the answer is over.
     ending: Option<Answering>,
+    /// The same for those who count requests in flight.
+    flight: Option<Arc<Flight>>,
 }
 
 enum Kind {
@@ -43,20 +46,30 @@ enum Kind {
 }
 
 impl Body {
+    fn of(kind: Kind) -> Self {
+        Self { kind, ending: None, flight: None }
+    }
+
     /// No bytes.
     pub(crate) fn empty() -> Self {
-        Self { kind: Kind::Empty, ending: None }
+        Self::of(Kind::Empty)
     }
 
     /// Frames as they come, with chunked transfer encoding.
     pub(crate) fn stream(stream: ByteStream) -> Self {
-        Self { kind: Kind::Stream { stream, left: None }, ending: None }
+        Self::of(Kind::Stream { stream, left: None })
     }
 
     /// Frames that add up to exactly `length` bytes; a stream that ends early breaks the
     /// connection, so that a client never takes a part for the whole.
     pub(crate) fn stream_of(stream: ByteStream, length: u64) -> Self {
-        Self { kind: Kind::Stream { stream, left: Some(length) }, ending: None }
+        Self::of(Kind::Stream { stream, left: Some(length) })
+    }
+
+    /// Keeps the request counted for as long as the body is being sent.
+    pub(crate) fn counted_until_sent(mut self, flight: Arc<Flight>) -> Self {
+        self.flight = Some(flight);
+        self
     }
 
     /// Keeps `ending` alive for as long as the body is being sent.
@@ -68,8 +81,7 @@ impl Body {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        let kind = if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) };
-        Self { kind, ending: None }
+        Self::of(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 }
 

@@ -16,6 +16,7 @@ use percent_encoding::percent_decode_str;
 use crate::Gateway;
 use crate::body::RequestBody;
 use crate::error::Failure;
+use crate::rate::Flight;
 
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -37,6 +38,8 @@ pub(crate) struct Call {
     /// What goes back as `X-Request-Id`.
     pub(crate) request_id: HeaderValue,
     pub(crate) gateway: Arc<Gateway>,
+    /// What it is counted for, until its answer is sent.
+    pub(crate) flight: Arc<Flight>,
     pub(crate) body: RequestBody,
 }
 
@@ -161,6 +164,13 @@ impl Call {
         RangeRequest::parse(self.header(RANGE)?).ok()
     }
 
+    /// The call goes on in this name, and is counted for its token.
+    pub(crate) fn goes_on_as(&mut self, caller: Caller) -> Result<(), Failure> {
+        self.flight.count_caller(&caller)?;
+        self.caller = caller;
+        Ok(())
+    }
+
     /// `scheme://host` as the client wrote it, for the addresses that we hand out.
     pub(crate) fn base(&self) -> String {
         let settings = &self.gateway.settings;
@@ -174,7 +184,9 @@ impl Call {
         };
         let scheme = match forwarded(FORWARDED_PROTO) {
             Some("https") => "https",
-            _ => "http",
+            Some(_) => "http",
+            None if settings.tls.is_some() => "https",
+            None => "http",
         };
         let host = forwarded(FORWARDED_HOST)
             .or_else(|| self.header(HOST).filter(|host| is_authority(host)))

@@ -20,6 +20,7 @@ use crate::body::Body;
 /// What every handler gives back.
 pub(crate) type Answer = Result<Response<Body>, Failure>;
 
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(crate) const X_ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
 pub(crate) const X_ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-message");
 pub(crate) const X_REPO_COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
@@ -88,6 +89,17 @@ impl Failure {
     pub(crate) fn busy(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
             .header(RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// 429 with the seconds to wait, in both forms that clients read.
+    pub(crate) fn too_many(message: impl Into<String>, seconds: u64) -> Self {
+        let failure = Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+            .header(RETRY_AFTER, HeaderValue::from(seconds));
+        // The Python client waits by this one.
+        match HeaderValue::try_from(format!("\"api\";r=0;t={seconds}")) {
+            Ok(limit) => failure.header(RATE_LIMIT, limit),
+            Err(_) => failure,
+        }
     }
 
     /// 401 for credentials that are not good, in the words that clients know.

@@ -15,6 +15,8 @@ use crate::auth::Attempts;
 use crate::intake::Buffers;
 use crate::links::Signer;
 use crate::operate::metrics::Metrics;
+use crate::rate::Rates;
+use crate::tls::Tls;
 
 mod auth;
 mod body;
@@ -27,9 +29,11 @@ mod json;
 mod lfs;
 mod links;
 mod operate;
+mod rate;
 mod reply;
 mod router;
 pub mod serve;
+pub mod tls;
 mod wire;
 mod xet;
 
@@ -45,17 +49,23 @@ pub struct GatewaySettings {
     pub trust_forwarded: bool,
     /// Offer Xet: without it, clients use LFS and plain HTTP.
     pub xet: bool,
+    /// Speak TLS; plain HTTP without it.
+    pub tls: Option<Arc<Tls>>,
     /// Connections at once, in all.
     pub connections: usize,
-    /// Connections at once from one address.
+    /// Connections at once from one address; a trusted proxy has all of them.
     pub connections_per_address: usize,
+    /// Requests a second for each address and for each token; 0 for no limit.
+    pub requests_per_second: u32,
+    /// Requests at once for each address and for each token.
+    pub requests_at_once: u32,
     /// Memory that the bodies of requests may take in all.
     pub buffer_bytes: u64,
     /// The time in which a request's head must arrive.
     pub head_timeout: Duration,
     /// How long a connection may be idle between two requests.
     pub idle_timeout: Duration,
-    /// How long a client may take nothing of an answer that is being sent.
+    /// How long a client may take next to nothing of an answer that is being sent.
     pub stall_timeout: Duration,
     /// How long requests may go on after the order to stop.
     pub grace: Duration,
@@ -67,12 +77,15 @@ impl Default for GatewaySettings {
             public_url: None,
             trust_forwarded: false,
             xet: true,
+            tls: None,
             connections: 4096,
             connections_per_address: 256,
+            requests_per_second: 1000,
+            requests_at_once: 1024,
             buffer_bytes: 160 << 20,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
-            stall_timeout: Duration::from_mins(2),
+            stall_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(30),
         }
     }
@@ -85,6 +98,7 @@ pub struct Gateway {
     pub(crate) signer: Signer,
     pub(crate) attempts: Attempts,
     pub(crate) buffers: Buffers,
+    pub(crate) rates: Rates,
     pub(crate) metrics: Metrics,
     /// Whether `/health` may still say that we are ready.
     pub(crate) ready: AtomicBool,
@@ -100,6 +114,7 @@ impl Gateway {
             signer: Signer::new(hub.secrets()),
             attempts: Attempts::default(),
             buffers: Buffers::new(settings.buffer_bytes, Arc::clone(&hub)),
+            rates: Rates::new(settings.requests_per_second, settings.requests_at_once),
             metrics: Metrics::default(),
             ready: AtomicBool::new(true),
             request_ids: router::RequestIds::starting_at(u64::from_be_bytes(start)),

@@ -22,6 +22,7 @@ use crate::body::{Body, RequestBody};
 use crate::call::{Call, Path, Query};
 use crate::error::{Answer, Failure};
 use crate::operate::metrics::Dialect;
+use crate::rate::Flight;
 use crate::{Gateway, hub, lfs, links, operate, xet};
 
 /// The longest target of a request.
@@ -52,6 +53,7 @@ pub(crate) async fn answer(
     let (method, path) = (head.method, Path::new(head.uri));
     let peer = gateway.client_of(&head.headers, socket);
     let metrics = Arc::clone(&gateway);
+    let flight = Flight::new(&gateway);
     let mut dialect = Dialect::Hub;
 
     let outcome = if is_preflight(&method, &head.headers) {
@@ -67,6 +69,7 @@ pub(crate) async fn answer(
             peer,
             request_id: request_id.clone(),
             gateway,
+            flight: Arc::clone(&flight),
             body,
         });
         match arrival {
@@ -96,7 +99,7 @@ pub(crate) async fn answer(
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
     }
-    response
+    response.map(|body| body.counted_until_sent(flight))
 }
 
 /// One request to the dialect that it speaks.
@@ -116,10 +119,11 @@ async fn dispatch(mut call: Call, dialect: &mut Dialect) -> Answer {
             return operate::metrics(&call);
         }
         ["v1", "telemetry"] => {
+            call.flight.count_address(call.peer)?;
             *dialect = Dialect::Xet;
             return xet::telemetry::answer(call).await;
         }
-        _ => {}
+        _ => call.flight.count_address(call.peer)?,
     }
     // Where others write to the same store, what decisions rest on may have changed.
     let fresh = call.gateway.hub.freshen().await;
@@ -159,8 +163,8 @@ async fn dispatch(mut call: Call, dialect: &mut Dialect) -> Answer {
 impl Call {
     /// Finds out who calls; order of rule 6.2: before anything is parsed or looked up.
     fn authenticate(&mut self) -> Result<(), Failure> {
-        self.caller = auth::authenticate(&self.gateway, &self.headers, self.peer)?;
-        Ok(())
+        let caller = auth::authenticate(&self.gateway, &self.headers, self.peer)?;
+        self.goes_on_as(caller)
     }
 }
 

@@ -22,8 +22,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::RequestBody;
-use crate::wire::{Expired, Patience, Watch, Wire};
-use crate::{Gateway, auth, router};
+use crate::tls::Tls;
+use crate::wire::{Expired, Line, Patience, Watch, Wire};
+use crate::{Gateway, GatewaySettings, auth, router};
 
 /// What a head may measure, and how many lines it may have.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -34,14 +35,22 @@ const READ_BYTES: usize = 256 * 1024;
 /// How long the listener rests when the system has no more file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// What the system may keep of an answer that is not yet on its way: what a slow client can't take
+/// stays unread in the store and not in memory, and how fast it takes is seen soon.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 256 * 1024;
+/// One connection in so many may be in its handshake at once.
+const HANDSHAKING_PART: usize = 4;
+
 const HEAD_TOO_SLOW: &str = "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n\
      connection: close\r\ncontent-length: 42\r\n\r\n{\"error\":\"the request's head is too slow\"}";
 const TOO_MANY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
      retry-after: 1\r\nconnection: close\r\ncontent-length: 32\r\n\r\n\
      {\"error\":\"too many connections\"}";
 const TOO_MANY_OF_YOURS: &str = "HTTP/1.1 429 Too Many Requests\r\n\
-     content-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
-     content-length: 50\r\n\r\n{\"error\":\"too many connections from your address\"}";
+     content-type: application/json\r\nretry-after: 1\r\nratelimit: \"api\";r=0;t=1\r\n\
+     connection: close\r\ncontent-length: 50\r\n\r\n\
+     {\"error\":\"too many connections from your address\"}";
 
 /// Answers on `listener` until `shutdown` is ready and what was in flight is done.
 pub async fn serve(
@@ -69,7 +78,7 @@ pub async fn serve(
                     }
                     Err(refusal) => {
                         gateway.metrics.refused_connections.fetch_add(1, Ordering::Relaxed);
-                        refuse(&stream, refusal);
+                        refuse(&gateway, &stream, refusal);
                     }
                 }
             }
@@ -100,7 +109,11 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn refuse(stream: &TcpStream, refusal: &str) {
+fn refuse(gateway: &Gateway, stream: &TcpStream, refusal: &str) {
+    if gateway.settings.tls.is_some() {
+        // Saying it would take a handshake.
+        return;
+    }
     // The request may be here already; closing with it unread would take the answer back.
     let mut unread = [0; 4096];
     let _ = stream.try_read(&mut unread);
@@ -116,40 +129,40 @@ async fn connection(
     kill: CancellationToken,
     seat: Seat,
 ) {
-    let _seat = seat;
     let _open = Open::new(&gateway);
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = prepare(&stream) {
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
     }
     let settings = &gateway.settings;
-    let patience = Patience {
-        head: settings.head_timeout,
-        idle: settings.idle_timeout,
-        stall: settings.stall_timeout,
-    };
+    let patience = patience(settings);
     let watch = Watch::new(Arc::clone(&gateway.hub));
     let wire = Wire::new(stream, Arc::clone(&watch));
-    let service = {
-        let watch = Arc::clone(&watch);
-        service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let answering = watch.answering();
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let of_body = Arc::clone(&gateway);
-                let request = request.map(|body| RequestBody::new(body, of_body));
-                let response = router::answer(gateway, request, peer).await;
-                Ok::<_, Infallible>(response.map(|body| body.until_sent(answering)))
-            }
-        })
+    let begun = tokio::select! {
+        biased;
+        begun = begin(settings.tls.as_deref(), wire, &seat) => begun,
+        // The time for the first head covers this too.
+        _ = watch.expired(patience) => None,
+        () = stop.cancelled() => None,
     };
+    let Some(line) = begun else { return };
+    let service = service_fn(|request| {
+        let (gateway, answering) = (Arc::clone(&gateway), watch.answering());
+        async move {
+            let of_body = Arc::clone(&gateway);
+            let request: http::Request<hyper::body::Incoming> = request;
+            let request = request.map(|body| RequestBody::new(body, of_body));
+            let response = router::answer(gateway, request, peer).await;
+            Ok::<_, Infallible>(response.map(|body| body.until_sent(answering)))
+        }
+    });
     let mut connection = http1::Builder::new()
         .max_buf_size(READ_BYTES)
         .max_header_size(HEAD_BYTES)
         .max_headers(HEAD_LINES)
         // Ours is kept by the watch, which knows idle from slow.
         .header_read_timeout(None)
-        .serve_connection(TokioIo::new(wire), service);
+        .serve_connection(TokioIo::new(line), service);
 
     let mut is_stopping = false;
     let mut expiry = std::pin::pin!(watch.expired(patience));
@@ -162,9 +175,9 @@ async fn connection(
                 return;
             }
             expired = &mut expiry => {
-                let wire = connection.into_parts().io.into_inner();
+                let line = connection.into_parts().io.into_inner();
                 if expired == Expired::Head {
-                    wire.say(HEAD_TOO_SLOW);
+                    line.say(HEAD_TOO_SLOW);
                 }
                 return;
             }
@@ -173,6 +186,39 @@ async fn connection(
                 Pin::new(&mut connection).graceful_shutdown();
             }
             () = kill.cancelled() => return,
+        }
+    }
+}
+
+fn patience(settings: &GatewaySettings) -> Patience {
+    Patience {
+        head: settings.head_timeout,
+        idle: settings.idle_timeout,
+        stall: settings.stall_timeout,
+    }
+}
+
+/// Sets what holds for all connections.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    Ok(())
+}
+
+/// What is spoken on: begins TLS, if that is what we speak; `None` if that fails or too many do it
+/// at once.
+async fn begin(tls: Option<&Tls>, wire: Wire, seat: &Seat) -> Option<Line> {
+    let Some(tls) = tls else { return Some(Line::Plain(wire)) };
+    let Ok(_permit) = seat.handshakes.try_acquire() else {
+        tracing::debug!("too many handshakes at once");
+        return None;
+    };
+    match tls.acceptor().accept(wire).await {
+        Ok(stream) => Some(Line::Tls(Box::new(stream))),
+        Err(error) => {
+            tracing::debug!(%error, "a handshake failed");
+            None
         }
     }
 }
@@ -199,6 +245,7 @@ struct Seats {
     all: u32,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
     most_by_address: usize,
+    handshakes: Arc<Semaphore>,
 }
 
 /// One connection's seat, given back when dropped.
@@ -206,6 +253,7 @@ struct Seat {
     _permit: OwnedSemaphorePermit,
     address: IpAddr,
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    handshakes: Arc<Semaphore>,
 }
 
 impl Seats {
@@ -215,7 +263,12 @@ impl Seats {
             free: Arc::new(Semaphore::new(all as usize)),
             all,
             by_address: Arc::default(),
-            most_by_address: gateway.settings.connections_per_address,
+            most_by_address: match gateway.settings.trust_forwarded {
+                // All come from the proxy.
+                true => usize::MAX,
+                false => gateway.settings.connections_per_address,
+            },
+            handshakes: Arc::new(Semaphore::new((all as usize).div_ceil(HANDSHAKING_PART))),
         }
     }
 
@@ -228,7 +281,12 @@ impl Seats {
             return Err(TOO_MANY_OF_YOURS);
         }
         *taken += 1;
-        Ok(Seat { _permit: permit, address, by_address: Arc::clone(&self.by_address) })
+        Ok(Seat {
+            _permit: permit,
+            address,
+            by_address: Arc::clone(&self.by_address),
+            handshakes: Arc::clone(&self.handshakes),
+        })
     }
 
     /// Returns when no connection is left.

@@ -1,5 +1,6 @@
 //! The socket under a connection, watched: what the connection is doing and since when.
 //!
+//! Under TLS too it is the socket that is watched: its bytes are what a client sends and takes.
 //! The watch knows three phases (waiting for a head, waiting between requests, answering) from
 //! what passes through the socket, and costs a request a few loads and stores. It decides that a
 //! connection has had its time; ending it is `serve.rs`'s part.
@@ -14,6 +15,7 @@ use std::time::Duration;
 use ballast_node::hub::Hub;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// Part of a head is there, or the connection is new.
 const HEAD: u8 = 0;
@@ -24,7 +26,7 @@ const ANSWERING: u8 = 2;
 
 /// What a client that was slow to take an answer must take of it before it counts as fast again:
 /// one that takes a byte now and then holds as much memory as one that takes nothing.
-const ENOUGH_BYTES: u64 = 64 * 1024;
+const ENOUGH_BYTES: u64 = 30 * 1024;
 
 /// How long each phase may last.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +157,80 @@ impl Drop for Answering {
     }
 }
 
+/// What a connection is read from and written to.
+pub(crate) enum Line {
+    Plain(Wire),
+    Tls(Box<TlsStream<Wire>>),
+}
+
+impl Line {
+    /// Last words, as far as the socket takes them at once. Under TLS there are none: what is not
+    /// yet on its way could not be sealed without waiting for the client.
+    pub(crate) fn say(&self, text: &str) {
+        if let Self::Plain(wire) = self {
+            let _ = wire.stream.try_write(text.as_bytes());
+        }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_read(context, buffer),
+            Self::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_write(context, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_write_vectored(context, slices),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(wire) => wire.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_flush(context),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_shutdown(context),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        }
+    }
+}
+
 /// A socket that tells its [`Watch`].
 pub(crate) struct Wire {
     stream: TcpStream,
@@ -164,11 +240,6 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
         Self { stream, watch }
-    }
-
-    /// Last words, as far as the socket takes them at once.
-    pub(crate) fn say(&self, text: &str) {
-        let _ = self.stream.try_write(text.as_bytes());
     }
 }
 

@@ -8,6 +8,8 @@ use ballast_store::backend::{Access, Location, Secret};
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::secret::read_secret;
+
 /// Where the objects are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -93,8 +95,7 @@ impl StorageConfig {
                 bail!("`storage.access_key` is set\nhint: `storage.secret_file` names its secret")
             }
             true => String::new(),
-            false => std::fs::read_to_string(path)
-                .with_context(|| format!("reading `storage.secret_file`, `{}`", path.display()))?,
+            false => read_secret("storage.secret_file", path)?,
         };
         Ok(Access {
             endpoint: self.endpoint.clone(),

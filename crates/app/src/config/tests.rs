@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
@@ -67,6 +69,13 @@ fn values_that_make_no_sense_are_refused() {
         "public_url = \"https://models.example.com/\"",
         "[limits]\nuploads = 0",
         "[limits]\ncache = \"much\"",
+        "[limits]\nconnections = 0",
+        "[limits]\nconnections_per_address = 0",
+        "[limits]\nrequests_at_once = 0",
+        "[limits]\nrequests_per_second = -1",
+        "[tls]\ncertificate = \"/etc/ballast/hub.crt\"",
+        "[tls]\nkey = \"/etc/ballast/hub.key\"",
+        "[tls]\ncertificate = \"/nowhere/a\"\nkey = \"/nowhere/b\"",
         "[storage]\nurl = \"/srv/hub\"",
         "[storage]\nurl = \"ftp://models\"",
         "[storage]\nfreshness = \"soon\"",
@@ -87,6 +96,7 @@ fn values_that_make_no_sense_are_refused() {
 fn a_bucket_is_named_by_file_or_environment_and_its_secret_stays_in_its_file() {
     let secret = std::env::temp_dir().join(format!("ballast-secret-{}", std::process::id()));
     std::fs::write(&secret, "hidden\n").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
     let file = format!(
         "[storage]\nurl = \"s3://models/hub\"\naccess_key = \"id\"\nsecret_file = \"{}\"\n",
         secret.display()

@@ -34,7 +34,8 @@ async fn act(mut call: Call, link: &str) -> Answer {
     if now > link.expires {
         return Err(refuse("this link has expired"));
     }
-    call.caller = token::caller_of(&call, link.holder)?;
+    let caller = token::caller_of(&call, link.holder)?;
+    call.goes_on_as(caller)?;
     let reads = link.proposes || matches!(link.act, LfsAct::Get);
     let access = if reads { Access::Read } else { Access::Write };
     let repo = call.gateway.hub.repo_by_id(&call.caller, link.repo, access);

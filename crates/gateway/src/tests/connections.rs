@@ -10,7 +10,7 @@ use serde_json::json;
 use super::client::read_reply;
 use super::rig::Rig;
 
-async fn connect(rig: &Rig) -> TcpStream {
+pub(super) async fn connect(rig: &Rig) -> TcpStream {
     TcpStream::connect(rig.address).await.expect("the listener is up")
 }
 
@@ -23,7 +23,7 @@ async fn pass(rig: &Rig, sleepers: usize, time: Duration) {
 }
 
 /// Lets time pass in steps until the server has ended the connection.
-async fn until_closed(rig: &Rig, stream: &mut TcpStream) -> Vec<u8> {
+pub(super) async fn until_closed(rig: &Rig, stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let mut piece = [0; 4096];

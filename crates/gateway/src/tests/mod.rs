@@ -6,6 +6,7 @@ mod connections;
 mod counts;
 mod discovery;
 mod errors;
+mod limits;
 mod ranges;
 mod repos;
 mod rig;

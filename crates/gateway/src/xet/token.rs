@@ -132,7 +132,8 @@ pub(super) fn open(call: &mut Call, need: Need) -> Result<Repo, Failure> {
     if now > claims.expires + GRACE_SECONDS {
         return Err(Failure::new(StatusCode::UNAUTHORIZED, "the Xet token has expired"));
     }
-    call.caller = caller_of(call, claims.holder)?;
+    let caller = caller_of(call, claims.holder)?;
+    call.goes_on_as(caller)?;
     let access = match (need, claims.scope) {
         (Need::Write, XetScope::Read) => {
             return Err(Failure::new(StatusCode::FORBIDDEN, "this token may only read"));
