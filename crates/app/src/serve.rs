@@ -184,6 +184,7 @@ fn gateway_settings(config: &Config, certificate: Option<&Certificate>) -> Gatew
         public_url: Some(config.public_url.clone()).filter(|url| !url.is_empty()),
         trust_forwarded: config.trust_forwarded,
         tls: certificate.map(Certificate::tls),
+        redirect_downloads: config.storage.redirect_downloads,
         connections: limits.connections,
         connections_per_address: limits.connections_per_address,
         requests_per_second: limits.requests_per_second,

@@ -51,6 +51,8 @@ pub struct GatewaySettings {
     pub xet: bool,
     /// Speak TLS; plain HTTP without it.
     pub tls: Option<Arc<Tls>>,
+    /// Send clients to the store itself for what they may read there.
+    pub redirect_downloads: bool,
     /// Connections at once, in all.
     pub connections: usize,
     /// Connections at once from one address; a trusted proxy has all of them.
@@ -78,6 +80,7 @@ impl Default for GatewaySettings {
             trust_forwarded: false,
             xet: true,
             tls: None,
+            redirect_downloads: false,
             connections: 4096,
             connections_per_address: 256,
             requests_per_second: 1000,

@@ -28,6 +28,8 @@ pub(crate) struct StorageConfig {
     pub(crate) allow_http: bool,
     /// Does the bucket's name stand in front of the host?
     pub(crate) virtual_hosted: bool,
+    /// May clients be sent to the bucket for what they may read?
+    pub(crate) redirect_downloads: bool,
     /// How old an answer about moving names may be, where other processes write too.
     pub(crate) freshness: String,
     /// Uploads end when so little room is left on a disk, or 2 %.
@@ -44,6 +46,7 @@ impl Default for StorageConfig {
             secret_file: PathBuf::new(),
             allow_http: false,
             virtual_hosted: false,
+            redirect_downloads: false,
             freshness: "5s".to_owned(),
             keep_free: ByteSize::gib(1),
         }
@@ -64,6 +67,7 @@ impl StorageConfig {
             ("region", !self.region.is_empty()),
             ("access_key", !self.access_key.is_empty()),
             ("secret_file", !self.secret_file.as_os_str().is_empty()),
+            ("redirect_downloads", self.redirect_downloads),
         ] {
             if is_set && !is_bucket {
                 bail!("`storage.{key}` is set, and `storage.url` is no bucket");

@@ -80,6 +80,7 @@ fn values_that_make_no_sense_are_refused() {
         "[storage]\nurl = \"ftp://models\"",
         "[storage]\nfreshness = \"soon\"",
         "[storage]\nregion = \"eu-west-1\"",
+        "[storage]\nredirect_downloads = true",
         "[storage]\nurl = \"s3://models\"\naccess_key = \"id\"",
         "[storage]\nurl = \"s3://models\"\nsecret_file = \"/nowhere/at/all\"",
         "[storage]\nurl = \"s3://models\"\nendpoint = \"http://127.0.0.1:1\"",

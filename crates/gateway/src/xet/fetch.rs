@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ballast_format::codec::{Decoder, Encoder};
 use ballast_format::id::RepoId;
@@ -14,7 +15,8 @@ use ballast_node::download::{ByteStream, CopyName};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue,
+    LOCATION, ORIGIN, RANGE,
 };
 use http::{Method, Response, StatusCode};
 
@@ -26,6 +28,8 @@ use crate::links::Purpose;
 
 /// How long a link is good.
 const LIFE_SECONDS: u64 = 15 * 60;
+/// How long an address at the store is good: it is used at once, by clocks that differ.
+const ADDRESS_LIFE_SECONDS: u64 = 5 * 60;
 
 /// What a link allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +100,10 @@ pub(super) async fn answer(call: Call, link: &str) -> Answer {
         return Err(refuse("this link is for other bytes"));
     }
     match <[Range<u64>; 1]>::try_from(wanted) {
-        Ok([range]) => one(&call, link.copy, range).await,
+        Ok([range]) => match elsewhere(&call, &link, &range, now).await? {
+            Some(redirect) => Ok(redirect),
+            None => one(&call, link.copy, range).await,
+        },
         Err(ranges) => Ok(several(&call, link.copy, ranges)),
     }
 }
@@ -129,6 +136,37 @@ fn parse(header: &str) -> Result<Vec<Range<u64>>, Failure> {
 
 fn content_range(range: &Range<u64>) -> String {
     format!("bytes {}-{}/*", range.start, range.end - 1)
+}
+
+/// The way to the store itself, for a client that may and can go there. The address is good for
+/// these bytes only, and no longer than the link.
+async fn elsewhere(
+    call: &Call,
+    link: &FetchLink,
+    range: &Range<u64>,
+    now: u64,
+) -> Result<Option<Response<Body>>, Failure> {
+    // A browser would ask the store whether scripts from here may read there.
+    let is_browser = call.headers.contains_key(ORIGIN);
+    if !call.gateway.settings.redirect_downloads || call.method != Method::GET || is_browser {
+        return Ok(None);
+    }
+    let lifetime = Duration::from_secs((link.expires - now).clamp(1, ADDRESS_LIFE_SECONDS));
+    let signed = call.gateway.hub.fetch_address(&link.copy, range.clone(), lifetime).await;
+    let Some(signed) = signed.map_err(|error| Failure::of(error, &call.caller))? else {
+        return Ok(None);
+    };
+    // The client repeats its own header; the signature knows one spelling.
+    if signed.range.as_deref() != call.header(RANGE) {
+        return Ok(None);
+    }
+    let Ok(location) = HeaderValue::try_from(signed.url) else { return Ok(None) };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::FOUND;
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, location);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(Some(response))
 }
 
 async fn one(call: &Call, copy: CopyName, range: Range<u64>) -> Answer {

@@ -6,10 +6,13 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ballast_format::manifest::Manifest;
 use ballast_format::pack::FileLink;
-use ballast_store::keyspace::CopyName;
+use ballast_format::xorb::XorbFooter;
+use ballast_store::keyspace::{CopyName, Key};
+use ballast_store::objects::SignedGet;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 
@@ -64,6 +67,30 @@ impl Hub {
             Err(error) => Err(self.instead_of(&copy, error).await?),
             started => started,
         }
+    }
+
+    /// An address at the store itself for these bytes of a copy, which the caller has proof that
+    /// they may have. `None`: they must come from here, because the store has no such addresses,
+    /// because one would open more than these bytes, or because they were not found sound since
+    /// the start (R4): who reads at the store checks nothing.
+    pub async fn fetch_address(
+        &self,
+        copy: &CopyName,
+        bytes: Range<u64>,
+        lifetime: Duration,
+    ) -> Result<Option<SignedGet>> {
+        if self.distrusts(copy) || self.condemned.holds(copy) {
+            return Ok(None);
+        }
+        // What can't be read is for the usual way to tell.
+        let Ok(footer) = self.footer(copy).await else { return Ok(None) };
+        let Some(chunks) = chunks_around(&footer, &bytes) else { return Ok(None) };
+        if !self.sound(copy, &footer).has(chunks) {
+            return Ok(None);
+        }
+        let signed = self.store().signed_get(&Key::Copy(*copy), Some(bytes), lifetime).await?;
+        // Beside what the reader may see there are others' chunks in a xorb.
+        Ok(signed.filter(|signed| signed.range.is_some()))
     }
 
     /// The part of a piece that is wanted.
@@ -187,6 +214,22 @@ impl Repeated {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *kept = Some((piece, decoded.to_vec()));
     }
+}
+
+/// The chunks that hold these bytes of a copy, if it has them all.
+fn chunks_around(footer: &XorbFooter, bytes: &Range<u64>) -> Option<Range<u32>> {
+    if bytes.is_empty() || bytes.end > footer.serialized_length() {
+        return None;
+    }
+    let (mut first, mut end, mut offset) = (0, 0, 0);
+    while offset < bytes.end {
+        offset += u64::from(footer.serialized_chunk_length(end));
+        end += 1;
+        if offset <= bytes.start {
+            first = end;
+        }
+    }
+    Some(first..end)
 }
 
 /// The wanted part of what these make one after another.
