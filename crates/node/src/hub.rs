@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::access::Caller;
 use crate::account::NewUser;
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, FollowFacts};
 use crate::download::Caches;
 use crate::error::{Error, Result};
 use crate::gc::{CollectWorker, Condemned, FollowLists, GcSettings};
@@ -25,7 +25,7 @@ use crate::state::accounts::AccountsState;
 use crate::state::catalogue::CatalogueState;
 use crate::state::ledger::Ledger;
 use crate::state::repo::RepoStates;
-use crate::tally::{self, Tallies};
+use crate::tally::Tallies;
 use crate::upload::{SweepParts, Uploads};
 use crate::worker::Runner;
 
@@ -134,7 +134,8 @@ impl fmt::Debug for Hub {
 
 impl Hub {
     /// Opens the hub in this store; an empty store becomes a hub. Where the index can't be
-    /// trusted it is made anew from the store first.
+    /// trusted it is made anew from the store; what that takes longer than a moment goes on while
+    /// the hub serves.
     pub async fn open(
         store: Store,
         index: IndexHandle,
@@ -161,18 +162,15 @@ impl Hub {
             settings,
             secrets,
         });
-        if let Opened::Rebuild { reason } = opened {
-            tracing::info!(reason, "making the index anew");
-            hub.rebuild().await?;
-        } else {
-            hub.freshen().await?;
-        }
+        // Who may do what: no request can be answered without it.
+        hub.freshen().await?;
         hub.read_newest_condemned().await?;
-        hub.load_tallies().await?;
-        hub.load_facts().await?;
+        hub.prepare(opened).await?;
         hub.runner.start(&hub, FollowLists);
+        if hub.settings.freshness != Freshness::Exclusive {
+            hub.runner.start(&hub, FollowFacts::default());
+        }
         if !hub.store.is_read_only() {
-            hub.runner.start(&hub, tally::Flush::default());
             hub.runner.start(&hub, SweepParts);
             if let Some(interval) = hub.settings.gc.interval {
                 hub.runner.start(&hub, CollectWorker::new(interval));

@@ -22,6 +22,8 @@ use object_store::{
     PutResult, Result, UploadPart,
 };
 
+use tokio::sync::watch;
+
 use crate::clock::Dice;
 
 /// How many decisions are kept; older ones are forgotten.
@@ -43,6 +45,8 @@ pub enum Fault {
     Flipped,
     /// A listing does not know of the latest puts.
     Stale,
+    /// A listing begins when [`FaultStore::release`] lets it.
+    Held,
 }
 
 /// Kinds of calls.
@@ -136,6 +140,7 @@ struct State {
     latest: VecDeque<Path>,
     decisions: VecDeque<Decision>,
     counts: CallCounts,
+    released: watch::Sender<u64>,
 }
 
 /// An object store that fails as it is told.
@@ -158,6 +163,7 @@ impl FaultStore {
             latest: VecDeque::new(),
             decisions: VecDeque::new(),
             counts: CallCounts::default(),
+            released: watch::Sender::new(0),
         };
         Arc::new(Self { inner, seed, state: Arc::new(Mutex::new(state)) })
     }
@@ -186,6 +192,11 @@ impl FaultStore {
     /// sent it stopped listening long ago.
     pub async fn land_all(&self) {
         while self.land_one().await {}
+    }
+
+    /// Lets listings begin that are held until now.
+    pub fn release(&self) {
+        self.state().released.send_modify(|times| *times += 1);
     }
 
     /// What was decided lately, oldest first.
@@ -462,6 +473,15 @@ impl ObjectStore for FaultStore {
         };
         match fault {
             Some(Fault::Refused | Fault::ReplyLost) => stream::iter([Err(no_answer())]).boxed(),
+            Some(Fault::Held) => {
+                let mut released = self.state().released.subscribe();
+                let (inner, prefix) = (Arc::clone(&self.inner), prefix.cloned());
+                let begins = async move {
+                    drop(released.changed().await);
+                    inner.list(prefix.as_ref())
+                };
+                begins.flatten_stream().boxed()
+            }
             Some(Fault::Stale) => self
                 .inner
                 .list(prefix)

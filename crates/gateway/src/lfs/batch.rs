@@ -114,12 +114,17 @@ async fn download(call: &Call, repo: &Repo, batch: &Batch) -> Result<Vec<Value>,
     hub.may_read_files(&call.caller, repo).map_err(told)?;
     let links = Links::new(call, repo, false, DOWNLOAD_SECONDS);
     let mut objects = Vec::with_capacity(batch.objects.len());
+    let mut is_caught_up = false;
     for asked in &batch.objects {
         let Some(sha256) = sha256(asked) else {
             objects.push(refused(asked, StatusCode::UNPROCESSABLE_ENTITY, "not a SHA-256"));
             continue;
         };
-        let found = hub.find_upload(&call.caller, repo, &sha256).await.map_err(told)?;
+        let mut found = hub.find_upload(&call.caller, repo, &sha256).await.map_err(told)?;
+        if found.is_none() && !std::mem::replace(&mut is_caught_up, true) {
+            hub.catch_up(&call.caller, repo).await.map_err(told)?;
+            found = hub.find_upload(&call.caller, repo, &sha256).await.map_err(told)?;
+        }
         objects.push(match found {
             Some(file) if file.size == asked.size => {
                 let action = links.action(LfsAct::Get, sha256, asked.size);

@@ -136,8 +136,14 @@ struct Claimed {
 async fn verify(mut call: Call, repo: &Repo, link: &LfsLink) -> Answer {
     let claimed: Claimed = call.json(PARTS_BYTES).await?;
     check_oid(&claimed.oid, link)?;
-    let has = call.gateway.hub.has_file(&call.caller, repo, &link.sha256, claimed.size).await;
-    if has.map_err(|error| Failure::of(error, &call.caller))? {
+    let (hub, told) = (&call.gateway.hub, |error| Failure::of(error, &call.caller));
+    let has = || hub.has_file(&call.caller, repo, &link.sha256, claimed.size);
+    if has().await.map_err(told)? {
+        return Ok(reply::empty());
+    }
+    // It may have been put through another process.
+    hub.catch_up(&call.caller, repo).await.map_err(told)?;
+    if has().await.map_err(told)? {
         return Ok(reply::empty());
     }
     Err(Failure::new(StatusCode::NOT_FOUND, "object not found"))
@@ -146,7 +152,11 @@ async fn verify(mut call: Call, repo: &Repo, link: &LfsLink) -> Answer {
 async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     let hub = &call.gateway.hub;
     let told = |error| Failure::of(error, &call.caller);
-    let file = hub.find_upload(&call.caller, repo, &link.sha256).await.map_err(told)?;
+    let mut file = hub.find_upload(&call.caller, repo, &link.sha256).await.map_err(told)?;
+    if file.is_none() {
+        hub.catch_up(&call.caller, repo).await.map_err(told)?;
+        file = hub.find_upload(&call.caller, repo, &link.sha256).await.map_err(told)?;
+    }
     let file = file.filter(|file| file.size == link.size);
     let file = file.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "object not found"))?;
     let etag = HeaderValue::try_from(format!("\"{}\"", link.sha256)).ok();

@@ -19,8 +19,10 @@ pub mod words;
 pub mod yaml;
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use ballast_format::id::RepoId;
 use ballast_store::index::schema;
 use ballast_store::index::{Batch, Table};
@@ -32,9 +34,16 @@ pub use list::{Listed, Query, Sort};
 use crate::access::Repo;
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::state::catalogue::RepoRecord;
+use crate::worker::Worker;
 
 /// Repos whose facts are read at once while a hub opens.
 const AT_ONCE: usize = 16;
+
+/// How often all repos are looked at for commits of other processes, at most, and how many each
+/// second: a round through ten thousand repos takes some three minutes.
+const FOLLOWED_EVERY: Duration = Duration::from_mins(1);
+const FOLLOWED_AT_ONCE: usize = 50;
 
 /// What the searched words of all repos may take in memory: ten thousand cards of a usual length
 /// fit several times. Beyond it a repo is found by the first of its words.
@@ -125,37 +134,79 @@ impl Hub {
 
     /// Fills the memory from the index, and reads anew what is missing there or of another commit.
     pub(crate) async fn load_facts(self: &Arc<Self>) -> Result<()> {
-        let records = self.records(|_| true);
-        let mut loading = futures_util::stream::iter(records)
-            .map(|record| async move {
-                let repo = Repo { record };
-                self.load_fact(&repo).await
-            })
-            .buffer_unordered(AT_ONCE);
-        while let Some(loaded) = loading.next().await {
-            loaded?;
+        // From the index alone first: listings are right, or nearly, within a moment.
+        for record in self.records(|_| true) {
+            let row = self.index().get(Table::Fact, &schema::fact_key(&record.id)).await?;
+            if let Some(facts) = row.and_then(|row| serde_json::from_slice::<Facts>(&row).ok()) {
+                self.discovery.put(record.id, facts);
+            }
         }
+        let mut checking = futures_util::stream::iter(self.records(|_| true))
+            .map(|record| async move { self.check_facts(&Repo { record }).await })
+            .buffer_unordered(AT_ONCE);
+        while checking.next().await.is_some() {}
         Ok(())
     }
 
-    async fn load_fact(self: &Arc<Self>, repo: &Repo) -> Result<()> {
-        let row = self.index().get(Table::Fact, &schema::fact_key(&repo.id())).await?;
-        let facts = row.and_then(|row| serde_json::from_slice::<Facts>(&row).ok());
+    /// Reads a repo's facts anew if they are of another commit than `main`.
+    async fn check_facts(self: &Arc<Self>, repo: &Repo) {
         let main = match self.repo_state(repo).await {
             Ok(state) => state.main().map(|main| main.to_string()),
             Err(error) => {
                 // A damaged log was named when the index was made; the other repos go on.
                 tracing::warn!(repo = %repo.name(), %error, "a repo is listed without facts");
-                return Ok(());
+                return;
             }
         };
-        match facts {
-            Some(facts) if facts.is_current(main.as_ref()) => {
-                self.discovery.put(repo.id(), facts);
-            }
-            _ => self.main_moved(repo).await,
+        if !self.discovery.get(&repo.id()).is_some_and(|facts| facts.is_current(main.as_ref())) {
+            self.main_moved(repo).await;
         }
-        Ok(())
+    }
+}
+
+/// Looks at all repos again and again, some each second, so that listings show what other
+/// processes committed.
+#[derive(Debug, Default)]
+pub(crate) struct FollowFacts {
+    round: Mutex<Round>,
+}
+
+#[derive(Debug, Default)]
+struct Round {
+    left: Vec<Arc<RepoRecord>>,
+    /// When the next one may begin, by the monotonic clock.
+    next: Duration,
+}
+
+impl FollowFacts {
+    /// The repos that are looked at now.
+    fn some(&self, hub: &Hub) -> Vec<Arc<RepoRecord>> {
+        let mut round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = hub.env().monotonic();
+        if round.left.is_empty() && now >= round.next {
+            round.left = hub.records(|_| true);
+            round.next = now + FOLLOWED_EVERY;
+        }
+        let kept = round.left.len().saturating_sub(FOLLOWED_AT_ONCE);
+        round.left.split_off(kept)
+    }
+}
+
+#[async_trait]
+impl Worker for FollowFacts {
+    fn name(&self) -> &'static str {
+        "facts"
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    async fn work(&self, hub: &Hub) {
+        let Ok(hub) = hub.strong() else { return };
+        for record in self.some(&hub) {
+            hub.check_facts(&Repo { record }).await;
+        }
     }
 }
 

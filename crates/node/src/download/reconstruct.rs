@@ -132,12 +132,15 @@ impl Hub {
         if file == FileHash::ZERO {
             return of_empty_file(range);
         }
+        self.state_of(repo.id()).await?;
+        let mut id = self.manifest_of(repo, &file).await?;
+        if id.is_none() {
+            // Another process may just have committed it.
+            self.newest_state(repo.id()).await?;
+            id = self.manifest_of(repo, &file).await?;
+        }
         let missing = || Error::NotFound { what: format!("the file `{file}`") };
-        let key = schema::file_repo_key(&file, &repo.id());
-        let sha256 = self.index().get(Table::FileRepo, &key).await?.ok_or_else(missing)?;
-        let key = schema::file_key(&repo.id(), &schema::read_sha256(&sha256)?);
-        let row = self.index().get(Table::File, &key).await?.ok_or_else(missing)?;
-        let manifest = self.needed_manifest(&FileRow::decode(&row)?.manifest).await?;
+        let manifest = self.needed_manifest(&id.ok_or_else(missing)?).await?;
         let range = match range {
             None => 0..manifest.size,
             Some(range) => range
@@ -145,6 +148,17 @@ impl Hub {
                 .map_err(|past| Error::Unsatisfiable { size: past.size })?,
         };
         self.reconstruct_range(&manifest, range).await
+    }
+
+    /// By which manifest a repo reads a file.
+    async fn manifest_of(&self, repo: &Repo, file: &FileHash) -> Result<Option<ManifestId>> {
+        let key = schema::file_repo_key(file, &repo.id());
+        let Some(sha256) = self.index().get(Table::FileRepo, &key).await? else {
+            return Ok(None);
+        };
+        let key = schema::file_key(&repo.id(), &schema::read_sha256(&sha256)?);
+        let row = self.index().get(Table::File, &key).await?;
+        Ok(row.map(|row| FileRow::decode(&row)).transpose()?.map(|row| row.manifest))
     }
 
     /// How to make these bytes of a file.

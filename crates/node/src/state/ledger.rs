@@ -155,6 +155,9 @@ impl<S: State> Ledger<S> {
         if self.tail() == Tail::EMPTY {
             self.load(hub).await?;
         }
+        // A log that is read into an index for the first time may be old, and so may its damage.
+        let is_new = self.tail() == Tail::EMPTY && !hub.index().is_whole();
+        let damage = if is_new { Damage::IsReported } else { damage };
         loop {
             let page = self.log.read_after::<S::Change>(&self.tail()).await?;
             if page.is_empty() {

@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod catalogue;
 pub(crate) mod ledger;
+mod prepare;
 pub(crate) mod rebuild;
 pub mod repo;
 pub(crate) mod rows;

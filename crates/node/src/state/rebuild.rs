@@ -22,17 +22,15 @@ const AT_ONCE: usize = 32;
 const ROWS: usize = 1000;
 
 impl Hub {
-    /// Fills an empty index. What is damaged is named in the log and left out, so that it does not
-    /// keep the hub from serving everything else.
+    /// Fills an index that knows nothing yet, or a part. What is damaged is named in the log and
+    /// left out, so that it does not keep the hub from serving everything else.
     pub(crate) async fn rebuild(&self) -> Result<()> {
         let shards = self.rebuild_shards().await?;
         tracing::info!(shards, "read what was uploaded");
         let pins = self.rebuild_pins().await?;
         tracing::info!(pins, "read the pins");
-        self.accounts.look(self, Damage::Stops).await?;
         self.catalogue.look(self, Damage::Stops).await?;
         let repos = self.catalogue.read(CatalogueState::repo_count);
-        tracing::info!(repos, "read the accounts and the catalogue");
         let damaged = self.rebuild_repos().await?;
         tracing::info!(repos, damaged, "read the logs of all repos");
         self.index().mark_whole();
@@ -69,7 +67,10 @@ impl Hub {
                 };
                 match rows::of_stored_shard(self, &copy).await {
                     Err(error) if error.is_corrupt() => {
-                        tracing::error!(%error, "a shard object is damaged");
+                        // It may have been swept since it was listed.
+                        if self.store().size(&listed.key).await?.is_some() {
+                            tracing::error!(%error, "a shard object is damaged");
+                        }
                         Ok(Batch::new())
                     }
                     other => other,

@@ -2,7 +2,7 @@
 //!
 //! A client may send its xorbs through one server, its shard through another and commit through a
 //! third. What each took is in the store, with a pin of the user's; whoever does not know of it
-//! reads the pins first.
+//! reads the pins first. So does one whose index is not whole yet.
 
 use std::collections::HashMap;
 
@@ -13,6 +13,7 @@ use ballast_store::pin::pins_of;
 use futures_util::TryStreamExt as _;
 
 use super::rows;
+use crate::access::{Caller, Repo};
 use crate::error::Result;
 use crate::hub::{Freshness, Hub};
 
@@ -20,9 +21,19 @@ use crate::hub::{Freshness, Hub};
 const ROWS: usize = 1000;
 
 impl Hub {
+    /// Learns what others did to this repo, and what they took from this caller: for who was about
+    /// to say that something is not there.
+    pub async fn catch_up(&self, caller: &Caller, repo: &Repo) -> Result<()> {
+        self.newest_state(repo.id()).await?;
+        match caller.user_id() {
+            Some(user) => self.learn_leases(user).await,
+            None => Ok(()),
+        }
+    }
+
     /// Learns what a user may build on, where other processes may have taken some of it.
     pub(super) async fn learn_leases(&self, user: UserId) -> Result<()> {
-        if self.settings().freshness == Freshness::Exclusive {
+        if self.settings().freshness == Freshness::Exclusive && self.index().is_whole() {
             return Ok(());
         }
         let now = self.env().now_ms();

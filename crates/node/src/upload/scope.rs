@@ -192,9 +192,8 @@ impl Hub {
         repo: &Repo,
         sha256: &Sha256,
     ) -> Result<Option<FileLink>> {
-        let key = schema::file_key(&repo.id(), sha256);
-        if let Some(row) = self.index().get(Table::File, &key).await? {
-            return Ok(Some(link(sha256, &FileRow::decode(&row)?)));
+        if let Some(row) = self.file_row(repo.id(), sha256).await? {
+            return Ok(Some(link(sha256, &row)));
         }
         if let Some(UploadRow { manifest, size, .. }) = self.recent_upload(caller, sha256).await? {
             return Ok(Some(link(sha256, &FileRow { manifest, size })));
@@ -206,12 +205,18 @@ impl Hub {
             if !self.readable(caller, other) {
                 continue;
             }
-            let key = schema::file_key(&other, sha256);
-            if let Some(row) = self.index().get(Table::File, &key).await? {
-                return Ok(Some(link(sha256, &FileRow::decode(&row)?)));
+            if let Some(row) = self.file_row(other, sha256).await? {
+                return Ok(Some(link(sha256, &row)));
             }
         }
         Ok(None)
+    }
+
+    /// A large file as a repo's log has it now.
+    async fn file_row(&self, repo: RepoId, sha256: &Sha256) -> Result<Option<FileRow>> {
+        self.state_of(repo).await?;
+        let row = self.index().get(Table::File, &schema::file_key(&repo, sha256)).await?;
+        Ok(row.map(|row| FileRow::decode(&row)).transpose()?)
     }
 
     /// What the caller uploaded lately with this SHA-256.

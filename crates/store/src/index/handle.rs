@@ -70,7 +70,7 @@ struct State {
 impl IndexHandle {
     /// Serves an engine that leaves nothing behind, such as the one in memory.
     pub fn over(index: impl Index) -> Result<Self> {
-        Self::start(Arc::new(index), None, true)
+        Self::start(Arc::new(index), None, false)
     }
 
     pub(super) fn start(
@@ -131,6 +131,11 @@ impl IndexHandle {
     /// rebuilt again at the next start unless this was called.
     pub fn mark_whole(&self) {
         self.state.whole.store(true, Ordering::Release);
+    }
+
+    /// Whether the index holds all that it should. Until then what it lacks says nothing.
+    pub fn is_whole(&self) -> bool {
+        self.state.whole.load(Ordering::Acquire)
     }
 
     /// Stops the index in an orderly way, so that the next start finds it usable. Calls that are

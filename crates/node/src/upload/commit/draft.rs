@@ -228,7 +228,7 @@ impl Draft {
             let mut found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
             if found.is_none() {
                 // It may have come through another process.
-                self.hub.learn_leases(self.caller.user()?.user).await?;
+                self.hub.catch_up(&self.caller, &self.repo).await?;
                 found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
             }
             found.ok_or_else(|| {
