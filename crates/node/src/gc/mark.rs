@@ -4,9 +4,10 @@
 //! What is damaged stops the collection: nothing is deleted on the word of a log that can't be
 //! read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ballast_format::hash::{PackHash, ShardHash, XorbHash};
+use ballast_format::hash::{PackHash, Sha256, ShardHash, XorbHash};
 use ballast_format::id::RepoId;
 use ballast_format::log::RepoChange;
 use ballast_format::manifest::ManifestId;
@@ -23,6 +24,8 @@ use crate::state::rows;
 
 /// Repos whose logs are read at the same time.
 const REPOS_AT_ONCE: usize = 16;
+/// Packs and manifests of one repo that are read at the same time.
+const READ_AT_ONCE: usize = 4;
 /// Pins count so much longer than they say, as clocks differ.
 const CLOCK_MARGIN_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -45,62 +48,86 @@ impl Marked {
     }
 }
 
-/// What one repo refers to.
+/// What several readers mark together: it grows as they read, and they keep nothing.
 #[derive(Default)]
-struct OfRepo {
-    packs: Vec<PackHash>,
-    manifests: HashSet<ManifestId>,
+struct Marking(Mutex<Marked>);
+
+impl Marking {
+    fn marked(&self) -> MutexGuard<'_, Marked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Hub {
     /// Everything that is reachable at this moment.
     pub(super) async fn mark(&self) -> Result<Marked> {
-        let mut marked = Marked::default();
+        let marking = Marking::default();
         self.catalogue.look(self, Damage::Stops).await?;
         let repos = self.catalogue.read(CatalogueState::repo_ids);
-        let mut read =
-            stream::iter(repos).map(|repo| self.mark_repo(repo)).buffer_unordered(REPOS_AT_ONCE);
-        while let Some(of_repo) = read.try_next().await? {
-            marked.packs.extend(of_repo.packs);
-            for id in of_repo.manifests {
-                self.mark_manifest(&id, &mut marked).await?;
-            }
-        }
-        self.mark_pins(&mut marked).await?;
-        Ok(marked)
+        stream::iter(repos)
+            .map(|repo| self.mark_repo(repo, &marking))
+            .buffer_unordered(REPOS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        self.mark_pins(&marking).await?;
+        Ok(marking.0.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A repo's log, from its first entry on.
-    async fn mark_repo(&self, repo: RepoId) -> Result<OfRepo> {
+    async fn mark_repo(&self, repo: RepoId, marking: &Marking) -> Result<()> {
+        let packs = self.packs_of(repo).await?;
+        let manifests = self.manifests_of(repo, &packs).await?;
+        marking.marked().packs.extend(packs);
+        stream::iter(manifests.into_values())
+            .map(|id| self.mark_manifest(id, marking))
+            .buffer_unordered(READ_AT_ONCE)
+            .try_collect::<()>()
+            .await
+    }
+
+    /// The packs that a repo's log names, from its first entry on.
+    async fn packs_of(&self, repo: RepoId) -> Result<Vec<PackHash>> {
         let log = Log::new(self.store().clone(), LogId::Repo(repo));
-        let (mut tail, mut found) = (Tail::EMPTY, OfRepo::default());
+        let (mut tail, mut packs) = (Tail::EMPTY, Vec::new());
         loop {
             let page = log.read_after::<RepoChange>(&tail).await?;
-            let Some(last) = page.last() else { break };
+            let Some(last) = page.last() else { return Ok(packs) };
             tail = last.tail;
-            for change in page.iter().flat_map(|stored| &stored.entry.changes) {
-                if let RepoChange::PackAdded { pack } = change {
-                    found.packs.push(*pack);
-                }
-            }
+            let pack = |change: &RepoChange| match change {
+                RepoChange::PackAdded { pack } => Some(*pack),
+                _ => None,
+            };
+            packs.extend(page.iter().flat_map(|stored| &stored.entry.changes).filter_map(pack));
         }
-        for pack in &found.packs {
-            let (_, directory) = rows::find_pack(self, repo, *pack).await?;
-            let links = directory.links.iter().filter(|link| link.size > 0);
-            found.manifests.extend(links.map(ballast_format::pack::FileLink::manifest));
-        }
-        Ok(found)
     }
 
-    async fn mark_manifest(&self, id: &ManifestId, marked: &mut Marked) -> Result<()> {
-        let manifest = self.needed_manifest(id).await?;
+    /// By which manifest a repo with these packs reads each of its large files: the last link
+    /// counts.
+    async fn manifests_of(
+        &self,
+        repo: RepoId,
+        packs: &[PackHash],
+    ) -> Result<HashMap<Sha256, ManifestId>> {
+        let mut manifests = HashMap::new();
+        let mut directories = stream::iter(packs.to_vec())
+            .map(|pack| rows::find_pack(self, repo, pack))
+            .buffered(READ_AT_ONCE);
+        while let Some((_, directory)) = directories.try_next().await? {
+            let links = directory.links.iter().filter(|link| link.size > 0);
+            manifests.extend(links.map(|link| (link.sha256, link.manifest())));
+        }
+        Ok(manifests)
+    }
+
+    async fn mark_manifest(&self, id: ManifestId, marking: &Marking) -> Result<()> {
+        let manifest = self.needed_manifest(&id).await?;
+        let mut marked = marking.marked();
         marked.shards.insert(id.shard);
         marked.xorbs.extend(manifest.terms.iter().map(|term| term.xorb));
         Ok(())
     }
 
     /// Pins protect what was sent, promised or registered, and is not yet named by a log.
-    async fn mark_pins(&self, marked: &mut Marked) -> Result<()> {
+    async fn mark_pins(&self, marking: &Marking) -> Result<()> {
         let now = self.env().now_ms();
         let mut pins = pins(self.store());
         while let Some(pin) = pins.try_next().await? {
@@ -108,24 +135,26 @@ impl Hub {
                 continue;
             }
             match pin.leased {
-                Leased::Sent(xorb) | Leased::Told(xorb) => drop(marked.xorbs.insert(xorb)),
-                Leased::Registered(shard) => self.mark_registered(shard, marked).await?,
+                Leased::Sent(xorb) | Leased::Told(xorb) => {
+                    marking.marked().xorbs.insert(xorb);
+                }
+                Leased::Registered(shard) => self.mark_registered(shard, marking).await?,
             }
         }
         Ok(())
     }
 
     /// What was registered lately may be committed at any moment.
-    async fn mark_registered(&self, shard: ShardHash, marked: &mut Marked) -> Result<()> {
+    async fn mark_registered(&self, shard: ShardHash, marking: &Marking) -> Result<()> {
         let copies = self.store().copies(CopyKind::Shard, *shard.as_bytes()).await?;
         let Some(Key::Copy(copy)) = copies.first().map(|listed| listed.key) else {
             // The pin came, and its object did not.
             return Ok(());
         };
         for file in crate::upload::rows::files_of(self, &copy).await? {
-            self.mark_manifest(&ManifestId { file, shard }, marked).await?;
+            self.mark_manifest(ManifestId { file, shard }, marking).await?;
         }
-        marked.shards.insert(shard);
+        marking.marked().shards.insert(shard);
         Ok(())
     }
 }
