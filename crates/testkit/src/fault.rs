@@ -45,8 +45,6 @@ pub enum Fault {
     Flipped,
     /// A listing does not know of the latest puts.
     Stale,
-    /// A listing begins when [`FaultStore::release`] lets it.
-    Held,
 }
 
 /// Kinds of calls.
@@ -140,6 +138,8 @@ struct State {
     latest: VecDeque<Path>,
     decisions: VecDeque<Decision>,
     counts: CallCounts,
+    /// Listings of exactly this begin when they are released.
+    held: Option<Path>,
     released: watch::Sender<u64>,
 }
 
@@ -163,6 +163,7 @@ impl FaultStore {
             latest: VecDeque::new(),
             decisions: VecDeque::new(),
             counts: CallCounts::default(),
+            held: None,
             released: watch::Sender::new(0),
         };
         Arc::new(Self { inner, seed, state: Arc::new(Mutex::new(state)) })
@@ -194,9 +195,21 @@ impl FaultStore {
         while self.land_one().await {}
     }
 
-    /// Lets listings begin that are held until now.
+    /// Listings of exactly this begin when they are released.
+    pub fn hold(&self, prefix: Path) {
+        self.state().held = Some(prefix);
+    }
+
+    /// How many listings wait to be released.
+    pub fn held(&self) -> usize {
+        self.state().released.receiver_count()
+    }
+
+    /// Lets listings begin that wait until now, and holds no others.
     pub fn release(&self) {
-        self.state().released.send_modify(|times| *times += 1);
+        let state = &mut *self.state();
+        state.held = None;
+        state.released.send_modify(|times| *times += 1);
     }
 
     /// What was decided lately, oldest first.
@@ -466,22 +479,22 @@ impl ObjectStore for FaultStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let root = Path::default();
-        let (fault, unheard_of) = {
+        let (fault, unheard_of, held) = {
             let state = &mut *self.state();
             let fault = state.decide(Call::List, prefix.unwrap_or(&root));
-            (fault, state.latest.clone())
+            let is_held = state.held.is_some() && state.held.as_ref() == prefix;
+            (fault, state.latest.clone(), is_held.then(|| state.released.subscribe()))
         };
+        if let Some(mut released) = held {
+            let (inner, prefix) = (Arc::clone(&self.inner), prefix.cloned());
+            let begins = async move {
+                drop(released.changed().await);
+                inner.list(prefix.as_ref())
+            };
+            return begins.flatten_stream().boxed();
+        }
         match fault {
             Some(Fault::Refused | Fault::ReplyLost) => stream::iter([Err(no_answer())]).boxed(),
-            Some(Fault::Held) => {
-                let mut released = self.state().released.subscribe();
-                let (inner, prefix) = (Arc::clone(&self.inner), prefix.cloned());
-                let begins = async move {
-                    drop(released.changed().await);
-                    inner.list(prefix.as_ref())
-                };
-                begins.flatten_stream().boxed()
-            }
             Some(Fault::Stale) => self
                 .inner
                 .list(prefix)

@@ -7,9 +7,10 @@ use ballast_format::log::Visibility;
 use ballast_store::index::IndexHandle;
 use ballast_store::index::memory::Memory;
 use ballast_store::index::open::Opened;
+use ballast_store::keyspace::{CopyKind, Prefix};
 use ballast_testkit::clock::SimEnv;
 use ballast_testkit::content::splitmix;
-use ballast_testkit::fault::{Call, Fault, FaultStore};
+use ballast_testkit::fault::{Call, Decision, Fault, FaultStore};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
@@ -32,20 +33,13 @@ async fn until(env: &SimEnv, step: Duration, mut holds: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_mins(1), waiting).await.expect("it comes about");
 }
 
-/// Waits until a listing met this fault. No time passes, so that it is not another task's.
-async fn until_met(rig: &Rig, faults: &FaultStore, fault: Fault) {
-    let has_met = || faults.decisions().iter().any(|decision| decision.fault == Some(fault));
-    until(&rig.env, Duration::ZERO, has_met).await;
-}
-
-/// A hub with an empty index on a store whose first listing is held.
+/// A hub with an empty index on a store that does not say which shards it has.
 async fn open_while_held(rig: &Rig, faults: &FaultStore, freshness: Freshness) -> Arc<Hub> {
-    faults.fail_next(Call::List, Fault::Held);
+    faults.hold(Prefix::Copies(CopyKind::Shard).path());
     let index = IndexHandle::over(Memory::new()).expect("an index");
     let opened = Opened::Rebuild { reason: "it is new".to_owned() };
     let opening = open_with(&rig.objects, &rig.env, index, opened, freshness);
     let passing = async {
-        until_met(rig, faults, Fault::Held).await;
         until(&rig.env, HALF_A_SECOND, || false).await;
     };
     tokio::select! {
@@ -74,7 +68,7 @@ async fn serves_before_it_is_whole(freshness: Freshness) -> Result<()> {
     rig.upload(&rig.admin, &repo, &second).await;
 
     let hub = open_while_held(&rig, &faults, freshness).await;
-    assert!(!hub.index().is_whole());
+    assert!(!hub.index().is_whole() && faults.held() > 0);
     let rig = with(rig, hub);
     assert_eq!(rig.read(&repo, "w.bin").await?, first);
     let link = rig.hub.find_upload(&rig.admin, &repo, &sha256(&first)).await?.expect("it is here");
@@ -100,7 +94,10 @@ const READ: crate::access::Access = crate::access::Access::Read;
 async fn is_whole_in_the_end(rig: &Rig, faults: &FaultStore, repo: &Repo) {
     faults.fail_next(Call::List, Fault::Refused);
     faults.release();
-    until_met(rig, faults, Fault::Refused).await;
+    // No time passes, so that it is no other task's listing.
+    let is_refused = |decision: &Decision| decision.fault == Some(Fault::Refused);
+    let was_refused = || faults.decisions().iter().any(is_refused);
+    until(&rig.env, Duration::ZERO, was_refused).await;
     until(&rig.env, HALF_A_SECOND, || rig.hub.index().is_whole()).await;
     until(&rig.env, HALF_A_SECOND, || {
         rig.hub.facts(&repo.id()).tags.iter().any(|tag| tag == "license:mit")
