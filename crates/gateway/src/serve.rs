@@ -36,7 +36,7 @@ const READ_BYTES: usize = 256 * 1024;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the system may keep of an answer that is not yet on its way: what a slow client can't take
-/// stays unread in the store and not in memory, and how fast it takes is seen soon.
+/// stays unread in the store and not in memory, and how fast it takes is seen before its time ends.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 256 * 1024;
 /// One connection in so many may be in its handshake at once.

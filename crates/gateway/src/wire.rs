@@ -26,7 +26,7 @@ const ANSWERING: u8 = 2;
 
 /// What a client that was slow to take an answer must take of it before it counts as fast again:
 /// one that takes a byte now and then holds as much memory as one that takes nothing.
-const ENOUGH_BYTES: u64 = 30 * 1024;
+const ENOUGH_BYTES: u64 = 64 * 1024;
 
 /// How long each phase may last.
 #[derive(Clone, Copy, Debug)]
