@@ -261,12 +261,33 @@ fn commits_that_can_not_be_are_refused_whole() -> Result<()> {
         "a\nb",
         "a/",
         "..",
+        "a\\b",
+        ".git /a",
+        ".git./a",
+        "git~1/a",
+        ".g\u{200c}it/a",
+        "a/\u{7f}",
         &"a/".repeat(2000),
         &"a".repeat(300),
     ] {
         let shown: String = bad.chars().take(20).collect();
         let case = Case::new(format!("the path {shown:?}"), "POST", path.as_str());
         cases.push(case.body(file(bad)));
+        // The same list at the other doors of a commit.
+        let large = json!({"path": bad, "algo": "sha256", "oid": "ab".repeat(32), "size": 5});
+        let renamed = json!({"path": "x", "oldPath": bad});
+        for (key, value) in [
+            ("lfsFile", large),
+            ("deletedFile", json!({"path": bad})),
+            ("deletedFolder", json!({"path": bad})),
+            ("lfsFile", renamed),
+        ] {
+            if (key, bad) == ("deletedFolder", "a/") {
+                continue; // A folder may end so.
+            }
+            let case = Case::new(format!("{key} {shown:?}"), "POST", path.as_str());
+            cases.push(case.body(line(&json!({"key": key, "value": value}).to_string())));
+        }
     }
     let twice = [file("a"), file("a/b").lines().nth(1).unwrap_or("").to_owned()].concat();
     cases.push(Case::new("a file that is also a folder", "POST", path.as_str()).body(twice));

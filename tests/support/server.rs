@@ -317,7 +317,23 @@ impl Server {
             response.headers().iter().map(|(k, v)| (k.as_str().to_owned(), text(v))).collect();
         let mut body = Vec::new();
         response.into_body().into_reader().read_to_end(&mut body)?;
-        Ok(Answer { status, headers, body })
+        let answer = Answer { status, headers, body };
+        self.check_refusal(&answer).with_context(|| format!("{method} {path}"))?;
+        Ok(answer)
+    }
+
+    /// What goes wrong inside is for the log, not for clients.
+    fn check_refusal(&self, answer: &Answer) -> Result<()> {
+        if answer.status < 400 {
+            return Ok(());
+        }
+        let body = String::from_utf8_lossy(&answer.body);
+        let said = format!("{:?} {body}", answer.headers);
+        let folder = self.folder.path().display().to_string();
+        for inside in ["panicked", "os error", "backtrace", ".rs:", "crates/", &folder] {
+            ensure!(!said.contains(inside), "the answer shows `{inside}`: {said}");
+        }
+        Ok(())
     }
 
     /// `GET` that must succeed, as JSON.
@@ -337,9 +353,13 @@ impl Drop for Server {
         }
         let log = self.log();
         let alarming = |line: &&str| {
-            let is_alarm = line.contains(" ERROR ") || line.contains(" WARN ");
+            let is_alarm = [" ERROR ", " WARN ", "panicked at"].iter().any(|s| line.contains(s));
             is_alarm && !self.expected.iter().any(|text| line.contains(text))
         };
+        for secret in [self.token.as_str(), "Bearer ", "X-Amz-Signature="] {
+            let is_there = !secret.is_empty() && log.contains(secret);
+            assert!(!is_there, "the log holds what nobody may see: `{secret}`");
+        }
         let alarms: Vec<&str> = log.lines().filter(alarming).collect();
         assert!(alarms.is_empty(), "the server logged what no test announced: {alarms:#?}");
     }

@@ -152,6 +152,8 @@ struct Member {
 }
 
 async fn set_member(mut call: Call, org: &str, user: &str) -> Answer {
+    // Before anything is looked up: a stranger hears the same whether there is such a place.
+    call.caller.user().map_err(|error| Failure::of(error, &call.caller))?;
     let role = if call.method == Method::PUT {
         let body: Member = call.json(BODY_BYTES).await?;
         Some(role_of(&body.role)?)
