@@ -11,6 +11,7 @@
 )]
 
 pub mod client;
+pub mod http;
 pub mod objects;
 pub mod server;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use serde_json::json;
 
@@ -151,6 +151,32 @@ async fn an_answer_that_is_taken_byte_by_byte_is_ended() {
         }
         assert!(rig.elapsed() - begin < Duration::from_mins(10), "{taken} bytes taken");
     }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_taken_slowly_but_steadily_goes_on() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let packed = super::upload::pack(&ballast_testkit::content::splitmix(1, 40_000_000));
+    rig.publish(&rig.admin, &repo, &packed).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 * 1024).expect("a small buffer");
+    let mut slow = socket.connect(rig.address).await.expect("the listener is up");
+    let head = format!("GET /{repo}/resolve/main/weights.bin HTTP/1.1\r\nhost: x\r\n\r\n");
+    slow.write_all(head.as_bytes()).await.expect("open");
+    // 4 KiB a second for five minutes: more than what is cut, less than a buffer shows at once.
+    for second in 0..300 {
+        let read = slow.read_exact(&mut [0; 4096]).await;
+        assert!(read.is_ok(), "cut after {second} s");
+        pass(&rig, 1, Duration::from_secs(1)).await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let open = &rig.gateway.metrics.open_connections;
+    assert_eq!(open.load(std::sync::atomic::Ordering::Relaxed), 1);
+    drop(slow);
     rig.stop().await;
 }
 
