@@ -78,7 +78,8 @@ impl Watch {
                 }
             }
         };
-        stream::unfold(Some(stream), next).boxed()
+        // Who reads an empty object asks once more after its end.
+        stream::unfold(Some(stream), next).fuse().boxed()
     }
 }
 
@@ -245,7 +246,10 @@ mod tests {
         upload.put_part(PutPayload::from_static(b"xy")).await.expect("part");
         upload.complete().await.expect("completes");
         assert_eq!(store.get(&path).await.expect("get").bytes().await.expect("reads"), "xy");
+        let empty = Path::from("empty");
+        store.put(&empty, PutPayload::new()).await.expect("put");
+        assert_eq!(store.get(&empty).await.expect("get").bytes().await.expect("reads"), "");
         let listed: Vec<_> = store.list(None).try_collect().await.expect("lists");
-        assert_eq!(listed.len(), 1);
+        assert_eq!(listed.len(), 2);
     }
 }
