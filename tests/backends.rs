@@ -278,6 +278,24 @@ async fn a_listing_begins_where_it_is_told() -> Result<()> {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_loses_answers_breaks_no_promise() -> Result<()> {
+    let objects = Objects::s3()?;
+    let s3 = objects.s3.clone().context("it is ours")?;
+    let store = remote(&objects)?;
+    s3.set_faults(S3Faults { answer_lost: 300, ..S3Faults::default() });
+    let mut tried = 0;
+    for _ in 0..20 {
+        // An error says that it could not be tried.
+        if let Ok(promises) = probe(&store).await {
+            ensure!(promises.all_kept(), "{promises}");
+            tried += 1;
+        }
+    }
+    ensure!(tried > 3, "it could be tried {tried} times only");
+    Ok(())
+}
+
 #[test]
 fn a_server_on_a_store_that_breaks_its_word_serves_reads_and_says_why() -> Result<()> {
     let objects = Objects::s3()?;

@@ -84,10 +84,12 @@ async fn try_all(store: &Store, nonce: u64) -> Result<Promises> {
         reads_its_write: false,
         lists_its_write: false,
     };
-    match store.put_absent(&key, first.clone()).await? {
-        Put::Stored => promises.reads_its_write = read(store, &key).await? == Some(first.clone()),
-        // Nobody else can have chosen the name: the store says "exists" of what does not.
-        Put::Exists => return Ok(promises),
+    // Nobody else can have chosen the name: where the store says that it exists, an answer was lost
+    // and the client has asked again.
+    let put = store.put_absent(&key, first.clone()).await?;
+    promises.reads_its_write = read(store, &key).await?.as_ref() == Some(&first);
+    if put == Put::Exists && !promises.reads_its_write {
+        return Ok(promises);
     }
     let refused = store.put_absent(&key, second).await? == Put::Exists;
     promises.refuses_second = refused && read(store, &key).await? == Some(first);
@@ -118,21 +120,20 @@ async fn race(store: &Store, key: Key) -> Result<bool> {
     let answers = future::join_all(puts).await;
     let found = read(store, &key).await?;
 
-    let mut winners = Vec::new();
-    let mut possible = Vec::new();
+    let (mut winners, mut doubtful) = (Vec::new(), 0);
     for (answer, body) in answers.into_iter().zip(&bodies) {
         match answer {
             Ok(Put::Stored) => winners.push(body),
             Ok(Put::Exists) => {}
-            // Its answer was lost: it may be the winner.
-            Err(Error::Unavailable { .. }) => possible.push(body),
+            Err(Error::Unavailable { .. }) => doubtful += 1,
             Err(error) => return Err(error),
         }
     }
     Ok(match (winners.as_slice(), &found) {
         ([winner], Some(found)) => found == *winner,
-        ([], Some(found)) => possible.contains(&found),
-        ([], None) => possible.len() == RACERS,
+        // The winner's answer was lost; if the client asked again, it heard that it exists.
+        ([], Some(found)) => bodies.contains(found),
+        ([], None) => doubtful == RACERS,
         _ => false,
     })
 }
