@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
@@ -24,7 +24,10 @@ pub(super) enum LastStop {
 /// The lock, while it is ours.
 #[derive(Debug)]
 pub(super) struct Held {
-    file: File,
+    /// Open for reading only where that is enough: what is open for writing would keep a person
+    /// from making the volume read-only.
+    _file: File,
+    path: PathBuf,
     /// May whoever comes next believe what is on the disk?
     is_sound: AtomicBool,
 }
@@ -34,9 +37,16 @@ impl Held {
         let path = folder.join("lock");
         let failed = |error: io::Error| Error::folder(&path, &error);
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = file.map_err(failed)?;
-        match file.try_lock() {
+        let writable = options.read(true).write(true).create(true).truncate(false).open(&path);
+        let writable = writable.map_err(failed)?;
+        let mut file = File::open(&path).map_err(failed)?;
+        let mut locked = file.try_lock();
+        if let Err(TryLockError::Error(_)) = &locked {
+            // Over a network a lock may need a file that is open for writing.
+            file = writable;
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::Locked {
@@ -50,9 +60,8 @@ impl Held {
         let clean = said == RELEASED || said.is_empty();
         // On the disk before the first write: who finds us here later must not believe that we
         // let go.
-        write(&mut file, &format!("process {}\n", std::process::id())).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        let held = Self { file, is_sound: AtomicBool::new(clean) };
+        write(&path, &format!("process {}\n", std::process::id())).map_err(failed)?;
+        let held = Self { _file: file, path, is_sound: AtomicBool::new(clean) };
         Ok((held, if clean { LastStop::Clean } else { LastStop::Unclean }))
     }
 
@@ -68,7 +77,7 @@ impl Drop for Held {
             return;
         }
         // If this fails, the next start looks for leftovers that are not there.
-        if let Err(error) = write(&mut self.file, RELEASED) {
+        if let Err(error) = write(&self.path, RELEASED) {
             tracing::debug!(%error, "the lock file does not say that it is free");
         }
     }
@@ -88,8 +97,8 @@ fn read(file: &mut File) -> io::Result<String> {
     Ok(said)
 }
 
-fn write(file: &mut File, text: &str) -> io::Result<()> {
-    file.seek(SeekFrom::Start(0))?;
-    file.set_len(0)?;
-    file.write_all(text.as_bytes())
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).truncate(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
