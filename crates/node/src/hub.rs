@@ -24,6 +24,7 @@ use crate::pool::Pool;
 use crate::state::accounts::AccountsState;
 use crate::state::catalogue::CatalogueState;
 use crate::state::ledger::Ledger;
+use crate::state::mend::MendIndex;
 use crate::state::repo::RepoStates;
 use crate::tally::Tallies;
 use crate::upload::{SweepParts, Uploads};
@@ -170,6 +171,7 @@ impl Hub {
         if hub.settings.freshness != Freshness::Exclusive {
             hub.runner.start(&hub, FollowFacts::default());
         }
+        hub.runner.start(&hub, MendIndex::default());
         if !hub.store.is_read_only() {
             hub.runner.start(&hub, SweepParts);
             if let Some(interval) = hub.settings.gc.interval {

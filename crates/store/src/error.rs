@@ -102,7 +102,7 @@ pub enum Error {
         /// What the operating system said.
         reason: String,
     },
-    /// The index failed. Nothing is lost: it is rebuilt at the next start.
+    /// The index failed. Nothing is lost: it is made anew, and then it works again.
     #[error("the index failed: {reason}")]
     Index {
         /// What its engine said.
@@ -125,13 +125,14 @@ impl Error {
             Self::Unavailable { .. }
             | Self::Full { .. }
             | Self::ReadOnly { .. }
-            | Self::Refused { .. } => ErrorKind::Unavailable,
+            | Self::Refused { .. }
+            | Self::Index { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Invalid { .. }
             | Self::TooLarge { .. }
             | Self::Locked { .. }
             | Self::Folder { .. } => ErrorKind::Invalid,
-            Self::Index { .. } | Self::Internal { .. } => ErrorKind::Internal,
+            Self::Internal { .. } => ErrorKind::Internal,
         }
     }
 

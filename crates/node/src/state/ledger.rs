@@ -5,6 +5,7 @@
 //! losing to each other; between processes the log itself decides (Invariant 3). Readers never
 //! wait for writers: entries are folded in by their numbers, whoever reads them first.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use ballast_format::hash::{EntryHash, PackHash};
@@ -100,6 +101,8 @@ pub(crate) struct Ledger<S> {
     /// Who reads what others wrote holds it.
     reading: Mutex<()>,
     sight: Arc<Sight>,
+    /// The generation of the index that has the rows of all that is folded.
+    indexed_in: AtomicU64,
 }
 
 impl<S: State> Ledger<S> {
@@ -111,6 +114,7 @@ impl<S: State> Ledger<S> {
             writing: Mutex::new(()),
             reading: Mutex::new(()),
             sight: Arc::new(Sight::new()),
+            indexed_in: AtomicU64::new(0),
         }
     }
 
@@ -127,10 +131,15 @@ impl<S: State> Ledger<S> {
         self.folded().tail
     }
 
+    /// Whether the index was replaced, so that its rows are gone.
+    fn lost_its_rows(&self, hub: &Hub) -> bool {
+        self.indexed_in.load(Ordering::Acquire) != hub.index().generation()
+    }
+
     /// Reads what others wrote, if what is known may be older than the settings allow.
     pub(crate) async fn refresh(&self, hub: &Hub) -> Result<()> {
         let now = hub.env().monotonic();
-        if self.sight.is_stale(hub.settings().freshness, now) {
+        if self.sight.is_stale(hub.settings().freshness, now) || self.lost_its_rows(hub) {
             self.look(hub, Damage::Stops).await?;
         }
         Ok(())
@@ -138,7 +147,8 @@ impl<S: State> Ledger<S> {
 
     /// Reads what others wrote, if others write, however lately somebody looked.
     pub(crate) async fn renew(&self, hub: &Hub) -> Result<()> {
-        if hub.settings().freshness != Freshness::Exclusive || self.sight.is_doubtful() {
+        let others_write = hub.settings().freshness != Freshness::Exclusive;
+        if others_write || self.sight.is_doubtful() || self.lost_its_rows(hub) {
             self.look(hub, Damage::Stops).await?;
         }
         Ok(())
@@ -148,8 +158,13 @@ impl<S: State> Ledger<S> {
     pub(crate) async fn look(&self, hub: &Hub, damage: Damage) -> Result<()> {
         let asked = self.sight.began();
         let _reading = self.reading.lock().await;
-        if self.sight.has_looked_since(asked) && !self.sight.is_doubtful() {
+        let has_looked = self.sight.has_looked_since(asked) && !self.sight.is_doubtful();
+        if has_looked && !self.lost_its_rows(hub) {
             return Ok(());
+        }
+        let generation = hub.index().generation();
+        if self.lost_its_rows(hub) {
+            self.index_again(hub).await?;
         }
         let look = self.sight.begin(hub.env().monotonic());
         if self.tail() == Tail::EMPTY {
@@ -166,7 +181,21 @@ impl<S: State> Ledger<S> {
             self.index_page(hub, &page, damage).await?;
             self.fold(page.iter().map(|stored| (&stored.entry, stored.tail)));
         }
+        self.indexed_in.store(generation, Ordering::Release);
         self.sight.end(&look);
+        Ok(())
+    }
+
+    /// Puts into an index that was replaced what the known entries brought. What is damaged was
+    /// there before, and keeps nobody from the rest.
+    async fn index_again(&self, hub: &Hub) -> Result<()> {
+        let mut tail = Tail::EMPTY;
+        while tail.number < self.tail().number {
+            let page = self.log.read_after::<S::Change>(&tail).await?;
+            let Some(last) = page.last() else { break };
+            tail = last.tail;
+            self.index_page(hub, &page, Damage::IsReported).await?;
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod catalogue;
 pub(crate) mod ledger;
+pub(crate) mod mend;
 mod prepare;
 pub(crate) mod rebuild;
 pub mod repo;

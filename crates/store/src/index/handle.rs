@@ -1,16 +1,19 @@
 //! The index for asynchronous code: questions go to threads of the index's own.
 //!
 //! One thread reads and one writes, so that a question never waits behind a flush. Both queues are
-//! bounded; who asks waits without holding a thread. A panic of the engine is caught, and from
-//! then on every call fails: the index is suspect and is rebuilt at the next start.
+//! bounded; who asks waits without holding a thread. When the engine fails (its disk is full, or it
+//! panics, which is caught) nothing it says is believed any more, and every call fails until it is
+//! replaced by an empty one, which whoever owns the index fills again.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::open::CleanMarker;
+use super::memory::Memory;
+use super::open::Files;
 use super::{Batch, Index, Row, Table};
 use crate::error::{Error, Result};
 
@@ -48,6 +51,7 @@ enum Read {
 enum Write {
     Apply { batch: Batch, reply: Reply<()> },
     Flush { reply: Reply<()> },
+    Replace { reply: Reply<()> },
     Close { reply: Reply<()> },
 }
 
@@ -59,12 +63,21 @@ pub struct IndexHandle {
     state: Arc<State>,
 }
 
-#[derive(Debug)]
 struct State {
-    /// The engine panicked: nothing it says is believed.
+    /// `None` once it is closed.
+    engine: RwLock<Option<Arc<dyn Index>>>,
+    /// The engine failed: nothing it says is believed.
     broken: AtomicBool,
     /// It holds all that it should; false while a rebuild is under way.
     whole: AtomicBool,
+    /// How often the engine was replaced.
+    generation: AtomicU64,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("generation", &self.generation).finish_non_exhaustive()
+    }
 }
 
 impl IndexHandle {
@@ -73,20 +86,20 @@ impl IndexHandle {
         Self::start(Arc::new(index), None, false)
     }
 
-    pub(super) fn start(
-        index: Arc<dyn Index>,
-        marker: Option<CleanMarker>,
-        whole: bool,
-    ) -> Result<Self> {
-        let state =
-            Arc::new(State { broken: AtomicBool::new(false), whole: AtomicBool::new(whole) });
+    pub(super) fn start(index: Arc<dyn Index>, files: Option<Files>, whole: bool) -> Result<Self> {
+        let state = Arc::new(State {
+            engine: RwLock::new(Some(index)),
+            broken: AtomicBool::new(false),
+            whole: AtomicBool::new(whole),
+            generation: AtomicU64::new(0),
+        });
         let (reads, read_queue) = mpsc::channel(READ_QUEUE);
         let (writes, write_queue) = mpsc::channel(WRITE_QUEUE);
-        let reader = Lane { index: Arc::clone(&index), state: Arc::clone(&state) };
-        let writer = Lane { index, state: Arc::clone(&state) };
+        let reader = Lane { state: Arc::clone(&state) };
+        let writer = Lane { state: Arc::clone(&state) };
         spawn("index-read", move || reader.serve_reads(read_queue))?;
         spawn("index-write", move || {
-            writer.serve_writes(write_queue, marker);
+            writer.serve_writes(write_queue, files);
         })?;
         Ok(Self { reads, writes, state })
     }
@@ -138,6 +151,22 @@ impl IndexHandle {
         self.state.whole.load(Ordering::Acquire)
     }
 
+    /// Whether the engine failed, so that every call fails until it is replaced.
+    pub fn is_broken(&self) -> bool {
+        self.state.broken.load(Ordering::Acquire)
+    }
+
+    /// Grows when the engine is replaced: rows that were put before are gone then.
+    pub fn generation(&self) -> u64 {
+        self.state.generation.load(Ordering::Acquire)
+    }
+
+    /// Puts an empty engine into the place of one that failed: in its folder, or, where that can't
+    /// be (the disk may still be full), in memory until the next start. Whoever calls it fills it.
+    pub async fn replace(&self) -> Result<()> {
+        self.write(|reply| Write::Replace { reply }).await
+    }
+
     /// Stops the index in an orderly way, so that the next start finds it usable. Calls that are
     /// made after it, on any clone, fail.
     pub async fn close(&self) -> Result<()> {
@@ -170,7 +199,6 @@ fn spawn(name: &str, serve: impl FnOnce() + Send + 'static) -> Result<()> {
 
 /// What a thread of the index works with.
 struct Lane {
-    index: Arc<dyn Index>,
     state: Arc<State>,
 }
 
@@ -202,16 +230,20 @@ impl Lane {
         }
     }
 
-    fn serve_writes(self, mut queue: mpsc::Receiver<Write>, marker: Option<CleanMarker>) {
+    fn serve_writes(self, mut queue: mpsc::Receiver<Write>, files: Option<Files>) {
         while let Some(change) = queue.blocking_recv() {
             match change {
                 Write::Apply { batch, reply } => {
                     send(reply, self.ask(|index| index.apply(batch)));
                 }
                 Write::Flush { reply } => send(reply, self.ask(<dyn Index>::flush)),
+                Write::Replace { reply } => {
+                    self.replace(files.as_ref());
+                    send(reply, Ok(()));
+                }
                 Write::Close { reply } => {
                     drop(queue);
-                    send(reply, self.close(marker));
+                    send(reply, self.close(files.as_ref()));
                     return;
                 }
             }
@@ -219,35 +251,60 @@ impl Lane {
     }
 
     /// Flushes and lets go of the engine; only then says that the stop was clean.
-    fn close(self, marker: Option<CleanMarker>) -> Result<()> {
+    fn close(self, files: Option<&Files>) -> Result<()> {
         self.ask(<dyn Index>::flush)?;
-        let Self { index, state } = self;
-        if catch_unwind(AssertUnwindSafe(move || drop(index))).is_err() {
-            return Err(panicked());
-        }
-        let believable =
-            state.whole.load(Ordering::Acquire) && !state.broken.load(Ordering::Acquire);
-        match marker {
-            Some(marker) if believable => marker.write(),
+        self.let_go()?;
+        let state = &self.state;
+        // One that was replaced is made anew once more, in peace.
+        let believable = state.whole.load(Ordering::Acquire)
+            && !state.broken.load(Ordering::Acquire)
+            && state.generation.load(Ordering::Acquire) == 0;
+        match files {
+            Some(files) if believable => files.mark_clean(),
             _ => Ok(()),
         }
     }
 
+    fn let_go(&self) -> Result<()> {
+        let engine = self.state.engine.write().unwrap_or_else(PoisonError::into_inner).take();
+        // A failed engine may panic once more.
+        catch_unwind(AssertUnwindSafe(move || drop(engine)))
+            .map_err(|_| Error::index("its engine panicked when it was closed"))
+    }
+
+    fn replace(&self, files: Option<&Files>) {
+        if let Err(error) = self.let_go() {
+            tracing::warn!(%error, "an index that failed is thrown away all the same");
+        }
+        let engine: Arc<dyn Index> = match files.map(Files::begin_anew) {
+            Some(Ok(engine)) => engine,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the index is in memory until the next start");
+                Arc::new(Memory::new())
+            }
+            None => Arc::new(Memory::new()),
+        };
+        *self.state.engine.write().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+        self.state.whole.store(false, Ordering::Release);
+        self.state.generation.fetch_add(1, Ordering::AcqRel);
+        self.state.broken.store(false, Ordering::Release);
+    }
+
     fn ask<T>(&self, question: impl FnOnce(&dyn Index) -> Result<T>) -> Result<T> {
         if self.state.broken.load(Ordering::Acquire) {
-            return Err(panicked());
+            return Err(Error::index("it failed, and is made anew"));
         }
-        let index = self.index.as_ref();
-        catch_unwind(AssertUnwindSafe(|| question(index))).unwrap_or_else(|_| {
-            self.state.broken.store(true, Ordering::Release);
-            tracing::error!("the index engine panicked; the index is rebuilt at the next start");
-            Err(panicked())
-        })
+        let engine = self.state.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = engine.as_deref() else { return Err(closed()) };
+        let failed = match catch_unwind(AssertUnwindSafe(|| question(index))) {
+            Ok(Err(error @ Error::Index { .. })) => error,
+            Ok(answer) => return answer,
+            Err(_) => Error::index("its engine panicked"),
+        };
+        self.state.broken.store(true, Ordering::Release);
+        tracing::warn!(error = %failed, "nothing in the index is believed any more");
+        Err(failed)
     }
-}
-
-fn panicked() -> Error {
-    Error::index("its engine panicked, and it is not believed any more")
 }
 
 /// Whoever asked may have gone away; that is their business.

@@ -48,7 +48,7 @@ pub fn open_for(folder: &Path, store: &str) -> Result<(IndexHandle, Opened)> {
         }
     };
     let whole = opened == Opened::Clean;
-    let handle = IndexHandle::start(engine, Some(files.into_marker()), whole)?;
+    let handle = IndexHandle::start(engine, Some(files), whole)?;
     Ok((handle, opened))
 }
 
@@ -62,21 +62,9 @@ fn open_as_left(files: &Files) -> Result<std::result::Result<Engine, String>> {
     Ok(open_engine(&files.engine).map_err(|error| error.to_string()))
 }
 
-/// The sign that the last stop was orderly.
+/// The files of an index.
 #[derive(Debug)]
-pub(super) struct CleanMarker {
-    folder: PathBuf,
-    path: PathBuf,
-}
-
-impl CleanMarker {
-    pub(super) fn write(&self) -> Result<()> {
-        write_durably(&self.folder, &self.path, "clean\n")
-            .map_err(|error| Error::folder(&self.path, &error))
-    }
-}
-
-struct Files {
+pub(super) struct Files {
     folder: PathBuf,
     engine: PathBuf,
     schema: PathBuf,
@@ -86,7 +74,7 @@ struct Files {
 }
 
 impl Files {
-    fn of(folder: &Path, store: &str) -> Self {
+    pub(super) fn of(folder: &Path, store: &str) -> Self {
         Self {
             stamp: format!("{SCHEMA} {store}").trim_end().to_owned(),
             folder: folder.to_owned(),
@@ -96,8 +84,16 @@ impl Files {
         }
     }
 
-    fn into_marker(self) -> CleanMarker {
-        CleanMarker { folder: self.folder, path: self.marker }
+    /// Says that the stop was orderly: the next start believes what is here.
+    pub(super) fn mark_clean(&self) -> Result<()> {
+        write_durably(&self.folder, &self.marker, "clean\n")
+            .map_err(|error| Error::folder(&self.marker, &error))
+    }
+
+    /// Throws away what is here and opens an empty engine.
+    pub(super) fn begin_anew(&self) -> Result<Engine> {
+        self.clear()?;
+        open_engine(&self.engine)
     }
 
     /// Why the index may not be believed, if so.

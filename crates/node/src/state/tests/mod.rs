@@ -2,6 +2,7 @@
 
 mod amnesia;
 mod faults;
+mod mend;
 mod opening;
 mod scale;
 mod writers;

@@ -77,10 +77,11 @@ async fn after_the_close_every_call_says_so() -> Result<()> {
 async fn a_panic_of_the_engine_is_an_error_and_ends_all_trust() -> Result<()> {
     let index = IndexHandle::over(Explosive(Memory::new()))?;
     assert!(index.get(Table::Meta, b"fine").await?.is_none());
-    for key in [b"boom", b"fine"] {
+    for (key, why) in [(b"boom", "panicked"), (b"fine", "made anew")] {
         let error = index.get(Table::Meta, key).await.expect_err("not believed");
-        assert!(error.to_string().contains("panicked"), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
     }
+    assert!(index.is_broken());
     assert!(index.close().await.is_err(), "no clean stop");
     Ok(())
 }
@@ -94,4 +95,41 @@ async fn a_caller_that_goes_away_does_no_harm() -> Result<()> {
     }
     assert!(index.get(Table::Meta, b"a").await?.is_none());
     Ok(())
+}
+
+#[tokio::test]
+async fn an_engine_that_failed_is_replaced_by_an_empty_one_and_is_not_believed_later() -> Result<()>
+{
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let files = Files::of(folder.path(), "");
+    let index = IndexHandle::start(Arc::new(Explosive(Memory::new())), Some(files), true)?;
+    let mut batch = Batch::new();
+    batch.put(Table::Meta, *b"a", *b"1");
+    index.apply(batch.clone()).await?;
+    assert!(index.get(Table::Meta, b"boom").await.is_err() && index.is_broken());
+    index.replace().await?;
+    assert!(!index.is_broken() && index.generation() == 1);
+    assert!(index.get(Table::Meta, b"a").await?.is_none(), "it is empty");
+    index.apply(batch).await?;
+    assert!(index.get(Table::Meta, b"boom").await?.is_none(), "another engine");
+    index.mark_whole();
+    index.close().await?;
+    let (_, opened) = super::super::open(folder.path())?;
+    assert!(matches!(opened, super::super::Opened::Rebuild { .. }));
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_its_folder_can_not_be_used_a_new_engine_is_in_memory() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let files = Files::of(&folder.path().join("gone"), "");
+    let index = IndexHandle::start(Arc::new(Explosive(Memory::new())), Some(files), true)?;
+    assert!(index.get(Table::Meta, b"boom").await.is_err());
+    index.replace().await?;
+    let mut batch = Batch::new();
+    batch.put(Table::Meta, *b"a", *b"1");
+    index.apply(batch).await?;
+    assert!(index.get(Table::Meta, b"a").await?.is_some());
+    index.mark_whole();
+    index.close().await
 }
