@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ballast_format::ErrorKind;
 use ballast_node::download::ByteStream;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -130,7 +131,11 @@ impl http_body::Body for Body {
                     (None, Some(left)) => Some(Err(wrong_length(*left))),
                     (Some(Err(error)), _) => {
                         // The status is long gone; the broken connection tells the client.
-                        tracing::error!(%error, "an answer breaks off");
+                        if error.kind() == ErrorKind::Unavailable {
+                            tracing::warn!(%error, "an answer breaks off");
+                        } else {
+                            tracing::error!(%error, "an answer breaks off");
+                        }
                         Some(Err(error.into()))
                     }
                     (Some(Ok(bytes)), None) => Some(Ok(Frame::data(bytes))),

@@ -130,6 +130,9 @@ impl Hub {
                 return Ok(content);
             }
         }
+        if !fault.is_corrupt() {
+            return Err(fault);
+        }
         tracing::error!(object = %id, key = %Key::Copy(row.pack), %fault, "an object is damaged");
         Err(fault)
     }
