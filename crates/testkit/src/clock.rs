@@ -36,6 +36,11 @@ impl Dice {
         self.draw() % bound
     }
 
+    /// A number of thousandths, under a whole.
+    pub fn permille(&mut self) -> u16 {
+        u16::try_from(self.below(1000)).expect("it is under a thousand")
+    }
+
     /// Does something happen that happens so many times in a thousand?
     pub fn happens(&mut self, per_mille: u32) -> bool {
         self.below(1000) < u64::from(per_mille)

@@ -7,3 +7,4 @@ pub mod content;
 pub mod fault;
 pub mod rgw;
 pub mod s3;
+pub mod xet;

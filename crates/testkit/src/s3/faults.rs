@@ -12,8 +12,15 @@ pub struct S3Faults {
     pub refused: u32,
     /// It happens, and the client hears of an internal error.
     pub answer_lost: u32,
+    /// The client hears of an internal error, and it happens later: a write that was sent may land
+    /// long after whoever sent it has given up, and be refused then.
+    pub late: u32,
+    /// How much later at most.
+    pub late_by: Duration,
     /// How long every request takes at least.
     pub latency: Duration,
+    /// How much longer it takes at most.
+    pub jitter: Duration,
     /// Put-if-absent puts, whether something is there or not.
     pub ignores_conditions: bool,
 }
@@ -23,6 +30,8 @@ pub struct S3Faults {
 pub(super) struct Verdict {
     pub(super) is_refused: bool,
     pub(super) is_answer_lost: bool,
+    /// How much later a write happens than it is answered.
+    pub(super) late_by: Option<Duration>,
     pub(super) latency: Duration,
     pub(super) ignores_conditions: bool,
 }
@@ -44,10 +53,13 @@ impl Faults {
 
     pub(super) fn decide(&self) -> Verdict {
         let (dice, faults) = &mut *self.state();
+        let mut up_to = |most: Duration| most.mul_f64(f64::from(dice.permille()) / 1000.0);
+        let (late_by, longer) = (up_to(faults.late_by), up_to(faults.jitter));
         Verdict {
             is_refused: dice.happens(faults.refused),
             is_answer_lost: dice.happens(faults.answer_lost),
-            latency: faults.latency,
+            late_by: dice.happens(faults.late).then_some(late_by),
+            latency: faults.latency + longer,
             ignores_conditions: faults.ignores_conditions,
         }
     }

@@ -1,8 +1,8 @@
 //! An S3 server in this process, on a thread of its own.
 //!
 //! Signatures are checked, put-if-absent is honest, listings come in small pages, parts that are
-//! too small are refused. It answers slowly, refuses, or loses answers when it is told to. Other
-//! processes reach it by its address, as they would any other.
+//! too small are refused. It answers slowly, refuses, loses answers, does things late or can't be
+//! reached when it is told to. Other processes reach it by its address, as they would any other.
 
 mod bucket;
 mod faults;
@@ -11,19 +11,20 @@ mod service;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ballast_store::backend::{Access, Secret};
-use ballast_store::env::RealEnv;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
+use s3s::config::{HotReloadConfigProvider, S3Config};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::bucket::Bucket;
 use self::faults::Faults;
-use self::service::Service;
+use self::service::{Clock, Landing, Service};
 
 pub use self::faults::S3Faults;
 
@@ -38,6 +39,7 @@ pub const SECRET: &str = "ballast-test-secret";
 #[derive(Debug)]
 pub struct Served {
     endpoint: String,
+    reachable: watch::Sender<bool>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -51,13 +53,19 @@ impl Served {
         listener.set_nonblocking(true)?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let (stop, stopped) = oneshot::channel();
+        let (reachable, reached) = watch::channel(true);
         let thread = std::thread::Builder::new().name("s3".into()).spawn(move || {
             runtime.block_on(async {
                 let listener = TcpListener::from_std(listener).expect("it is bound");
-                accept(&listener, &service, stopped).await;
+                accept(&listener, &service, stopped, reached).await;
             });
         })?;
-        Ok(Self { endpoint, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { endpoint, reachable, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Cuts all connections and lets none stand, until it is told that it can be reached again.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.reachable.send_replace(reachable);
     }
 
     /// Where it listens.
@@ -98,14 +106,23 @@ pub fn auth() -> SimpleAuth {
     SimpleAuth::from_single(ACCESS_KEY, SECRET)
 }
 
-async fn accept(listener: &TcpListener, service: &S3Service, mut stopped: oneshot::Receiver<()>) {
+async fn accept(
+    listener: &TcpListener,
+    service: &S3Service,
+    mut stopped: oneshot::Receiver<()>,
+    mut reachable: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = &mut stopped => return,
+            Ok(()) = reachable.changed() => connections.abort_all(),
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => {
                 let Ok((socket, _)) = accepted else { continue };
+                if !*reachable.borrow() {
+                    continue;
+                }
                 let serve = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(socket), service.clone());
                 connections.spawn(async move { drop(serve.await) });
@@ -120,21 +137,28 @@ pub struct S3Server {
     served: Served,
     bucket: Arc<Bucket>,
     faults: Arc<Faults>,
+    clock: Arc<Clock>,
+    config: Arc<HotReloadConfigProvider>,
+    landing: Arc<Landing>,
 }
 
 impl S3Server {
     /// Starts it with an empty bucket; what goes wrong later follows from the seed.
     pub fn start(seed: u64) -> io::Result<Self> {
         let (bucket, faults) = (Arc::<Bucket>::default(), Arc::new(Faults::new(seed)));
+        let (clock, landing) = (Arc::<Clock>::default(), Arc::<Landing>::default());
+        let config = Arc::<HotReloadConfigProvider>::default();
         let mut builder = S3ServiceBuilder::new(Service {
             name: BUCKET.to_owned(),
             bucket: Arc::clone(&bucket),
             faults: Arc::clone(&faults),
-            clock: Arc::new(RealEnv::new()),
+            clock: Arc::clone(&clock),
+            landing: Arc::clone(&landing),
         });
         builder.set_auth(auth());
+        builder.set_config(Arc::<HotReloadConfigProvider>::clone(&config));
         let served = Served::start(builder.build())?;
-        Ok(Self { served, bucket, faults })
+        Ok(Self { served, bucket, faults, clock, config, landing })
     }
 
     /// Where it listens.
@@ -150,6 +174,28 @@ impl S3Server {
     /// Fails like this from now on.
     pub fn set_faults(&self, faults: S3Faults) {
         self.faults.set(faults);
+    }
+
+    /// Cuts all connections and lets none stand, until it is told that it can be reached again.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.served.set_reachable(reachable);
+    }
+
+    /// From now on its clock is so far ahead.
+    pub fn set_ahead(&self, ahead: Duration) {
+        self.clock.set_ahead(ahead);
+    }
+
+    /// Takes signatures of any time: for clients whose clocks are wrong on purpose.
+    pub fn ignore_clocks(&self) {
+        let mut config = S3Config::default();
+        config.presigned_url_max_skew_time_secs = u32::MAX;
+        self.config.update(Arc::new(config));
+    }
+
+    /// How many late writes are still to happen.
+    pub fn landing(&self) -> usize {
+        self.landing.count()
     }
 
     /// The names of all objects.

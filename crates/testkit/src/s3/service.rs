@@ -1,6 +1,7 @@
 //! The requests of the protocol that our object store's client sends.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use ballast_store::env::{Env as _, RealEnv};
@@ -15,6 +16,7 @@ use s3s::dto::{
     PutObjectOutput, StreamingBlob, Timestamp, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use tokio::task::JoinSet;
 
 use super::bucket::{Bucket, Listing, Stored};
 use super::faults::{Faults, Verdict};
@@ -31,18 +33,70 @@ pub(super) struct Service {
     pub(super) name: String,
     pub(super) bucket: Arc<Bucket>,
     pub(super) faults: Arc<Faults>,
-    pub(super) clock: Arc<RealEnv>,
+    pub(super) clock: Arc<Clock>,
+    pub(super) landing: Arc<Landing>,
+}
+
+/// The server's clock, which may be ahead of the machine's.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    env: RealEnv,
+    ahead_ms: AtomicU64,
+}
+
+impl Clock {
+    pub(super) fn set_ahead(&self, ahead: Duration) {
+        let ahead_ms = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX);
+        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.env.now_ms() + self.ahead_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// Writes that were answered and have not happened yet.
+#[derive(Debug, Default)]
+pub(super) struct Landing(Mutex<JoinSet<()>>);
+
+impl Landing {
+    fn add(&self, later: impl Future<Output = ()> + Send + 'static) {
+        let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while writes.try_join_next().is_some() {}
+        writes.spawn(later);
+    }
+
+    /// How many are still to happen.
+    pub(super) fn count(&self) -> usize {
+        let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while writes.try_join_next().is_some() {}
+        writes.len()
+    }
 }
 
 impl Service {
     /// Lets a request begin: waits and refuses as the faults say.
     async fn enter(&self, bucket: &str) -> S3Result<Verdict> {
         let verdict = self.faults.decide();
-        self.clock.sleep(verdict.latency).await;
+        self.clock.env.sleep(verdict.latency).await;
         if bucket != self.name {
             return Err(s3_error!(NoSuchBucket));
         }
         if verdict.is_refused { Err(s3_error!(SlowDown)) } else { Ok(verdict) }
+    }
+
+    /// Does something to the bucket later, and says that it failed.
+    fn land<T>(
+        &self,
+        late_by: Duration,
+        write: impl FnOnce(&Bucket, u64) + Send + 'static,
+    ) -> S3Result<T> {
+        let (bucket, clock) = (Arc::clone(&self.bucket), Arc::clone(&self.clock));
+        self.landing.add(async move {
+            clock.env.sleep(late_by).await;
+            write(&bucket, clock.now_ms());
+        });
+        Err(s3_error!(InternalError))
     }
 
     fn find(&self, key: &str) -> S3Result<Stored> {
@@ -106,6 +160,11 @@ impl S3 for Service {
         let bytes = collect(input.body).await?;
         let is_conditional = input.if_none_match.is_some_and(|condition| condition.is_any());
         let absent_only = is_conditional && !verdict.ignores_conditions;
+        if let Some(late_by) = verdict.late_by {
+            return self.land(late_by, move |bucket, now_ms| {
+                bucket.put(&input.key, bytes, now_ms, absent_only);
+            });
+        }
         let put = self.bucket.put(&input.key, bytes, self.clock.now_ms(), absent_only);
         let tag = put.ok_or_else(|| s3_error!(PreconditionFailed))?;
         answer(verdict, PutObjectOutput { e_tag: etag(&tag), ..PutObjectOutput::default() })
@@ -158,6 +217,9 @@ impl S3 for Service {
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let verdict = self.enter(&request.input.bucket).await?;
+        if let Some(late_by) = verdict.late_by {
+            return self.land(late_by, move |bucket, _| bucket.delete(&request.input.key));
+        }
         self.bucket.delete(&request.input.key);
         answer(verdict, DeleteObjectOutput::default())
     }
