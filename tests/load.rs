@@ -23,7 +23,7 @@ use ballast_store::env::{RealEnv, SharedEnv};
 use futures_util::future::{join_all, select};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256 as Hasher};
-use support::http::Http;
+use support::connection::Http;
 use support::noise;
 use support::server::Server;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

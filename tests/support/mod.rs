@@ -11,6 +11,8 @@
 )]
 
 pub mod client;
+pub mod connection;
+pub mod disk;
 pub mod http;
 pub mod objects;
 pub mod server;

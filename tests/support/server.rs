@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,6 +11,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::disk::Mounted;
+use super::http;
+pub use super::http::Answer;
 use super::objects::Objects;
 
 /// The binary: cargo names it to tests of its own package; to others it lies next to what they are.
@@ -24,28 +27,10 @@ fn binary() -> PathBuf {
     )
 }
 
-/// What an answer was, whatever its status.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
-    }
-
-    pub fn json(&self) -> Result<Value> {
-        serde_json::from_slice(&self.body)
-            .with_context(|| format!("not JSON: {}", String::from_utf8_lossy(&self.body)))
-    }
-}
-
 /// A hub in a process of its own.
 pub struct Server {
+    /// What is mounted where its data is; it must go before the folder does.
+    disk: Option<Mounted>,
     folder: TempDir,
     child: Option<Child>,
     /// `http://127.0.0.1:PORT`; stays the same over restarts.
@@ -57,6 +42,7 @@ pub struct Server {
     expected: Vec<String>,
     variables: Vec<(String, String)>,
     days_ahead: u32,
+    clock: Option<PathBuf>,
 }
 
 impl Server {
@@ -102,6 +88,16 @@ impl Server {
         Ok(server)
     }
 
+    /// A hub that is not started yet: `begin` does that, once everything is set.
+    pub fn unstarted(objects: &Objects) -> Result<Self> {
+        Self::new(objects.clone(), &[])
+    }
+
+    /// The first start.
+    pub fn begin(&mut self) -> Result<()> {
+        self.launch("127.0.0.1:0")
+    }
+
     /// Starts another server on the same objects, with an index of its own.
     pub fn beside(&self) -> Result<Self> {
         ensure!(!self.objects.is_disk(), "a folder is not shared");
@@ -113,6 +109,7 @@ impl Server {
 
     fn new(objects: Objects, arguments: &[&str]) -> Result<Self> {
         Ok(Self {
+            disk: None,
             folder: tempfile::tempdir()?,
             child: None,
             endpoint: String::new(),
@@ -122,6 +119,7 @@ impl Server {
             expected: Vec::new(),
             variables: Vec::new(),
             days_ahead: 0,
+            clock: None,
         })
     }
 
@@ -135,15 +133,39 @@ impl Server {
         self.days_ahead += days;
     }
 
+    /// From the next start on its wall clock is ahead by the seconds that this file says, and
+    /// follows when the file changes. Its other clocks run as ever.
+    pub fn follow_clock(&mut self, file: &Path) {
+        self.clock = Some(file.to_owned());
+    }
+
+    /// Mounts a small file system where its data is; the server must not be running.
+    pub fn mount(&mut self, options: &str) -> Result<()> {
+        fs::create_dir_all(self.data())?;
+        self.disk = Some(Mounted::tmpfs(&self.data(), options)?);
+        Ok(())
+    }
+
+    /// Mounts the file system of an image where its data is; the server must not be running.
+    pub fn mount_image(&mut self, image: &Path) -> Result<()> {
+        self.disk = Some(Mounted::image(image, &self.data())?);
+        Ok(())
+    }
+
+    /// What is mounted where its data is.
+    pub fn disk(&self) -> Result<&Mounted> {
+        self.disk.as_ref().context("nothing is mounted")
+    }
+
     /// The program, with its clocks where they are to be.
     fn program(&self) -> Result<Command> {
         let mut program = Command::new(binary());
-        if self.days_ahead > 0 {
-            // Where its library is; the wrapper itself would stand between us and the program.
-            let ask =
-                Command::new("faketime").args(["-f", "+0d", "printenv", "LD_PRELOAD"]).output();
-            let library = String::from_utf8(ask.context("`faketime` must be installed")?.stdout)?;
-            program.env("LD_PRELOAD", library.trim());
+        if let Some(file) = &self.clock {
+            program.env("LD_PRELOAD", faketime(&["-m"])?);
+            program.env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_CACHE_DURATION", "1");
+            program.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
+        } else if self.days_ahead > 0 {
+            program.env("LD_PRELOAD", faketime(&[])?);
             program.env("FAKETIME", format!("+{}d", self.days_ahead));
         }
         Ok(program)
@@ -190,6 +212,28 @@ impl Server {
         ensure!(killed.success(), "could not signal the server");
         let status = child.wait()?;
         ensure!(status.success(), "the server exited with {status}\n{}", self.log());
+        Ok(())
+    }
+
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Nothing panicked; the index's engine may, when its disk is full.
+    pub fn check_no_panic(&self) -> Result<()> {
+        let log = self.log();
+        let is_ours = |line: &&str| line.contains("panicked") && !line.contains("/sled-0.34");
+        let panics: Vec<&str> = log.lines().filter(is_ours).collect();
+        ensure!(panics.is_empty(), "{panics:#?}\n{log}");
+        Ok(())
+    }
+
+    /// Lets it stand still, or go on.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid().context("it is not running")?;
+        let sent = Command::new("kill").args([signal, &pid.to_string()]).status()?;
+        ensure!(sent.success(), "could not signal the server");
         Ok(())
     }
 
@@ -293,31 +337,8 @@ impl Server {
             true => path.to_owned(),
             false => format!("{}{path}", self.endpoint),
         };
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(Duration::from_secs(100)))
-            .build()
-            .into();
-        let mut request = ureq::http::Request::builder().method(method).uri(url);
-        if !token.is_empty() {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = agent.configure_request(request.body(body.to_vec())?);
-        let response = agent.run(request.allow_non_standard_methods(true).build())?;
-        let status = response.status().as_u16();
-        let text = |value: &ureq::http::HeaderValue| {
-            String::from_utf8_lossy(value.as_bytes()).into_owned()
-        };
-        let headers =
-            response.headers().iter().map(|(k, v)| (k.as_str().to_owned(), text(v))).collect();
-        let mut body = Vec::new();
-        response.into_body().into_reader().read_to_end(&mut body)?;
-        let answer = Answer { status, headers, body };
+        let agent = http::agent(Duration::from_secs(100));
+        let answer = http::send(&agent, method, &url, token, headers, body)?;
         self.check_refusal(&answer).with_context(|| format!("{method} {path}"))?;
         Ok(answer)
     }
@@ -363,6 +384,14 @@ impl Drop for Server {
         let alarms: Vec<&str> = log.lines().filter(alarming).collect();
         assert!(alarms.is_empty(), "the server logged what no test announced: {alarms:#?}");
     }
+}
+
+/// Where its library is; the wrapper itself would stand between us and the program.
+fn faketime(arguments: &[&str]) -> Result<String> {
+    let mut ask = Command::new("faketime");
+    ask.args(arguments).args(["-f", "+0d", "printenv", "LD_PRELOAD"]);
+    let output = ask.output().context("`faketime` must be installed")?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// The program with these arguments and no hub in its environment.
