@@ -9,13 +9,16 @@ use crate::error::{Error, Result};
 /// Threads for work that would hold up an async thread, so many at once and no more.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    slots: Arc<Semaphore>,
+    /// None: there are no threads.
+    slots: Option<Arc<Semaphore>>,
 }
 
 impl Pool {
-    /// A pool that runs `threads` jobs at once.
+    /// A pool that runs `threads` jobs at once. With 0 there are no threads: each job runs where it
+    /// is asked for. For simulations, which must not depend on when a thread runs.
     pub fn new(threads: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(threads.max(1))) }
+        let slots = (threads > 0).then(|| Arc::new(Semaphore::new(threads)));
+        Self { slots }
     }
 
     /// Runs a job, after waiting for a free slot. A job that was started runs to its end even if
@@ -24,7 +27,10 @@ impl Pool {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let Some(slots) = &self.slots else {
+            return Ok(job());
+        };
+        let slot = Arc::clone(slots).acquire_owned().await;
         let slot = slot.map_err(|_| Error::Busy { reason: "shutting down".to_owned() })?;
         #[expect(clippy::disallowed_methods, reason = "this is the bounded pool")]
         let running = tokio::task::spawn_blocking(move || {

@@ -51,6 +51,7 @@ impl Runner {
         self.spawn(worker.name(), async move {
             loop {
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return,
                     () = env.sleep(worker.pause()) => {}
                 }

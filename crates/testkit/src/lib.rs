@@ -7,4 +7,5 @@ pub mod content;
 pub mod fault;
 pub mod rgw;
 pub mod s3;
+pub mod sim;
 pub mod xet;

@@ -77,6 +77,7 @@ impl Flow {
         }
         let busy = |reason: &str| Error::Busy { reason: reason.to_owned() };
         tokio::select! {
+            biased;
             share = budget().acquire_many_owned(units) => {
                 share.map(Arc::new).map_err(|_| busy("shutting down"))
             }

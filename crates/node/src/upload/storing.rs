@@ -48,6 +48,7 @@ impl Storing {
         let (hub, stop) = (Arc::clone(&self.hub), self.stop.clone());
         self.hub.runner().spawn("store a xorb", async move {
             let stored = tokio::select! {
+                biased;
                 stored = hub.store_packed(packed) => stored,
                 () = stop.cancelled() => return,
             };

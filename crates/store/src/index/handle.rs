@@ -58,9 +58,17 @@ enum Write {
 /// The index, as everybody sees it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct IndexHandle {
-    reads: mpsc::Sender<Read>,
-    writes: mpsc::Sender<Write>,
+    way: Way,
     state: Arc<State>,
+}
+
+/// How questions come to the engine.
+#[derive(Clone, Debug)]
+enum Way {
+    /// By queues, to threads.
+    Threads { reads: mpsc::Sender<Read>, writes: mpsc::Sender<Write> },
+    /// At once, on the thread of whoever asks.
+    Here(Arc<Lane>),
 }
 
 struct State {
@@ -80,19 +88,32 @@ impl fmt::Debug for State {
     }
 }
 
+impl State {
+    fn of(index: Arc<dyn Index>, whole: bool) -> Self {
+        Self {
+            engine: RwLock::new(Some(index)),
+            broken: AtomicBool::new(false),
+            whole: AtomicBool::new(whole),
+            generation: AtomicU64::new(0),
+        }
+    }
+}
+
 impl IndexHandle {
     /// Serves an engine that leaves nothing behind, such as the one in memory.
     pub fn over(index: impl Index) -> Result<Self> {
         Self::start(Arc::new(index), None, false)
     }
 
+    /// The same without threads: each question is answered where it is asked, and closing it means
+    /// nothing. For simulations, which must not depend on when a thread runs.
+    pub fn without_threads(index: impl Index) -> Self {
+        let state = Arc::new(State::of(Arc::new(index), false));
+        Self { way: Way::Here(Arc::new(Lane { state: Arc::clone(&state) })), state }
+    }
+
     pub(super) fn start(index: Arc<dyn Index>, files: Option<Files>, whole: bool) -> Result<Self> {
-        let state = Arc::new(State {
-            engine: RwLock::new(Some(index)),
-            broken: AtomicBool::new(false),
-            whole: AtomicBool::new(whole),
-            generation: AtomicU64::new(0),
-        });
+        let state = Arc::new(State::of(index, whole));
         let (reads, read_queue) = mpsc::channel(READ_QUEUE);
         let (writes, write_queue) = mpsc::channel(WRITE_QUEUE);
         let reader = Lane { state: Arc::clone(&state) };
@@ -101,7 +122,7 @@ impl IndexHandle {
         spawn("index-write", move || {
             writer.serve_writes(write_queue, files);
         })?;
-        Ok(Self { reads, writes, state })
+        Ok(Self { way: Way::Threads { reads, writes }, state })
     }
 
     /// The value of a row.
@@ -177,13 +198,23 @@ impl IndexHandle {
 
     async fn read<T>(&self, question: impl FnOnce(Reply<T>) -> Read) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.reads.send(question(reply)).await.map_err(|_| closed())?;
+        match &self.way {
+            Way::Threads { reads, .. } => {
+                reads.send(question(reply)).await.map_err(|_| closed())?;
+            }
+            Way::Here(lane) => lane.read(question(reply)),
+        }
         answer.await.map_err(|_| closed())?
     }
 
     async fn write<T>(&self, change: impl FnOnce(Reply<T>) -> Write) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.writes.send(change(reply)).await.map_err(|_| closed())?;
+        match &self.way {
+            Way::Threads { writes, .. } => {
+                writes.send(change(reply)).await.map_err(|_| closed())?;
+            }
+            Way::Here(lane) => lane.write(change(reply), None),
+        }
         answer.await.map_err(|_| closed())?
     }
 }
@@ -198,6 +229,7 @@ fn spawn(name: &str, serve: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 /// What a thread of the index works with.
+#[derive(Debug)]
 struct Lane {
     state: Arc<State>,
 }
@@ -206,46 +238,60 @@ impl Lane {
     fn serve_reads(self, mut queue: mpsc::Receiver<Read>) {
         while let Some(question) = queue.blocking_recv() {
             match question {
-                Read::Get { table, key, reply } => {
-                    send(reply, self.ask(|index| index.get(table, &key)));
-                }
-                Read::GetMany { table, keys, reply } => {
-                    let all = |index: &dyn Index| {
-                        keys.iter().map(|key| index.get(table, key)).collect::<Result<_>>()
-                    };
-                    send(reply, self.ask(all));
-                }
-                Read::Scan { table, prefix, after, limit, reply } => {
-                    let rows =
-                        |index: &dyn Index| index.scan(table, &prefix, after.as_deref(), limit);
-                    send(reply, self.ask(rows));
-                }
                 Read::Stop { reply } => {
                     drop(queue);
                     drop(self);
                     send(reply, Ok(()));
                     return;
                 }
+                question => self.read(question),
             }
+        }
+    }
+
+    fn read(&self, question: Read) {
+        match question {
+            Read::Get { table, key, reply } => {
+                send(reply, self.ask(|index| index.get(table, &key)));
+            }
+            Read::GetMany { table, keys, reply } => {
+                let all = |index: &dyn Index| {
+                    keys.iter().map(|key| index.get(table, key)).collect::<Result<_>>()
+                };
+                send(reply, self.ask(all));
+            }
+            Read::Scan { table, prefix, after, limit, reply } => {
+                let rows = |index: &dyn Index| index.scan(table, &prefix, after.as_deref(), limit);
+                send(reply, self.ask(rows));
+            }
+            Read::Stop { reply } => send(reply, Ok(())),
         }
     }
 
     fn serve_writes(self, mut queue: mpsc::Receiver<Write>, files: Option<Files>) {
         while let Some(change) = queue.blocking_recv() {
             match change {
-                Write::Apply { batch, reply } => {
-                    send(reply, self.ask(|index| index.apply(batch)));
-                }
-                Write::Flush { reply } => send(reply, self.ask(<dyn Index>::flush)),
-                Write::Replace { reply } => {
-                    self.replace(files.as_ref());
-                    send(reply, Ok(()));
-                }
                 Write::Close { reply } => {
                     drop(queue);
                     send(reply, self.close(files.as_ref()));
                     return;
                 }
+                change => self.write(change, files.as_ref()),
+            }
+        }
+    }
+
+    fn write(&self, change: Write, files: Option<&Files>) {
+        match change {
+            Write::Apply { batch, reply } => {
+                send(reply, self.ask(|index| index.apply(batch)));
+            }
+            Write::Replace { reply } => {
+                self.replace(files);
+                send(reply, Ok(()));
+            }
+            Write::Flush { reply } | Write::Close { reply } => {
+                send(reply, self.ask(<dyn Index>::flush));
             }
         }
     }
