@@ -179,6 +179,7 @@ impl<S: State> Ledger<S> {
                 break;
             }
             self.index_page(hub, &page, damage).await?;
+            hub.repos.learn(page.len());
             self.fold(page.iter().map(|stored| (&stored.entry, stored.tail)));
         }
         self.indexed_in.store(generation, Ordering::Release);

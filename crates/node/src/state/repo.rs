@@ -1,6 +1,7 @@
 //! A repo's state: its refs and pull requests, folded from its log.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ballast_format::hash::{ObjectHash, PackHash};
@@ -167,6 +168,8 @@ type RepoLedger = Ledger<Shared>;
 pub(crate) struct RepoStates {
     kept: Cache<RepoId, Kept, Weigh>,
     living: Mutex<Living>,
+    /// Entries that were read from the store so far.
+    learnt: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -208,7 +211,18 @@ impl Living {
 
 impl RepoStates {
     pub(crate) fn new() -> Self {
-        Self { kept: Cache::with_weighter(KEPT_REPOS, KEPT_BYTES, Weigh), living: Mutex::default() }
+        let kept = Cache::with_weighter(KEPT_REPOS, KEPT_BYTES, Weigh);
+        Self { kept, living: Mutex::default(), learnt: AtomicU64::new(0) }
+    }
+
+    /// How many entries of all logs were read from the store so far.
+    pub(crate) fn learnt(&self) -> u64 {
+        self.learnt.load(Ordering::Relaxed)
+    }
+
+    /// So many more were.
+    pub(super) fn learn(&self, entries: usize) {
+        self.learnt.fetch_add(entries as u64, Ordering::Relaxed);
     }
 
     fn ledger(&self, hub: &Hub, id: RepoId) -> Arc<RepoLedger> {

@@ -1,24 +1,30 @@
-//! What a user sent and registered through other processes on the same store.
+//! What a user sent, registered and was told through other processes on the same store.
 //!
 //! A client may send its xorbs through one server, its shard through another and commit through a
 //! third. What each took is in the store, with a pin of the user's; whoever does not know of it
-//! reads the pins first. So does one whose index is not whole yet.
+//! reads the pins first. So does one whose index is not whole yet. What a client was told may rest on
+//! a repo to which another process wrote and whose log this one has not read since; before anybody is
+//! told that what they name is unknown, the logs of the repos that they may read are read.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use ballast_format::id::UserId;
+use ballast_format::id::{RepoId, UserId};
 use ballast_store::index::{Batch, Table, schema};
 use ballast_store::keyspace::{CopyKind, Leased};
 use ballast_store::pin::pins_of;
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::rows;
 use crate::access::{Caller, Repo};
 use crate::error::Result;
 use crate::hub::{Freshness, Hub};
+use crate::state::catalogue::CatalogueState;
 
 /// Rows that are put at once.
 const ROWS: usize = 1000;
+/// Repos whose logs are read before something is said to be unknown, and how many at the same time.
+const LEARNT_REPOS: usize = 1000;
+const LEARNT_AT_ONCE: usize = 16;
 
 impl Hub {
     /// Learns what others did to this repo, and what they took from this caller: for who was about
@@ -37,7 +43,7 @@ impl Hub {
             return Ok(());
         }
         let now = self.env().now_ms();
-        let mut longest: HashMap<Leased, u64> = HashMap::new();
+        let mut longest: BTreeMap<Leased, u64> = BTreeMap::new();
         let mut pins = pins_of(self.store(), user);
         while let Some(pin) = pins.try_next().await? {
             if pin.until_ms > now {
@@ -59,5 +65,31 @@ impl Hub {
             }
         }
         Ok(self.index().apply(batch).await?)
+    }
+
+    /// Learns what other processes wrote to repos that the caller may read, this one first; whether
+    /// more is known than when so many entries had been learnt.
+    pub(super) async fn learn_repos(
+        &self,
+        caller: &Caller,
+        first: RepoId,
+        before: u64,
+    ) -> Result<bool> {
+        if self.settings().freshness == Freshness::Exclusive {
+            return Ok(false);
+        }
+        let others = self.catalogue.read(CatalogueState::repo_ids);
+        let others = others.into_iter().filter(|id| *id != first && self.readable(caller, *id));
+        let repos: Vec<RepoId> = std::iter::once(first).chain(others).take(LEARNT_REPOS).collect();
+        let mut read = stream::iter(repos)
+            .map(|id| async move { (id, self.newest_state(id).await) })
+            .buffer_unordered(LEARNT_AT_ONCE);
+        while let Some((repo, state)) = read.next().await {
+            if let Err(error) = state {
+                // What it holds stays unknown; the others matter as much.
+                tracing::warn!(%repo, %error, "what others wrote to a repo is not known");
+            }
+        }
+        Ok(self.repos.learnt() != before)
     }
 }

@@ -225,10 +225,15 @@ impl Draft {
         let link = if let Some(link) = self.links.get(&sha256) {
             *link
         } else {
+            let learnt = self.hub.repos.learnt();
             let mut found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
             if found.is_none() {
                 // It may have come through another process.
                 self.hub.catch_up(&self.caller, &self.repo).await?;
+                found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
+            }
+            let repo = self.repo.id();
+            if found.is_none() && self.hub.learn_repos(&self.caller, repo, learnt).await? {
                 found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
             }
             found.ok_or_else(|| {

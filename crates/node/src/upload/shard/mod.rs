@@ -53,12 +53,38 @@ impl Hub {
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<ShardPut> {
         tracing::debug!(repo = %repo.name(), bytes = bytes.len(), "a shard came in");
-        let parse = move || UploadShard::parse(bytes).map(|shard| (Bounds::of(&shard), shard));
-        let (bounds, shard) = self.pool().run(parse).await??;
-        let bounds = Arc::new(bounds);
+        let parse = move || UploadShard::parse(bytes).map(Arc::new);
+        let shard = self.pool().run(parse).await??;
         self.learn_leases(caller.user()?.user).await?;
-        self.check_xorbs(caller, repo, &shard).await?;
-        let files = files_of(&shard)?;
+        let learnt = self.repos.learnt();
+        let taken = match self.take_files(caller, repo, &shard, progress).await {
+            // What was told by another process may rest on a repo that this one has not read since.
+            Err(Error::Invalid { .. }) if self.learn_repos(caller, repo.id(), learnt).await? => {
+                self.take_files(caller, repo, &shard, progress).await
+            }
+            taken => taken,
+        };
+        let manifests = taken?;
+        if manifests.is_empty() {
+            return Ok(ShardPut { stored: false, hash: None });
+        }
+        let hash = self.register(caller, manifests).await?;
+        Ok(ShardPut { stored: true, hash: Some(hash) })
+    }
+
+    /// The manifests of the shard's files that the caller has not registered before, if everything
+    /// that it says is so.
+    async fn take_files(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repo: &Repo,
+        shard: &Arc<UploadShard>,
+        progress: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Vec<Manifest>> {
+        let described = Arc::clone(shard);
+        let bounds = Arc::new(self.pool().run(move || Bounds::of(&described)).await?);
+        self.check_xorbs(caller, repo, shard).await?;
+        let files = files_of(shard)?;
         let (done, total) = (AtomicU64::new(0), files.len() as u64);
         progress(0, total);
         let manifests: Vec<Option<Manifest>> = stream::iter(0..files.len())
@@ -73,12 +99,7 @@ impl Hub {
             .buffered(FILES_AT_ONCE)
             .try_collect()
             .await?;
-        let manifests: Vec<Manifest> = manifests.into_iter().flatten().collect();
-        if manifests.is_empty() {
-            return Ok(ShardPut { stored: false, hash: None });
-        }
-        let hash = self.register(caller, manifests).await?;
-        Ok(ShardPut { stored: true, hash: Some(hash) })
+        Ok(manifests.into_iter().flatten().collect())
     }
 
     /// The file's manifest with the SHA-256 of its bytes; nothing if the caller has registered

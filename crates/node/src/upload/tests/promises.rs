@@ -20,7 +20,7 @@ use super::client::{Session, encode, put_shard, put_xorb};
 use crate::access::Caller;
 use crate::error::Result;
 use crate::repo::Settings;
-use crate::rig::Rig;
+use crate::rig::{Rig, header, path, sha256};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -65,6 +65,32 @@ async fn to_be_told_that_a_xorb_is_there_keeps_it_and_opens_nothing() -> Result<
         let shard = encode(&session.files, &[]);
         assert!(put_shard(hub, &bob, &own, shard).await.is_err());
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_one_process_said_another_keeps_although_it_has_not_read_the_repo_since() -> Result<()>
+{
+    let rig = Rig::start().await;
+    let (alice, bob) = (rig.user("alice").await, rig.user("bob").await);
+    let repo = rig.repo(&alice, "alice/model").await;
+    let own = rig.repo(&bob, "bob/model").await;
+    // They read every log as it is now.
+    let (second, third) = (rig.another().await, rig.another().await);
+    let content = splitmix(1, 500_000);
+    let session = Session::of(&content);
+    session.commit(&rig, &alice, &repo, "w.bin").await;
+    assert!(rig.hub.grant_xorb(&bob, session.xorbs[0].hash()).await?);
+    let put = put_shard(&second, &bob, &own, encode(&session.files, &[])).await?;
+    assert!(put.stored);
+
+    let carl = rig.user("carl").await;
+    let theirs = rig.repo(&carl, "carl/model").await;
+    assert!(rig.hub.has_file(&carl, &theirs, &sha256(&content), 500_000).await?);
+    third.freshen().await?;
+    let mut draft = third.begin_commit(&carl, theirs, header()).await?;
+    draft.add_large(path("w.bin"), sha256(&content), Some(500_000)).await?;
+    draft.finish().await?;
     Ok(())
 }
 
