@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod account;
+mod broken;
 pub mod discovery;
 pub mod download;
 pub mod error;
@@ -17,6 +18,8 @@ pub mod pool;
 pub mod repo;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod sim;
 pub mod state;
 pub mod tally;
 pub mod upload;

@@ -12,6 +12,7 @@ use ballast_store::index::schema;
 use ballast_store::index::{Batch, Table};
 use ballast_store::keyspace::{CopyKind, CopyName, Key};
 
+use crate::broken::{Step, is_left_out};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 
@@ -69,7 +70,8 @@ impl Hub {
                 return Ok(None);
             };
             // Dedup never offers what is condemned (Invariant 8).
-            if self.distrusts(&copy) || self.condemned.holds(&copy) {
+            let is_condemned = self.condemned.holds(&copy) && !is_left_out(Step::OfferNone);
+            if self.distrusts(&copy) || is_condemned {
                 return Ok(None);
             }
             if self.store().size(&Key::Copy(copy)).await?.is_some() {

@@ -10,6 +10,7 @@ use ballast_format::hash::XorbHash;
 use ballast_store::keyspace::{CopyKind, CopyName, Key};
 use tokio::sync::Mutex;
 
+use crate::broken::{Step, is_left_out};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::worker::Worker;
@@ -90,7 +91,9 @@ impl Hub {
             return Ok(());
         }
         let _reading = self.condemned.reading.lock().await;
-        for next in self.condemned.known(|known| known.through) + 1..=epoch {
+        let unread = self.condemned.known(|known| known.through) + 1;
+        let first = if is_left_out(Step::EveryList) { epoch } else { unread };
+        for next in first..=epoch {
             let list = self.condemned_list(next).await?;
             let (_, copies) = list.ok_or_else(|| {
                 Error::corrupt(format!(

@@ -6,6 +6,7 @@ use futures_util::TryStreamExt as _;
 
 use super::mark::Marked;
 use super::{EPOCHS_BEHIND, GcSettings};
+use crate::broken::{Step, is_left_out};
 use crate::error::Result;
 use crate::hub::Hub;
 
@@ -68,7 +69,8 @@ impl Hub {
                     continue;
                 }
                 let age_ms = self.env().now_ms().saturating_sub(listed.modified_ms);
-                let is_behind = copy.epoch + EPOCHS_BEHIND <= plan.epoch;
+                let is_behind =
+                    copy.epoch + EPOCHS_BEHIND <= plan.epoch || is_left_out(Step::Behind);
                 if age_ms < floor_ms || plan.copies.len() == MAX_CONDEMNED {
                     plan.later += 1;
                 } else if !is_behind {

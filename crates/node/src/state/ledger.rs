@@ -21,13 +21,15 @@ use tokio::sync::Mutex;
 
 use super::sending::{Sending, Sent};
 use super::sight::Sight;
-use crate::error::{Error, Result};
+use super::turns::Turns;
+use crate::broken::{Step, is_left_out};
+use crate::error::Result;
 use crate::hub::{Freshness, Hub};
 use crate::state::repo::NewPack;
 use crate::state::rows;
 
-/// Times that an append may lose to others before the caller is told to come again.
-pub(crate) const MAX_ROUNDS: usize = 20;
+/// What others do to whom an append loses.
+const CHANGE_IT: &str = "are changing the same thing";
 /// Index rows that are read or put at once.
 const ROWS: usize = 1000;
 /// Packs whose directories are read at the same time.
@@ -270,7 +272,8 @@ impl<S: State> Ledger<S> {
 
     /// Appends what the rule says, as one entry, and puts its rows into the index. A rule that says
     /// nothing changes nothing; it is asked again, with newer state, whenever somebody else was
-    /// first, and before it is believed when it refuses.
+    /// first, and before it is believed when it refuses. Who lost waits before the next try, if
+    /// the rule wants one.
     pub(crate) async fn append(
         &self,
         hub: &Hub,
@@ -279,8 +282,8 @@ impl<S: State> Ledger<S> {
     ) -> Result<()> {
         let _writing = self.writing.lock().await;
         let mut is_newest = hub.settings().freshness == Freshness::Exclusive;
-        let mut lost = 0;
-        while lost < MAX_ROUNDS {
+        let mut turns = Turns::begin(hub.env().as_ref());
+        loop {
             if self.sight.is_doubtful() {
                 self.look(hub, Damage::Stops).await?;
                 is_newest = true;
@@ -301,29 +304,40 @@ impl<S: State> Ledger<S> {
             if changes.is_empty() {
                 return Ok(());
             }
+            if turns.is_owed() {
+                turns.wait(hub.env().as_ref()).await;
+                self.look(hub, Damage::Stops).await?;
+                is_newest = true;
+                continue;
+            }
             if self.try_once(hub, changes, &tail, &mut new).await? {
                 return Ok(());
             }
-            lost += 1;
+            turns.lose(hub.env().as_ref(), CHANGE_IT)?;
         }
-        Err(too_many())
     }
 
     /// Makes sure that the log has an entry of this gc epoch or a later one: whoever did not read
     /// the epoch's list can't append any more without reading it (Invariant 8).
     pub(crate) async fn fence(&self, hub: &Hub, epoch: u64) -> Result<()> {
         let _writing = self.writing.lock().await;
-        for _ in 0..MAX_ROUNDS {
+        let mut turns = Turns::begin(hub.env().as_ref());
+        loop {
             self.look(hub, Damage::Stops).await?;
             let tail = self.tail();
-            let nothing = Vec::new();
-            if tail.epoch >= epoch
-                || self.try_once(hub, nothing, &tail, &mut New::default()).await?
-            {
+            if tail.epoch >= epoch {
                 return Ok(());
             }
+            if turns.is_owed() {
+                turns.wait(hub.env().as_ref()).await;
+                continue;
+            }
+            let nothing = Vec::new();
+            if self.try_once(hub, nothing, &tail, &mut New::default()).await? {
+                return Ok(());
+            }
+            turns.lose(hub.env().as_ref(), CHANGE_IT)?;
         }
-        Err(too_many())
     }
 
     /// One try to append behind this tail; whether it was ours.
@@ -337,7 +351,8 @@ impl<S: State> Ledger<S> {
         // Section 4.2, steps 1, 3 and 4: the lists of all epochs up to the entry's are read, and
         // what it names is in none of them.
         let epoch = hub.store().epoch().await?.max(tail.epoch);
-        hub.confirm_named(new.packs, epoch).await?;
+        let checked = if is_left_out(Step::EpochFirst) { tail.epoch } else { epoch };
+        hub.confirm_named(new.packs, checked).await?;
         let entry = Entry {
             operation: OperationId::from_bytes(random_bytes(hub.env().as_ref())),
             previous: tail.hash,
@@ -366,8 +381,4 @@ fn follower<C: Change>(tail: &Tail, key: &[u8], bytes: &[u8]) -> Option<Entry<C>
     let number = schema::log_number(key).ok()?;
     let entry = Entry::<C>::decode(bytes).ok()?;
     (number == tail.number + 1 && entry.previous == tail.hash).then_some(entry)
-}
-
-fn too_many() -> Error {
-    Error::Busy { reason: "too many others are changing the same thing".to_owned() }
 }

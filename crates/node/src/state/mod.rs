@@ -15,3 +15,4 @@ mod sending;
 mod sight;
 #[cfg(test)]
 mod tests;
+pub(crate) mod turns;

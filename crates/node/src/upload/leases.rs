@@ -75,7 +75,7 @@ impl Hub {
         first: RepoId,
         before: u64,
     ) -> Result<bool> {
-        if self.settings().freshness == Freshness::Exclusive {
+        if self.settings().freshness == Freshness::Exclusive && self.index().is_whole() {
             return Ok(false);
         }
         let others = self.catalogue.read(CatalogueState::repo_ids);

@@ -1,4 +1,5 @@
-//! One process of a simulated world: it sleeps between any two steps, dies, and reads a wrong clock.
+//! One process of a simulated world: it sleeps between any two steps, dies, and reads a clock that
+//! is wrong.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -14,15 +14,18 @@ use ballast_store::index::memory::Memory;
 use ballast_store::index::open::Opened;
 use ballast_testkit::clock::SimEnv;
 use ballast_testkit::fault::FaultStore;
+use ballast_testkit::sim::{Habits, World};
 use futures_util::future::join_all;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
-use super::{branch, make_branch};
+use super::{RepoState, branch, make_branch};
 use crate::access::{Access, Caller, Repo};
+use crate::broken::{Step, without};
 use crate::error::{Error, Result};
 use crate::hub::{Freshness, Hub};
-use crate::rig::{Rig, open_with};
+use crate::rig::{Rig, header, open_with, path};
+use crate::sim;
 
 const WRITERS: usize = 8;
 const EACH: usize = 12;
@@ -66,33 +69,80 @@ async fn of_eight_writers_in_one_process_everybody_gets_through_in_one_try() -> 
     Ok(())
 }
 
-#[tokio::test]
-async fn of_eight_processes_nobody_starves_and_nothing_is_lost() -> Result<()> {
-    for seed in 0..10 {
-        let (rig, repo, hubs) = several(seed, WRITERS, Duration::ZERO).await;
-        let main = rig.main(&repo).await;
-        let write = |(writer, hub): (usize, &Arc<Hub>)| {
-            let (hub, repo) = (Arc::clone(hub), repo.clone());
+/// Eight processes that write without rest, until all of them have written so often.
+fn eight_write(
+    seed: u64,
+    write: impl AsyncFn(usize, Arc<Hub>, Caller, Repo, usize) -> Result<()>,
+) -> Result<Arc<RepoState>> {
+    let world = World::new(seed);
+    world.run(async {
+        let first = sim::open(&world.process(Habits::default())).await?;
+        let rig = first.bootstrap().await?.expect("there was no user");
+        let admin = first.authenticate(&rig.token)?;
+        let repo = sim::create_repo(&first, &admin, "admin/busy").await?;
+        let mut hubs = Vec::new();
+        for _ in 0..WRITERS {
+            hubs.push(sim::open(&world.process(Habits::default())).await?);
+        }
+        let all = hubs.iter().enumerate().map(|(writer, hub)| {
+            let (write, admin, repo) = (&write, admin.clone(), repo.clone());
             async move {
-                for i in 0..EACH {
-                    let name = branch(&format!("w{writer}-{i}"));
-                    let made = make_branch(&name, main);
-                    hub.append_repo(&repo, None, &[], made).await?;
+                for number in 0..EACH {
+                    let (hub, admin, repo) = (Arc::clone(hub), admin.clone(), repo.clone());
+                    write(writer, hub, admin, repo, number).await?;
                 }
                 Ok::<_, Error>(())
             }
-        };
-        for done in join_all(hubs.iter().enumerate().map(write)).await {
+        });
+        for done in join_all(all).await {
             done.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         }
-        let expected = rig.hub.repo_state(&repo).await?;
-        assert_eq!(expected.refs.len(), WRITERS * EACH + 1, "seed {seed}");
+        let expected = first.repo_state(&repo).await?;
         for hub in &hubs {
-            let seen = hub.repo_state(&repo).await?;
-            assert_eq!(seen, expected, "seed {seed}");
+            assert_eq!(hub.repo_state(&repo).await?, expected, "seed {seed}");
         }
+        Ok(expected)
+    })
+}
+
+#[test]
+fn of_eight_processes_that_write_to_one_log_nobody_starves_and_nothing_is_lost() -> Result<()> {
+    for seed in 0..20 {
+        let state = eight_write(seed, async |writer, hub, _, repo, number| {
+            let main = hub.repo_state(&repo).await?.main().expect("a first commit");
+            let name = branch(&format!("w{writer}-{number}"));
+            hub.append_repo(&repo, None, &[], make_branch(&name, main)).await.map(drop)
+        })?;
+        assert_eq!(state.refs.len(), WRITERS * EACH + 1, "seed {seed}");
     }
     Ok(())
+}
+
+/// The same, each with commits to `main`.
+fn eight_commit(seed: u64) -> Result<Arc<RepoState>> {
+    eight_write(seed, async |writer, hub, admin, repo, number| {
+        let mut draft = hub.begin_commit(&admin, repo, header()).await?;
+        let place = path(&format!("w{writer}-{number}"));
+        draft.add_file(place, "a line".into()).await?;
+        draft.finish().await.map(drop)
+    })
+}
+
+#[test]
+fn of_eight_processes_that_commit_to_one_branch_nobody_starves_and_nothing_is_lost() -> Result<()> {
+    for seed in 0..6 {
+        let state = eight_commit(seed)?;
+        assert_eq!(state.entries as usize, WRITERS * EACH + 1, "seed {seed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn if_nobody_who_lost_waits_somebody_starves() {
+    let starves = |seed: u64| {
+        std::panic::catch_unwind(|| without(Step::Wait, || eight_commit(seed))).is_err()
+    };
+    assert!((0..6).any(starves));
 }
 
 /// Invariant 3, R3
@@ -139,7 +189,7 @@ async fn a_refusal_is_never_said_from_an_old_state() -> Result<()> {
     let name = branch("late");
     rig.hub.append_repo(&repo, None, &[], make_branch(&name, tip)).await?;
     assert_eq!(other.repo_state(&repo).await?.refs.len(), 1);
-    let delete = |state: &super::RepoState| match state.refs.get(&name) {
+    let delete = |state: &RepoState| match state.refs.get(&name) {
         Some(old) => Ok(vec![RepoChange::RefDeleted { name: name.clone(), old: *old }]),
         None => Err(Error::RevisionNotFound { revision: "late".to_owned() }),
     };
@@ -147,7 +197,7 @@ async fn a_refusal_is_never_said_from_an_old_state() -> Result<()> {
     // Nor is "there is nothing to change".
     let tag = RefName::tag("v1").expect("a tag");
     rig.hub.append_repo(&repo, None, &[], make_branch(&tag, tip)).await?;
-    let undo = |state: &super::RepoState| {
+    let undo = |state: &RepoState| {
         let gone =
             state.refs.get(&tag).map(|old| RepoChange::RefDeleted { name: tag.clone(), old: *old });
         Ok(gone.into_iter().collect())

@@ -19,9 +19,8 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::repo::NewPull;
 use crate::state::repo::{NewPack, RepoState};
+use crate::state::turns::Turns;
 
-/// Times that a commit without a parent follows a tip that moves.
-const MAX_ROUNDS: usize = 20;
 /// Between so many operations others get a turn.
 const OPERATIONS_AT_ONCE: usize = 1000;
 /// Commits of a branch among which the base of a pull request is looked for.
@@ -48,7 +47,8 @@ impl Draft {
     }
 
     async fn try_until_it_fits(&mut self) -> Result<Committed> {
-        for _ in 0..MAX_ROUNDS {
+        let mut turns = Turns::begin(self.hub.env().as_ref());
+        loop {
             let state = self.hub.newest_state(self.repo.id()).await?;
             let tip = state.refs.get(&self.base).copied();
             if tip.is_none() && !is_first(&state, &self.base) {
@@ -61,11 +61,14 @@ impl Draft {
                 return Ok(Committed { commit, pull: None, changed: false });
             };
             match self.append(&written, tip).await {
-                Err(Error::ParentMoved { .. }) if self.header.parent.is_none() => {}
+                // It follows the tip.
+                Err(Error::ParentMoved { .. }) if self.header.parent.is_none() => {
+                    turns.lose(self.hub.env().as_ref(), "commit to the same branch")?;
+                    turns.wait(self.hub.env().as_ref()).await;
+                }
                 other => return other,
             }
         }
-        Err(Error::Busy { reason: "too many others commit to the same branch".to_owned() })
     }
 
     /// Makes one commit of the tip's tree. Whoever was first wins.
