@@ -52,7 +52,8 @@ impl Hub {
         stream::iter(xorbs).map(confirm_xorb).buffered(AT_ONCE).try_collect::<()>().await
     }
 
-    async fn confirm_xorb(&self, xorb: XorbHash, epoch: u64) -> Result<()> {
+    /// The same for one xorb.
+    pub(crate) async fn confirm_xorb(&self, xorb: XorbHash, epoch: u64) -> Result<()> {
         let known = self.xorb_copy(&xorb).await?;
         if self.may_name(known, epoch).await? {
             return Ok(());

@@ -1,18 +1,19 @@
 //! Collections over a whole hub: what stays, what goes, and what happens in between.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_format::log::Visibility;
 use ballast_store::env::Env as _;
-use ballast_store::keyspace::{CopyKind, Key, Prefix};
+use ballast_store::keyspace::{CopyKind, Key, Leased, Prefix};
 use ballast_testkit::content::splitmix;
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Collection;
 use crate::access::Repo;
 use crate::error::{Error, Result};
 use crate::rig::{Rig, path, sha256};
-use crate::upload::tests::client::Session;
+use crate::upload::tests::client::{Session, put_shard, put_xorb};
 
 /// More than a promise lasts, with every margin.
 const LONG: Duration = Duration::from_hours(24 * 60);
@@ -204,5 +205,59 @@ async fn a_plan_says_what_would_go_and_why_and_changes_nothing() -> Result<()> {
     assert!(plan.copies.iter().any(|condemning| condemning.copy.kind == CopyKind::Xorb));
     assert!(plan.copies.iter().all(|condemning| !condemning.reason().is_empty()));
     assert!(plan.reachable >= 3);
+    Ok(())
+}
+
+/// Collects until an epoch waits for its sweep.
+async fn condemn(rig: &Rig) -> Result<()> {
+    while !matches!(rig.hub.collect().await?, Collection::Waiting { .. }) {}
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_promise_that_a_collector_did_not_see_in_time_is_kept() -> Result<()> {
+    let (rig, kept, doomed, contents) = scene().await;
+    let session = Session::of(&contents[1]);
+    delete(&rig, &doomed).await;
+    condemn(&rig).await?;
+    // Written before the list was published, and after the collector had read the pins.
+    let leased = Leased::Sent(session.xorbs[0].hash());
+    let until = rig.env.now_ms() + crate::upload::PROMISE_MS;
+    let owner = rig.admin.user_id().expect("a user");
+    ballast_store::pin::pin(rig.hub.store(), owner, leased, until).await?;
+    let another = rig.another().await;
+    put_shard(&another, &rig.admin, &kept, session.shard()).await?;
+    rig.env.advance(Duration::from_hours(80));
+    assert!(matches!(rig.hub.collect().await?, Collection::Done { .. }));
+    collect_all(&rig).await?;
+    let mut draft = another.begin_commit(&rig.admin, kept.clone(), crate::rig::header()).await?;
+    draft.add_large(path("late.bin"), sha256(&contents[1]), None).await?;
+    draft.finish().await?;
+    assert_eq!(rig.read(&kept, "late.bin").await?, contents[1]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_xorb_that_went_while_it_came_in_again_is_not_acknowledged() -> Result<()> {
+    let (rig, _, doomed, contents) = scene().await;
+    let bert = rig.user("bert").await;
+    let xorb = Session::of(&contents[1]).xorbs.remove(0);
+    delete(&rig, &doomed).await;
+    collect(&rig).await?;
+    // It is there when the upload begins, and its sender may not know.
+    let (hub, env, rest) = (Arc::clone(&rig.hub), Arc::clone(&rig.env), xorb.body.slice(99..));
+    let slow = stream::once(async move {
+        let mut came = hub.collect().await?;
+        while !matches!(came, Collection::Done { .. }) {
+            env.advance(Duration::from_hours(80));
+            came = hub.collect().await?;
+        }
+        Ok(rest)
+    });
+    let body = stream::iter([Ok(xorb.body.slice(..99))]).chain(slow);
+    let put = rig.hub.put_xorb(&bert, xorb.hash(), None, Box::pin(body)).await;
+    assert!(matches!(put, Err(Error::Busy { .. })), "{put:?}");
+    put_xorb(&rig.hub, &bert, &xorb).await?;
+    assert!(rig.hub.xorb_known(&bert, xorb.hash()).await?);
     Ok(())
 }

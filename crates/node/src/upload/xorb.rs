@@ -151,6 +151,7 @@ impl Hub {
         let (mut batch, _) = tokio::try_join!(self.finish_xorb(footer, new), async {
             Ok(pin(self.store(), user, Leased::Sent(hash), until).await?)
         })?;
+        self.look_behind_pin(&hash).await?;
         let key = schema::xorb_scope_key(&hash, &Scope::User(user));
         batch.put(Table::XorbScope, key, schema::number_row(until));
         Ok(self.index().apply(batch).await?)
@@ -204,17 +205,23 @@ impl Hub {
         }
         let until = now + PROMISE_MS;
         pin(self.store(), user, leased, until).await?;
-        // A collector that did not see the pin has published its list by now (Invariant 8).
-        if !is_left_out(Step::PinThenLook) {
-            self.read_newest_condemned().await?;
-        }
-        if self.present_copy(&hash).await?.is_none() {
-            let reason = "the xorb is about to go: send it again".to_owned();
-            return Err(Error::Busy { reason });
-        }
+        self.look_behind_pin(&hash).await?;
         let mut batch = Batch::new();
         batch.put(Table::XorbScope, key, schema::number_row(until));
         Ok(self.index().apply(batch).await?)
+    }
+
+    /// Makes sure that a xorb whose pin is there now is there too, and stays: a collector that did
+    /// not see the pin has published its list by now (Invariant 8).
+    async fn look_behind_pin(&self, hash: &XorbHash) -> Result<()> {
+        if !is_left_out(Step::PinThenLook) {
+            self.read_newest_condemned().await?;
+        }
+        if self.present_copy(hash).await?.is_none() {
+            let reason = "the xorb is about to go: send it again".to_owned();
+            return Err(Error::Busy { reason });
+        }
+        Ok(())
     }
 }
 

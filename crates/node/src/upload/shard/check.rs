@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::upload::dedup::Found;
 use crate::upload::is_sample;
-use crate::upload::scope::Look;
+use crate::upload::scope::{Look, Reach};
 
 /// Segments that are checked in one job.
 const SEGMENTS_AT_ONCE: usize = 4096;
@@ -138,6 +138,15 @@ impl Hub {
     async fn usable(&self, caller: &Caller, repo: &Repo, xorb: XorbHash) -> Result<Found> {
         let now = self.env().now_ms();
         let look = Look::to_use(Some(repo.id()), now);
+        if let Some(found) = self.find_xorb(caller, look, xorb).await? {
+            return Ok(found);
+        }
+        // A copy that was condemned before its promise was seen stays, and is never offered again:
+        // who holds the promise gets another one (Invariant 8).
+        if self.reach(caller, look, &xorb).await? != Reach::Runs(Vec::new()) {
+            let epoch = self.read_newest_condemned().await?;
+            self.confirm_xorb(xorb, epoch).await?;
+        }
         let found = self.find_xorb(caller, look, xorb).await?;
         found.ok_or_else(|| unknown(&xorb))
     }

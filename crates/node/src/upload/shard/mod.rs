@@ -158,6 +158,12 @@ impl Hub {
         let leased = Leased::Registered(hash);
         let stored = tokio::try_join!(writer.finish(), pin(self.store(), uploader, leased, until));
         let (size, _) = stored?;
+        // A collector that did not see the pin has published its list by now (Invariant 8).
+        self.read_newest_condemned().await?;
+        if self.condemned.holds(&copy) {
+            let reason = "it took too long to register the files: send the shard again".to_owned();
+            return Err(Error::Busy { reason });
+        }
         let directory = ShardDirectory { uploader, time_ms, places };
         let mut batch = Batch::new();
         batch.put(Table::Copy, schema::copy_key(&copy), schema::number_row(size));
