@@ -17,7 +17,17 @@ fn run(arguments: &[&str]) -> Result<(bool, String, String)> {
 fn help_names_every_command_and_what_it_is_for() -> Result<()> {
     let (ok, help, _) = run(&["--help"])?;
     ensure!(ok);
-    for command in ["serve", "check-config", "user", "org", "token", "repo", "verify"] {
+    for command in [
+        "serve",
+        "check-config",
+        "user",
+        "org",
+        "token",
+        "repo",
+        "verify",
+        "scrub",
+        "gc",
+    ] {
         ensure!(help.contains(command), "no `{command}` in:\n{help}");
         let (ok, own, _) = run(&[command, "--help"])?;
         ensure!(ok && own.contains("Usage: ballast"), "{own}");

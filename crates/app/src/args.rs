@@ -41,6 +41,9 @@ pub(crate) enum Command {
     /// Damage does not stop it: it goes on to the end, names each file that is affected, and exits
     /// with 1 if it found any.
     Verify(VerifyArgs),
+    /// See what the hub read again lately, and what it found damaged
+    #[command(subcommand)]
+    Scrub(ScrubCommand),
     /// Collect garbage now: begin a collection, or go on with the one that is under way
     ///
     /// The hub does this by itself if `gc.interval` is set. What is condemned is deleted by a later
@@ -338,6 +341,17 @@ pub(crate) struct GcArgs {
     /// The hub
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,
+}
+
+/// `ballast scrub …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScrubCommand {
+    /// Show how far it is, what is damaged, and which files that affects; exits with 1 if any are
+    Status {
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
 }
 
 /// `ballast verify`.

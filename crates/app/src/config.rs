@@ -14,10 +14,12 @@ use toml::{Table, Value};
 
 use crate::args::ConfigArgs;
 
+mod scrub;
 mod secret;
 mod storage;
 mod tls;
 
+pub(crate) use scrub::ScrubConfig;
 pub(crate) use storage::StorageConfig;
 pub(crate) use tls::TlsConfig;
 
@@ -46,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) limits: LimitsConfig,
     /// How garbage is collected.
     pub(crate) gc: GcConfig,
+    /// How everything is read again.
+    pub(crate) scrub: ScrubConfig,
     /// What it writes to its log.
     pub(crate) log: LogConfig,
 }
@@ -143,6 +147,7 @@ impl Default for Config {
             access: AccessConfig::default(),
             limits: LimitsConfig::default(),
             gc: GcConfig::default(),
+            scrub: ScrubConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -245,6 +250,7 @@ impl Config {
         self.tls.check()?;
         self.limits.check()?;
         self.gc.settings()?;
+        self.scrub.settings()?;
         tracing_subscriber::EnvFilter::try_new(&self.log.level)
             .with_context(|| format!("`log.level` is `{}`", self.log.level))?;
         Ok(())

@@ -10,6 +10,7 @@ mod config;
 mod output;
 mod serve;
 mod shutdown;
+mod stores;
 mod telemetry;
 
 use std::ffi::OsString;
@@ -39,6 +40,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(command) => command::token(command, &mut output),
         Command::Repo(command) => command::repo(command, &mut output),
         Command::Verify(args) => command::verify(&args, &mut output),
+        Command::Scrub(command) => command::scrub(&command, &mut output),
         Command::Gc(args) => command::gc(&args, &mut output).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

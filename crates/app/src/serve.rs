@@ -9,11 +9,7 @@ use ballast_gateway::{Gateway, GatewaySettings};
 use ballast_node::hub::{FirstAdmin, Freshness, Hub, HubSettings};
 use ballast_store::backend::{self, Location};
 use ballast_store::env::{RealEnv, SharedEnv, nonce};
-use ballast_store::index::open as index;
-use ballast_store::layer::deadline::{Deadline, PATIENCE};
-use ballast_store::layer::limit::{Limit, Limits};
-use ballast_store::layer::retry::Retry;
-use ballast_store::layer::trace::Trace;
+use ballast_store::index::{IndexHandle, open as index};
 use ballast_store::local::FolderLock;
 use ballast_store::objects::Store;
 use ballast_store::probe::probe;
@@ -25,10 +21,8 @@ use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::output::Output;
 use crate::shutdown::Shutdown;
+use crate::stores;
 use crate::telemetry;
-
-/// Reads and writes of the store at once: enough to keep a disk busy, few enough to bound memory.
-const STORE_LIMITS: Limits = Limits { reads: 64, writes: 32 };
 
 /// Files that are open beside connections: the index, objects, connections to a store.
 const FILES_BESIDE: usize = 256;
@@ -105,8 +99,8 @@ async fn serve(config: &Config, output: &mut Output) -> Result<()> {
     Ok(served?)
 }
 
-/// The stack below the store, outermost last, and the locks of the folders that are used.
-fn open_store(
+/// The store, and the locks of the folders that are used.
+pub(crate) fn open_store(
     config: &Config,
     location: &Location,
     env: &SharedEnv,
@@ -118,13 +112,9 @@ fn open_store(
         locks.push(FolderLock::take(&config.data)?);
     }
     let backend = backend::open(location, &config.storage.access()?, keep_free)?;
+    let store = stores::layered(&backend, env);
     locks.extend(backend.lock);
-    let timed = Arc::new(Deadline::new(backend.objects, Arc::clone(env), PATIENCE));
-    let retried = Arc::new(Retry::new(timed, Arc::clone(env)));
-    let limited = Arc::new(Limit::new(retried, STORE_LIMITS));
-    let (traced, _counters) = Trace::new(limited, Arc::clone(env));
-    let store = Store::new(Arc::new(traced), Arc::clone(env));
-    Ok((store.with_writing(backend.writing).with_signer(backend.signer), locks))
+    Ok((store, locks))
 }
 
 /// Asks the store whether it keeps its promises (Invariant 10). One that does not is read from.
@@ -144,18 +134,27 @@ async fn try_store(store: Store, config: &Config) -> Result<Store> {
     Ok(store.read_only(&broken))
 }
 
+/// Opens the index of this store; one that was made from another is not believed.
+pub(crate) fn open_index(
+    config: &Config,
+    location: &Location,
+    env: &SharedEnv,
+) -> Result<(IndexHandle, index::Opened)> {
+    let made_from = match location {
+        // What was in memory is gone, and an index of it is of no use.
+        Location::Memory => format!("memory {:016x}", nonce(env.as_ref())),
+        _ => format!("{} {}", config.storage.url, config.storage.endpoint),
+    };
+    Ok(index::open_for(&config.data.join("index"), made_from.trim())?)
+}
+
 async fn open_hub(
     config: &Config,
     location: &Location,
     store: Store,
     env: SharedEnv,
 ) -> Result<Arc<Hub>> {
-    let made_from = match location {
-        // What was in memory is gone, and an index of it is of no use.
-        Location::Memory => format!("memory {:016x}", nonce(env.as_ref())),
-        _ => format!("{} {}", config.storage.url, config.storage.endpoint),
-    };
-    let (index, opened) = index::open_for(&config.data.join("index"), made_from.trim())?;
+    let (index, opened) = open_index(config, location, &env)?;
     let defaults = HubSettings::default();
     let threads = match config.limits.threads {
         0 => defaults.pool_threads,
@@ -173,6 +172,7 @@ async fn open_hub(
         upload_slots: config.limits.uploads,
         pool_threads: threads,
         gc: config.gc.settings()?,
+        scrub: config.scrub.settings()?,
     };
     let hub = Hub::open(store, index, &opened, env, settings).await;
     hub.with_context(|| format!("opening the hub in `{}`", config.data.display()))

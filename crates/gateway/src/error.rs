@@ -29,6 +29,9 @@ pub(crate) const X_REPO_COMMIT: HeaderName = HeaderName::from_static("x-repo-com
 const BAD_TOKEN: &str = "Invalid credentials in Authorization header";
 /// And on this one.
 const DISABLED: &str = "Access to this resource is disabled.";
+/// What is stored and asked for is not what it was.
+const DAMAGED: &str = "stored bytes are damaged or missing: upload the file again, or ask the \
+                       administrator of the hub to look at `ballast verify`";
 /// The longest `X-Error-Message`; the body has the whole text.
 const LONGEST_HEADER: usize = 500;
 
@@ -199,9 +202,9 @@ impl Failure {
             ErrorKind::Unavailable | ErrorKind::NotFound | ErrorKind::Conflict => {
                 Self::busy("the storage does not answer now; try again")
             }
-            ErrorKind::Corrupt => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "stored bytes are damaged")
-            }
+            // Another copy, or somebody who sends it again, may mend it: no 500 either.
+            ErrorKind::Corrupt => Self::new(StatusCode::SERVICE_UNAVAILABLE, DAMAGED)
+                .header(RETRY_AFTER, HeaderValue::from_static("300")),
             ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::Internal => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "an error inside the hub")
             }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use ballast_store::env::{SharedEnv, random_bytes};
 use ballast_store::index::{IndexHandle, open::Opened};
-use ballast_store::keyspace::{Key, LogId};
+use ballast_store::keyspace::{Key, LogId, Prefix};
 use ballast_store::objects::Store;
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 
 use crate::access::Caller;
 use crate::account::NewUser;
@@ -21,6 +22,7 @@ use crate::download::Caches;
 use crate::error::{Error, Result};
 use crate::gc::{CollectWorker, Condemned, FollowLists, GcSettings};
 use crate::pool::Pool;
+use crate::quarantine::{FollowDamage, Quarantine};
 use crate::state::accounts::AccountsState;
 use crate::state::catalogue::CatalogueState;
 use crate::state::ledger::Ledger;
@@ -28,6 +30,7 @@ use crate::state::mend::MendIndex;
 use crate::state::repo::RepoStates;
 use crate::tally::Tallies;
 use crate::upload::{SweepParts, Uploads};
+use crate::verify::{ScrubSettings, ScrubWorker, Scrubbed};
 use crate::worker::Runner;
 
 /// What an object of every store says about the arrangement of the others.
@@ -60,6 +63,8 @@ pub struct HubSettings {
     pub pool_threads: usize,
     /// How patient the collector of garbage is.
     pub gc: GcSettings,
+    /// How everything is read again.
+    pub scrub: ScrubSettings,
 }
 
 impl Default for HubSettings {
@@ -72,6 +77,7 @@ impl Default for HubSettings {
             upload_slots: 64,
             pool_threads: threads,
             gc: GcSettings::default(),
+            scrub: ScrubSettings::default(),
         }
     }
 }
@@ -125,6 +131,8 @@ pub struct Hub {
     pub(crate) caches: Caches,
     pub(crate) discovery: Discovery,
     pub(crate) condemned: Condemned,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) scrubbed: Scrubbed,
 }
 
 impl fmt::Debug for Hub {
@@ -145,7 +153,44 @@ impl Hub {
         settings: HubSettings,
     ) -> Result<Arc<Self>> {
         let secrets = Secrets { secret: read_or_make_secret(&store, &env).await? };
-        let hub = Arc::new_cyclic(|this| Self {
+        let hub = Self::assemble(store, index, env, settings, secrets);
+        // Who may do what: no request can be answered without it.
+        hub.freshen().await?;
+        hub.read_all_condemned().await?;
+        hub.read_damage().await?;
+        hub.prepare(opened).await?;
+        hub.start_workers();
+        Ok(hub)
+    }
+
+    fn start_workers(self: &Arc<Self>) {
+        let (runner, settings) = (&self.runner, &self.settings);
+        runner.start(self, FollowLists);
+        runner.start(self, FollowDamage);
+        runner.start(self, MendIndex::default());
+        if settings.freshness != Freshness::Exclusive {
+            runner.start(self, FollowFacts::default());
+        }
+        if self.store.is_read_only() {
+            return;
+        }
+        runner.start(self, SweepParts);
+        if let Some(interval) = settings.scrub.interval {
+            runner.start(self, ScrubWorker::new(interval, settings.scrub.rate));
+        }
+        if let Some(interval) = settings.gc.interval {
+            runner.start(self, CollectWorker::new(interval));
+        }
+    }
+
+    fn assemble(
+        store: Store,
+        index: IndexHandle,
+        env: SharedEnv,
+        settings: HubSettings,
+        secrets: Secrets,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             catalogue: Ledger::new(&store, LogId::Catalogue),
             accounts: Ledger::new(&store, LogId::Accounts),
@@ -155,6 +200,8 @@ impl Hub {
             caches: Caches::new(&settings),
             discovery: Discovery::default(),
             condemned: Condemned::default(),
+            quarantine: Quarantine::default(),
+            scrubbed: Scrubbed::default(),
             pool: Pool::new(settings.pool_threads),
             runner: Runner::new(),
             store,
@@ -162,23 +209,19 @@ impl Hub {
             env,
             settings,
             secrets,
-        });
-        // Who may do what: no request can be answered without it.
-        hub.freshen().await?;
-        hub.read_newest_condemned().await?;
-        hub.prepare(opened).await?;
-        hub.runner.start(&hub, FollowLists);
-        if hub.settings.freshness != Freshness::Exclusive {
-            hub.runner.start(&hub, FollowFacts::default());
-        }
-        hub.runner.start(&hub, MendIndex::default());
-        if !hub.store.is_read_only() {
-            hub.runner.start(&hub, SweepParts);
-            if let Some(interval) = hub.settings.gc.interval {
-                hub.runner.start(&hub, CollectWorker::new(interval));
+        })
+    }
+
+    /// Reads what is condemned, at a start. Where a list is damaged, reading goes on all the same:
+    /// commits and collections read the list again, and stop there.
+    async fn read_all_condemned(&self) -> Result<()> {
+        match self.read_newest_condemned().await {
+            Err(error) if error.is_corrupt() => {
+                tracing::error!(%error, "nothing is committed or collected while this is damaged");
+                Ok(())
             }
+            read => read.map(|_| ()),
         }
-        Ok(hub)
     }
 
     /// Ends the background work, writes down what is only in memory, and closes the index.
@@ -264,6 +307,7 @@ impl Hub {
 async fn read_or_make_secret(store: &Store, env: &SharedEnv) -> Result<[u8; 32]> {
     let layout = store.get(&Key::Layout, 1024).await?;
     if layout.is_none() {
+        check_nothing_is_there(store).await?;
         let drawn: [u8; 32] = random_bytes(env.as_ref());
         let drawn = Bytes::copy_from_slice(&drawn);
         store.put_absent(&Key::Secret, drawn).await?;
@@ -278,6 +322,19 @@ async fn read_or_make_secret(store: &Store, env: &SharedEnv) -> Result<[u8; 32]>
     }
     let secret = store.get(&Key::Secret, 32).await?;
     read_secret(&secret.ok_or_else(|| Error::corrupt("the hub's secret is gone"))?)
+}
+
+/// A store that has objects and no layout was filled by a restore that is not done, or lost it.
+async fn check_nothing_is_there(store: &Store) -> Result<()> {
+    let mut listed = store.list(&Prefix::All);
+    while let Some(listed) = listed.try_next().await? {
+        if matches!(listed.key, Key::Copy(_) | Key::LogEntry(..)) {
+            let reason = "this store has a part of a hub\nhint: a restore was cut short: run it \
+                          again with the same arguments";
+            return Err(Error::invalid(reason));
+        }
+    }
+    Ok(())
 }
 
 fn read_secret(bytes: &[u8]) -> Result<[u8; 32]> {

@@ -15,6 +15,7 @@ pub mod error;
 pub mod gc;
 pub mod hub;
 pub mod pool;
+mod quarantine;
 pub mod repo;
 #[cfg(test)]
 mod rig;

@@ -28,6 +28,7 @@ use crate::gc::GcSettings;
 use crate::hub::{Freshness, Hub, HubSettings};
 use crate::repo::NewRepo;
 use crate::upload::commit::{CommitHeader, Committed, Draft};
+use crate::verify::ScrubSettings;
 
 pub(crate) struct Rig {
     pub(crate) env: Arc<SimEnv>,
@@ -221,7 +222,8 @@ pub(crate) async fn open_with(
 ) -> Result<Arc<Hub>> {
     let store = Store::new(Arc::clone(objects), Arc::clone(env) as _);
     let gc = GcSettings { interval: None, ..GcSettings::default() };
-    let settings = HubSettings { freshness, pool_threads: 2, gc, ..HubSettings::default() };
+    let scrub = ScrubSettings { interval: None, ..ScrubSettings::default() };
+    let settings = HubSettings { freshness, pool_threads: 2, gc, scrub, ..HubSettings::default() };
     Hub::open(store, index, &opened, Arc::clone(env) as _, settings).await
 }
 

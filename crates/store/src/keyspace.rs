@@ -205,11 +205,76 @@ pub struct PinName {
     pub nonce: u64,
 }
 
+/// A share of the store that is read again as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ScrubShare {
+    /// Copies of this kind, by the first byte of the hash's text.
+    Copies(CopyKind, u8),
+    /// The logs of repos, by the first byte of their id.
+    RepoLogs(u8),
+    /// The logs of the whole hub, and the lists of what was condemned.
+    Hub,
+}
+
+impl ScrubShare {
+    /// Every share.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let copies = CopyKind::ALL.into_iter();
+        let copies = copies.flat_map(|kind| (0..=u8::MAX).map(move |at| Self::Copies(kind, at)));
+        std::iter::once(Self::Hub).chain((0..=u8::MAX).map(Self::RepoLogs)).chain(copies)
+    }
+
+    /// Whether this copy is in it.
+    pub fn holds(&self, copy: &CopyName) -> bool {
+        let Self::Copies(kind, at) = self else { return false };
+        *kind == copy.kind && kind.spell(copy.hash)[..2] == format!("{at:02x}")
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (word, number) = text.split_once('-')?;
+        let number = u8::from_str_radix(number, 16).ok()?;
+        match word {
+            "log" => Some(Self::RepoLogs(number)),
+            "hub" => Some(Self::Hub),
+            word => Some(Self::Copies(CopyKind::from_word(word)?, number)),
+        }
+    }
+}
+
+impl fmt::Display for ScrubShare {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Copies(kind, number) => write!(out, "{}-{number:02x}", kind.word()),
+            Self::RepoLogs(number) => write!(out, "log-{number:02x}"),
+            Self::Hub => out.write_str("hub-00"),
+        }
+    }
+}
+
+/// The name of a note that a share was read again to its end. All it says is in the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScrubName {
+    /// What was read.
+    pub share: ScrubShare,
+    /// When that ended, in milliseconds since 1970.
+    pub ended_ms: u64,
+    /// Objects that were read.
+    pub objects: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Random, so that no two writers ever choose one name.
+    pub nonce: u64,
+}
+
 /// The key of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// One copy of an immutable object.
     Copy(CopyName),
+    /// A note that this copy is damaged or lost.
+    Damaged(CopyName),
+    /// A note that a share of the store was read again.
+    Scrubbed(ScrubName),
     /// An entry of a log, by its number; the first is 1.
     LogEntry(LogId, u64),
     /// An epoch: the list of what it condemned.
@@ -288,16 +353,9 @@ impl Key {
             ["probe", nonce, number] => {
                 Self::Probe { nonce: hexadecimal(nonce)?, number: decimal(number)? }
             }
-            [kind, _fan, hash, name] => {
-                let kind = CopyKind::from_word(kind)?;
-                let (epoch, nonce) = name.split_once('-')?;
-                Self::Copy(CopyName {
-                    kind,
-                    hash: kind.read(hash)?,
-                    epoch: hexadecimal(epoch)?,
-                    nonce: hexadecimal(nonce)?,
-                })
-            }
+            ["damaged", kind, hash, name] => Self::Damaged(read_copy(kind, hash, name)?),
+            ["scrub", share, name] => Self::Scrubbed(read_scrub(share, name)?),
+            [kind, _fan, hash, name] => Self::Copy(read_copy(kind, hash, name)?),
             _ => return None,
         })
     }
@@ -307,6 +365,8 @@ impl Key {
     pub(crate) fn is_sweepable(&self) -> bool {
         match self {
             Self::Copy(_)
+            | Self::Damaged(_)
+            | Self::Scrubbed(_)
             | Self::Pin(_)
             | Self::Part { .. }
             | Self::Tally { .. }
@@ -334,6 +394,14 @@ impl fmt::Display for Key {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Copy(name) => fmt::Display::fmt(name, out),
+            Self::Damaged(CopyName { kind, hash, epoch, nonce }) => {
+                let (word, hash) = (kind.word(), kind.spell(*hash));
+                write!(out, "{ROOT}/damaged/{word}/{hash}/{epoch:016x}-{nonce:016x}")
+            }
+            Self::Scrubbed(ScrubName { share, ended_ms, objects, bytes, nonce }) => {
+                write!(out, "{ROOT}/scrub/{share}/{ended_ms:016x}-{objects:016x}-")?;
+                write!(out, "{bytes:016x}-{nonce:016x}")
+            }
             Self::LogEntry(log, number) => write!(out, "{ROOT}/{log}/{number:020}"),
             Self::Gc(epoch) => write!(out, "{ROOT}/gc/{epoch:020}"),
             Self::GcDone(epoch) => write!(out, "{ROOT}/gc/{epoch:020}.done"),
@@ -374,6 +442,12 @@ pub enum Prefix {
     Pins,
     /// The pins of one user.
     PinsOf(UserId),
+    /// All notes of damage.
+    Damaged,
+    /// All notes of what was read again.
+    Scrubbed,
+    /// The same of one share.
+    ScrubbedOf(ScrubShare),
     /// All parts of all uploads.
     AllParts,
     /// The parts of one upload.
@@ -408,6 +482,9 @@ impl fmt::Display for Prefix {
             Self::Gc => write!(out, "{ROOT}/gc"),
             Self::Pins => write!(out, "{ROOT}/pin"),
             Self::PinsOf(owner) => write!(out, "{ROOT}/pin/{owner}"),
+            Self::Damaged => write!(out, "{ROOT}/damaged"),
+            Self::Scrubbed => write!(out, "{ROOT}/scrub"),
+            Self::ScrubbedOf(share) => write!(out, "{ROOT}/scrub/{share}"),
             Self::AllParts => write!(out, "{ROOT}/part"),
             Self::Parts(upload) => write!(out, "{ROOT}/part/{upload}"),
             Self::Tallies => write!(out, "{ROOT}/tally"),
@@ -434,6 +511,26 @@ fn read_pin(owner: &str, name: &str) -> Option<PinName> {
         nonce: hexadecimal(words.next()?)?,
     };
     words.next().is_none().then_some(pin)
+}
+
+fn read_copy(kind: &str, hash: &str, name: &str) -> Option<CopyName> {
+    let kind = CopyKind::from_word(kind)?;
+    let (epoch, nonce) = name.split_once('-')?;
+    let (hash, epoch, nonce) = (kind.read(hash)?, hexadecimal(epoch)?, hexadecimal(nonce)?);
+    Some(CopyName { kind, hash, epoch, nonce })
+}
+
+fn read_scrub(share: &str, name: &str) -> Option<ScrubName> {
+    let mut words = name.split('-');
+    let mut next = || hexadecimal(words.next()?);
+    let name = ScrubName {
+        share: ScrubShare::read(share)?,
+        ended_ms: next()?,
+        objects: next()?,
+        bytes: next()?,
+        nonce: next()?,
+    };
+    words.next().is_none().then_some(name)
 }
 
 fn decimal<N: FromStr>(text: &str) -> Option<N> {

@@ -4,12 +4,14 @@ mod account;
 mod configuration;
 mod gc;
 mod repo;
+mod scrub;
 mod verify;
 
 pub(crate) use account::{org, token, user};
 pub(crate) use configuration::check_config;
 pub(crate) use gc::gc;
 pub(crate) use repo::repo;
+pub(crate) use scrub::scrub;
 pub(crate) use verify::verify;
 
 use serde_json::Value;

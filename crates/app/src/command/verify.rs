@@ -50,7 +50,8 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<ExitCode>
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn describe(finding: &Value) -> String {
+/// A finding as a line.
+pub(super) fn describe(finding: &Value) -> String {
     let place = [text(finding, "repo"), text(finding, "revision"), text(finding, "path")]
         .into_iter()
         .filter(|part| !part.is_empty())

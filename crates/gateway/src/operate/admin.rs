@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{gc, verify};
+use super::{gc, scrub, verify};
 use crate::call::{Call, decode};
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
@@ -36,6 +36,7 @@ pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
         (["tokens", id], &Method::DELETE) => revoke_token(&call, &decode(id)?).await,
         (["verify"], &Method::POST) => verify::answer(call).await,
         (["gc"], &Method::POST) => gc::answer(call).await,
+        (["scrub"], &Method::GET) => scrub::answer(&call).await,
         _ => Err(Failure::no_route()),
     }
 }

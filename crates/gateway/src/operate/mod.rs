@@ -1,8 +1,10 @@
 //! What operators ask: is it up, how is it doing, and the administration that the command line
 //! drives.
 
+use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use ballast_node::verify::ScrubCounts;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 use serde_json::json;
@@ -15,6 +17,7 @@ use crate::reply;
 pub(crate) mod admin;
 mod gc;
 pub(crate) mod metrics;
+mod scrub;
 mod verify;
 
 /// `GET /health`: 200 while requests are welcome.
@@ -31,7 +34,16 @@ pub(crate) fn health(call: &Call) -> Answer {
 /// `GET /metrics`: counts in the text form that Prometheus reads. They name no repo and no user.
 pub(crate) fn metrics(call: &Call) -> Answer {
     only_read(call)?;
-    let mut response = Response::new(Body::from(call.gateway.metrics.text()));
+    let mut text = call.gateway.metrics.text();
+    let ScrubCounts { objects, bytes, damaged } = call.gateway.hub.scrub_counts();
+    for (name, kind, count) in [
+        ("scrub_objects_total", "counter", objects),
+        ("scrub_bytes_total", "counter", bytes),
+        ("scrub_damaged_objects", "gauge", damaged),
+    ] {
+        let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {count}");
+    }
+    let mut response = Response::new(Body::from(text));
     *response.status_mut() = StatusCode::OK;
     let value = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, value);

@@ -25,6 +25,9 @@ struct Asked {
     #[serde(rename = "type")]
     kind: Option<String>,
     name: Option<String>,
+    /// Name the files that known damage affects, and look for no more.
+    #[serde(default)]
+    known: bool,
 }
 
 /// The whole hub for its administrators; one repo for those of the repo.
@@ -34,6 +37,9 @@ pub(super) async fn answer(mut call: Call) -> Answer {
     call.caller.user().map_err(of)?;
     let scope: Option<Repo> = match &asked.name {
         None if call.caller.is_admin() => None,
+        Some(_) if asked.known => {
+            return Err(Failure::invalid("`known` is about the whole hub: leave out `name`"));
+        }
         None => {
             let message = "only an administrator of the hub may check all of it";
             return Err(Failure::new(StatusCode::FORBIDDEN, message));
@@ -51,7 +57,12 @@ pub(super) async fn answer(mut call: Call) -> Answer {
     let (lines, told) = mpsc::channel::<Value>(QUEUE);
     let hub = Arc::clone(&call.gateway.hub);
     call.gateway.hub.runner().spawn("verify", async move {
-        let work = hub.verify(scope.as_ref(), reports);
+        let work = async {
+            match asked.known {
+                true => hub.name_damage(reports).await,
+                false => hub.verify(scope.as_ref(), reports).await,
+            }
+        };
         let (checked, ()) = tokio::join!(work, pass_on(heard, &lines));
         let last = match checked {
             Ok(summary) => summary_view("summary", &summary),

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use ballast_format::hash::XorbHash;
+use ballast_format::manifest::ManifestId;
+use ballast_format::pack::FileLink;
 use ballast_format::xorb::XorbFooter;
 use ballast_store::index::schema;
 use ballast_store::index::{Batch, Table};
@@ -113,25 +115,70 @@ impl Hub {
         open.ok_or_else(|| missing(xorb))
     }
 
-    /// Whether damage was found in this copy since the start.
+    /// Whether damage was found in this copy.
     pub(crate) fn distrusts(&self, copy: &CopyName) -> bool {
-        self.caches.distrusted.get(copy).is_some()
+        self.quarantine.holds(copy)
     }
 
     /// Damage was found in this copy: another one is read from now on, if there is any, and a
-    /// client that brings the xorb again heals it (R4).
+    /// client that brings the same content again heals it (R4).
     pub(crate) fn distrust(&self, copy: &CopyName, what: &str) {
-        if !self.distrusts(copy) {
-            tracing::error!(key = %Key::Copy(*copy), what, "a stored xorb is damaged");
-            self.caches.distrusted.insert(*copy, ());
+        let is_new = self.quarantine.suspect(copy);
+        if is_new && self.condemned.holds(copy) {
+            tracing::debug!(key = %Key::Copy(*copy), what, "a condemned copy is not read any more");
+        } else if is_new {
+            tracing::error!(key = %Key::Copy(*copy), what, "a stored object is damaged");
+        }
+        self.caches.places.remove(&XorbHash::from_bytes(copy.hash));
+    }
+
+    /// This copy is not there any more. Swept or lost: that is found out in a while.
+    pub(crate) fn miss(&self, copy: &CopyName) {
+        if self.quarantine.suspect(copy) {
+            tracing::warn!(key = %Key::Copy(*copy), "a copy that the index names is gone");
         }
         self.caches.places.remove(&XorbHash::from_bytes(copy.hash));
     }
 
     /// The store does not have this copy any more.
     async fn forget(&self, copy: &CopyName) -> Result<()> {
-        tracing::warn!(key = %Key::Copy(*copy), "a copy that the index names is gone");
+        self.miss(copy);
         self.drop_copy(copy).await
+    }
+
+    /// Whether a file can be read, and every copy that it needs may be relied on. What is not whole
+    /// is asked for again.
+    pub(crate) async fn is_whole(&self, link: &FileLink) -> Result<bool> {
+        if link.size == 0 || self.quarantine.is_empty() {
+            return Ok(true);
+        }
+        match self.is_manifest_whole(&link.manifest()).await {
+            Err(error) if error.is_corrupt() => Ok(false),
+            found => found,
+        }
+    }
+
+    async fn is_manifest_whole(&self, id: &ManifestId) -> Result<bool> {
+        let mut row = self.manifest_row(id).await?;
+        if row.is_some_and(|row| self.distrusts(&row.shard)) {
+            self.learn_shard(&id.shard).await?;
+            row = self.manifest_row(id).await?;
+        }
+        if row.is_none_or(|row| self.distrusts(&row.shard)) {
+            return Ok(false);
+        }
+        let manifest = self.needed_manifest(id).await?;
+        let mut before = None;
+        for term in &manifest.terms {
+            if before.replace(term.xorb) == Some(term.xorb) {
+                continue;
+            }
+            match self.xorb_copy(&term.xorb).await? {
+                Some(copy) if !self.distrusts(&copy) => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     /// Takes out of memory and index what is known of a copy.

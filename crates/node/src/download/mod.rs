@@ -54,8 +54,6 @@ const KEPT_COUNTS: usize = 50_000;
 const KEPT_PLACES: usize = 100_000;
 /// Copies whose chunks were found sound since the start.
 const KEPT_SOUND: usize = 100_000;
-/// Copies in which damage was found since the start.
-const KEPT_DISTRUSTED: usize = 10_000;
 
 /// What downloads keep in memory, each within a bound.
 pub(crate) struct Caches {
@@ -71,7 +69,6 @@ pub(crate) struct Caches {
     pub(crate) touched: Cache<history::Touched, ObjectHash, Weigh>,
     pub(crate) places: Cache<XorbHash, CopyName>,
     pub(crate) sound: Cache<CopyName, Arc<footers::Sound>>,
-    pub(crate) distrusted: Cache<CopyName, ()>,
     pub(crate) decoders: piece::Decoders,
     /// What everything that is on its way out may hold.
     pub(crate) flow: Arc<flow::Flow>,
@@ -136,7 +133,6 @@ impl Caches {
             touched: Cache::with_weighter(4096, bytes / 32, Weigh),
             places: Cache::new(KEPT_PLACES),
             sound: Cache::new(KEPT_SOUND),
-            distrusted: Cache::new(KEPT_DISTRUSTED),
             decoders: piece::Decoders::default(),
             flow: flow::Flow::new(),
             answers: flow::Flow::new(),

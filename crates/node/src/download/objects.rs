@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ballast_format::ErrorKind;
 use ballast_format::hash::ObjectHash;
 use ballast_format::id::RepoId;
 use ballast_format::object::{Commit, ObjectKind, Tree, hash_object};
@@ -118,23 +117,39 @@ impl Hub {
     /// Reads an object and compares it with its id (R4); a copy that is gone or damaged is no
     /// matter while there is another.
     pub(crate) async fn read_object(&self, id: &ObjectHash, row: &ObjectRow) -> Result<Bytes> {
-        let first = self.read_object_from(id, row, &row.pack).await;
-        let Err(fault) = first else { return first };
-        for listed in self.store().copies(CopyKind::Pack, row.pack.hash).await? {
-            let Key::Copy(copy) = listed.key else {
-                continue;
-            };
-            if copy != row.pack
-                && let Ok(content) = self.read_object_from(id, row, &copy).await
-            {
-                return Ok(content);
+        let mut fault = None;
+        if !self.distrusts(&row.pack) {
+            match self.read_object_from(id, row, &row.pack).await {
+                Ok(content) => return Ok(content),
+                Err(error) => fault = Some(self.note_damage(&row.pack, error)),
             }
         }
-        if !fault.is_corrupt() {
-            return Err(fault);
+        for copy in self.copies_by_trust(CopyKind::Pack, row.pack.hash).await? {
+            if fault.is_some() && copy == row.pack {
+                continue;
+            }
+            match self.read_object_from(id, row, &copy).await {
+                Ok(content) => return Ok(content),
+                Err(error) => {
+                    let error = self.note_damage(&copy, error);
+                    fault.get_or_insert(error);
+                }
+            }
         }
-        tracing::error!(object = %id, key = %Key::Copy(row.pack), %fault, "an object is damaged");
-        Err(fault)
+        Err(fault.unwrap_or_else(|| Error::corrupt(format!("`{}` is gone", Key::Copy(row.pack)))))
+    }
+
+    /// Whether an object that the index knows can't be read: then it is stored again if somebody
+    /// brings it.
+    pub(crate) async fn is_lost(&self, id: &ObjectHash, row: &ObjectRow) -> Result<bool> {
+        if !self.distrusts(&row.pack) {
+            return Ok(false);
+        }
+        match self.read_object(id, row).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.is_corrupt() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads an object from this copy of its pack.
@@ -146,11 +161,7 @@ impl Hub {
     ) -> Result<Bytes> {
         let key = Key::Copy(*pack);
         let content = self.store().get_range(&key, row.offset..row.offset + row.length).await;
-        let content = content.map_err(|error| match error.kind() {
-            // What a log names and the store does not have is damage, and no wrong question.
-            ErrorKind::NotFound => Error::corrupt(format!("`{key}` is gone")),
-            _ => error.into(),
-        })?;
+        let content = content?;
         let actual = if content.len() > DONE_AT_ONCE {
             let (kind, hashed) = (row.kind, content.clone());
             self.pool().run(move || hash_object(kind, &hashed)).await?

@@ -174,7 +174,7 @@ impl Hub {
     /// The serialized bytes of a piece, whose chunks are sound.
     pub(crate) async fn read_piece(&self, piece: &Piece) -> Result<Bytes> {
         let bytes = self.get_piece(piece).await?;
-        if !self.sound(&piece.copy, &piece.footer).has(piece.chunks.clone()) {
+        if self.must_hash(piece) {
             self.decode_on_pool(piece, bytes.clone(), true).await?;
         }
         Ok(bytes)
@@ -186,14 +186,20 @@ impl Hub {
         piece: &Piece,
         serialized: Bytes,
     ) -> Result<Vec<Bytes>> {
-        let sound = self.sound(&piece.copy, &piece.footer);
-        let verify = !sound.has(piece.chunks.clone());
+        let verify = self.must_hash(piece);
         if !verify && piece.is_plain() {
             // Nothing but headers to look at: the pool would cost more.
             let decoded = piece.decode(&serialized, false, &mut ChunkDecoder::new());
             return decoded.map_err(|error| self.note_damage(&piece.copy, damaged(piece, &error)));
         }
         self.decode_on_pool(piece, serialized, verify).await
+    }
+
+    /// Whether its chunks were not hashed since the start, or are in a copy that is damaged
+    /// somewhere: then they are hashed each time.
+    fn must_hash(&self, piece: &Piece) -> bool {
+        let sound = self.sound(&piece.copy, &piece.footer);
+        !sound.has(piece.chunks.clone()) || self.distrusts(&piece.copy)
     }
 
     async fn decode_on_pool(
@@ -224,9 +230,11 @@ impl Hub {
 
         let what = match error {
             Error::Corrupt { what } => what,
-            Error::Store(error @ (Store::NotFound { .. } | Store::Corrupt { .. })) => {
-                error.to_string()
+            Error::Store(Store::NotFound { .. }) => {
+                self.miss(copy);
+                return Error::corrupt(format!("`{}` is gone", Key::Copy(*copy)));
             }
+            Error::Store(error @ Store::Corrupt { .. }) => error.to_string(),
             other => return other,
         };
         self.distrust(copy, &what);

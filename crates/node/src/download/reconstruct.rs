@@ -54,20 +54,21 @@ impl Hub {
         if let Some(manifest) = self.caches.manifests.get(id) {
             return Ok(Some(manifest));
         }
-        let Some(row) = self.manifest_row(id).await? else {
-            return Ok(None);
-        };
-        match self.read_row(id, &row).await {
-            // Swept, after another copy was made of which the store knows.
-            Err(Error::Store(ballast_store::Error::NotFound { .. }))
-                if self.learn_shard(&id.shard).await? =>
-            {
-                let Some(row) = self.manifest_row(id).await? else {
-                    return Ok(None);
-                };
-                self.read_row(id, &row).await.map(Some)
+        let mut tried: Vec<CopyName> = Vec::new();
+        loop {
+            let Some(row) = self.manifest_row(id).await? else {
+                return Ok(None);
+            };
+            let error = match self.read_row(id, &row).await {
+                Ok(manifest) => return Ok(Some(manifest)),
+                // Swept, after another copy was made of which the store knows; or damaged.
+                Err(error) => self.note_damage(&row.shard, error),
+            };
+            let may_go_on = error.is_corrupt() && !tried.contains(&row.shard);
+            if !may_go_on || !self.learn_shard(&id.shard).await? {
+                return Err(error);
             }
-            read => read.map(Some),
+            tried.push(row.shard);
         }
     }
 

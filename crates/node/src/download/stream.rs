@@ -247,7 +247,7 @@ fn cut(mut pieces: Vec<Bytes>, wanted: &Range<u64>) -> Vec<Bytes> {
 }
 
 /// The same stream, of which the first piece was read.
-async fn started(mut bytes: ByteStream) -> Result<ByteStream> {
+pub(super) async fn started(mut bytes: ByteStream) -> Result<ByteStream> {
     match bytes.next().await.transpose()? {
         None => Ok(Box::pin(stream::empty())),
         Some(first) => Ok(Box::pin(stream::once(future::ready(Ok(first))).chain(bytes))),

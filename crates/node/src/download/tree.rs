@@ -8,6 +8,7 @@ use ballast_format::id::RepoId;
 use ballast_format::manifest::ManifestId;
 use ballast_format::name::FilePath;
 use ballast_format::object::{EntryMode, ObjectKind, Tree, TreeEntry};
+use ballast_format::pack::FileLink;
 use ballast_store::index::Table;
 use ballast_store::index::schema::{self, FileRow, ObjectRow};
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use futures_util::stream;
 use quick_cache::Equivalent;
 
 use super::ByteStream;
+use super::stream::started;
 use crate::access::Repo;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -50,6 +52,12 @@ impl LargeFile {
     /// The manifest by which the repo reads it.
     pub fn manifest(&self) -> ManifestId {
         ManifestId { file: self.file, shard: self.shard }
+    }
+
+    /// The same as a commit names it.
+    pub(crate) fn link(&self) -> FileLink {
+        let Self { sha256, file, shard, size, .. } = *self;
+        FileLink { sha256, file, shard, size }
     }
 }
 
@@ -224,8 +232,8 @@ impl Hub {
             return Ok(Box::pin(stream::empty()));
         }
         if let Some(large) = &item.large {
-            let manifest = self.needed_manifest(&large.manifest()).await?;
-            return Ok(self.read_manifest(manifest, range));
+            let manifest = self.needed_manifest(&self.manifest_now(repo, large).await?).await?;
+            return started(self.read_manifest(manifest, range)).await;
         }
         let content = self.raw_blob(repo, item, u64::MAX).await?;
         let bounds = usize::try_from(range.start)
@@ -233,6 +241,18 @@ impl Hub {
         let bounds = bounds.map_err(|_| Error::internal("a blob does not fit in memory"))?;
         let slice = content.slice(bounds);
         Ok(Box::pin(stream::once(async move { Ok(slice) })))
+    }
+
+    /// The manifest by which the repo reads a large file now: a commit may have replaced one that
+    /// is damaged.
+    async fn manifest_now(&self, repo: &Repo, large: &LargeFile) -> Result<ManifestId> {
+        if self.quarantine.is_empty() {
+            return Ok(large.manifest());
+        }
+        let key = schema::file_key(&repo.id(), &large.sha256);
+        let row = self.index().get(Table::File, &key).await?;
+        let row = row.map(|row| FileRow::decode(&row)).transpose()?;
+        Ok(row.map_or_else(|| large.manifest(), |row| row.manifest))
     }
 
     /// The blob behind a file as it is stored: of a large file, the pointer.

@@ -1,5 +1,5 @@
 //! What a writer asks before it appends: is everything that the entry newly names still there, in
-//! a copy that no list condemns? (Section 4.2, step 3.)
+//! a copy that no list condemns and in which no damage was found? (Section 4.2, step 3.)
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,8 @@ impl Hub {
     /// it again. What is gone has to come again.
     pub(crate) async fn confirm_named(&self, packs: &[NewPack], epoch: u64) -> Result<()> {
         self.read_condemned(epoch).await?;
-        if self.condemned.is_empty() || is_left_out(Step::Check) {
+        let nothing_to_check = self.condemned.is_empty() && self.quarantine.is_empty();
+        if nothing_to_check || is_left_out(Step::Check) {
             return Ok(());
         }
         let mut manifests: BTreeSet<ManifestId> = BTreeSet::new();
@@ -58,8 +59,9 @@ impl Hub {
         if self.may_name(known, epoch).await? {
             return Ok(());
         }
-        let copies = self.copies_of(CopyKind::Xorb, *xorb.as_bytes()).await?;
-        if let Some(copy) = copies.iter().find(|copy| !self.condemned.holds(copy)) {
+        let copies = self.copies_by_trust(CopyKind::Xorb, *xorb.as_bytes()).await?;
+        let is_fine = |copy: &&CopyName| !self.condemned.holds(copy) && !self.distrusts(copy);
+        if let Some(copy) = copies.iter().find(is_fine) {
             self.caches.places.insert(xorb, *copy);
             return Ok(());
         }
@@ -73,7 +75,7 @@ impl Hub {
     }
 
     async fn confirm_shard(&self, shard: ShardHash, epoch: u64) -> Result<()> {
-        let known = self.copies_of(CopyKind::Shard, *shard.as_bytes()).await?;
+        let known = self.copies_by_trust(CopyKind::Shard, *shard.as_bytes()).await?;
         let mut is_fine = false;
         for copy in &known {
             is_fine |= self.may_name(Some(*copy), epoch).await?;
@@ -92,7 +94,8 @@ impl Hub {
 
     /// Whether an entry of this epoch may rely on a copy that we know of.
     async fn may_name(&self, copy: Option<CopyName>, epoch: u64) -> Result<bool> {
-        let Some(copy) = copy.filter(|copy| !self.condemned.holds(copy)) else {
+        let is_fine = |copy: &CopyName| !self.condemned.holds(copy) && !self.distrusts(copy);
+        let Some(copy) = copy.filter(is_fine) else {
             return Ok(false);
         };
         // No list that an entry of this epoch has not read may condemn it, so it is as we left it.
@@ -100,15 +103,6 @@ impl Hub {
             return Ok(true);
         }
         Ok(self.store().size(&Key::Copy(copy)).await?.is_some())
-    }
-
-    async fn copies_of(&self, kind: CopyKind, hash: [u8; 32]) -> Result<Vec<CopyName>> {
-        let listed = self.store().copies(kind, hash).await?;
-        let name = |listed: ballast_store::objects::Listed| match listed.key {
-            Key::Copy(copy) => Some(copy),
-            _ => None,
-        };
-        Ok(listed.into_iter().filter_map(name).collect())
     }
 
     /// Copies a xorb to a name of its own, checking every chunk.
@@ -154,5 +148,5 @@ impl Hub {
 }
 
 fn gone(what: String) -> Error {
-    Error::invalid(format!("{what} is no longer here: upload the file again"))
+    Error::invalid(format!("{what} is no longer here, or damaged: upload the file again"))
 }

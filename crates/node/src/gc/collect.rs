@@ -97,7 +97,7 @@ impl Hub {
     }
 
     /// What came of an epoch, if it is over.
-    async fn collected(&self, epoch: u64) -> Result<Option<Collected>> {
+    pub(crate) async fn collected(&self, epoch: u64) -> Result<Option<Collected>> {
         let key = Key::GcDone(epoch);
         let bytes = self.store().get(&key, DONE_BYTES).await?;
         let decode = |bytes: Bytes| {
@@ -160,6 +160,9 @@ impl Hub {
         let bytes = self.store().size(&key).await?.unwrap_or(0);
         self.store().sweep(&key).await?;
         self.drop_copy(&copy).await?;
+        if self.distrusts(&copy) {
+            self.release_copy(&copy).await?;
+        }
         tracing::debug!(%key, bytes, "swept");
         Ok(bytes)
     }

@@ -110,7 +110,7 @@ impl Hub {
     }
 
     /// When an epoch was made, and what it condemned.
-    pub(super) async fn condemned_list(&self, epoch: u64) -> Result<Option<(u64, Vec<CopyName>)>> {
+    pub(crate) async fn condemned_list(&self, epoch: u64) -> Result<Option<(u64, Vec<CopyName>)>> {
         let key = Key::Gc(epoch);
         let Some(bytes) = self.store().get(&key, LIST_BYTES).await? else {
             return Ok(None);

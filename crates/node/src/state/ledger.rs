@@ -129,7 +129,8 @@ impl<S: State> Ledger<S> {
         look(&self.folded().state)
     }
 
-    fn tail(&self) -> Tail {
+    /// How far the log is known.
+    pub(crate) fn tail(&self) -> Tail {
         self.folded().tail
     }
 

@@ -46,18 +46,17 @@ pub(crate) async fn find_pack(
     repo: RepoId,
     pack: PackHash,
 ) -> Result<(CopyName, PackDirectory)> {
-    let copies = hub.store().copies(CopyKind::Pack, *pack.as_bytes()).await?;
     let mut fault = Error::corrupt(format!("pack `{pack}` of repo `{repo}` is missing"));
-    for listed in copies {
-        let Key::Copy(copy) = listed.key else {
-            continue;
-        };
+    for copy in hub.copies_by_trust(CopyKind::Pack, *pack.as_bytes()).await? {
         match read_directory(hub, &copy).await {
             Ok(directory) if directory.hash == pack => return Ok((copy, directory)),
-            Ok(_) => fault = Error::corrupt(format!("`{}` holds another pack", listed.key)),
+            Ok(_) => {
+                let what = format!("`{}` holds another pack", Key::Copy(copy));
+                fault = hub.note_damage(&copy, Error::corrupt(what));
+            }
             // It was listed, and is gone.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => fault = error,
+            Err(error) => fault = hub.note_damage(&copy, error),
         }
     }
     Err(fault)

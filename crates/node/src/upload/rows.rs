@@ -120,14 +120,15 @@ impl Hub {
     /// is a sound one.
     pub(crate) async fn learn_shard(&self, shard: &ShardHash) -> Result<bool> {
         let mut fault = None;
-        for listed in self.store().copies(CopyKind::Shard, *shard.as_bytes()).await? {
-            let Key::Copy(copy) = listed.key else { continue };
+        for copy in self.copies_by_trust(CopyKind::Shard, *shard.as_bytes()).await? {
             match of_stored_shard(self, &copy).await {
                 Ok(rows) => {
                     self.index().apply(rows).await?;
                     return Ok(true);
                 }
-                Err(error) if error.is_corrupt() => fault = Some(error),
+                Err(error) if error.is_corrupt() => {
+                    fault = Some(self.note_damage(&copy, error));
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -192,11 +192,21 @@ impl Hub {
         repo: &Repo,
         sha256: &Sha256,
     ) -> Result<Option<FileLink>> {
+        // What is damaged is told only if nothing else is there.
+        let mut damaged = None;
         if let Some(row) = self.file_row(repo.id(), sha256).await? {
-            return Ok(Some(link(sha256, &row)));
+            let found = link(sha256, &row);
+            if self.is_whole(&found).await? {
+                return Ok(Some(found));
+            }
+            damaged = Some(found);
         }
         if let Some(UploadRow { manifest, size, .. }) = self.recent_upload(caller, sha256).await? {
-            return Ok(Some(link(sha256, &FileRow { manifest, size })));
+            let found = link(sha256, &FileRow { manifest, size });
+            if self.is_whole(&found).await? {
+                return Ok(Some(found));
+            }
+            damaged = damaged.or(Some(found));
         }
         let prefix = schema::sha256_repo_prefix(sha256);
         let rows = self.index().scan(Table::FileRepo, &prefix, None, TRIED_SCOPES);
@@ -206,10 +216,14 @@ impl Hub {
                 continue;
             }
             if let Some(row) = self.file_row(other, sha256).await? {
-                return Ok(Some(link(sha256, &row)));
+                let found = link(sha256, &row);
+                if self.is_whole(&found).await? {
+                    return Ok(Some(found));
+                }
+                damaged = damaged.or(Some(found));
             }
         }
-        Ok(None)
+        Ok(damaged)
     }
 
     /// A large file as a repo's log has it now.
@@ -270,7 +284,7 @@ impl Hub {
         Ok(None)
     }
 
-    /// Whether the caller need not send this file.
+    /// Whether the caller need not send this file. A damaged one is sent again, which heals it.
     pub async fn has_file(
         &self,
         caller: &Caller,
@@ -278,8 +292,10 @@ impl Hub {
         sha256: &Sha256,
         size: u64,
     ) -> Result<bool> {
-        let found = self.find_upload(caller, repo, sha256).await?;
-        Ok(found.is_some_and(|link| link.size == size))
+        match self.find_upload(caller, repo, sha256).await? {
+            Some(link) if link.size == size => self.is_whole(&link).await,
+            _ => Ok(false),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use ballast_store::keyspace::{CopyKind, CopyName, Key, Prefix};
 use futures_util::StreamExt as _;
 use sha2::Digest as _;
 
-use super::{Check, Found};
+use super::{Check, Depth, Fault, Found};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 
@@ -46,20 +46,11 @@ impl Check {
     }
 
     async fn look_at_file(&mut self, link: &FileLink) -> Result<Found> {
-        let Some(row) = self.hub.manifest_row(&link.manifest()).await? else {
-            let object = format!("the manifest of `{}`", link.file);
-            return Ok(Some(self.damaged(&object, &"it is missing")));
+        let (row, manifest) = match self.manifest_of(link).await? {
+            Ok(found) => found,
+            Err(fault) => return Ok(Some(fault)),
         };
-        if let Some(fault) = self.shard(&row.shard).await? {
-            return Ok(Some(fault));
-        }
         let key = Key::Copy(row.shard);
-        self.manifests.insert((row.shard, row.offset));
-        let manifest = match self.read_manifest(&row).await {
-            Ok(manifest) => manifest,
-            Err(error) => return Ok(Some(self.fault(&key, error)?)),
-        };
-        self.count(u64::from(row.length)).await?;
         let says = (manifest.file, manifest.sha256, manifest.size);
         if says != (link.file, link.sha256, link.size) {
             let problem = format!("its manifest of `{}` is of another file", link.file);
@@ -76,8 +67,55 @@ impl Check {
         self.content(manifest).await
     }
 
+    /// The manifest of a file, from a copy of its shard object that is sound, if there is any.
+    async fn manifest_of(
+        &mut self,
+        link: &FileLink,
+    ) -> Result<std::result::Result<(ManifestRow, Manifest), Arc<Fault>>> {
+        let mut tried: Vec<CopyName> = Vec::new();
+        loop {
+            let row = match self.hub.manifest_row(&link.manifest()).await {
+                Ok(Some(row)) => row,
+                Ok(None) => {
+                    let object = format!("the manifest of `{}`", link.file);
+                    return Ok(Err(self.damaged(&object, &"it is missing")));
+                }
+                Err(error) => {
+                    let object = format!("the shard object `{}`", link.shard);
+                    return Ok(Err(self.fault(&object, error)?));
+                }
+            };
+            self.manifests.insert((row.shard, row.offset));
+            let fault = match self.shard(&row.shard).await? {
+                Some(fault) => fault,
+                None => match self.read_manifest(&row).await {
+                    Ok(manifest) => {
+                        self.count(u64::from(row.length)).await?;
+                        return Ok(Ok((row, manifest)));
+                    }
+                    Err(error) => self.copy_fault(&row.shard, error)?,
+                },
+            };
+            if tried.contains(&row.shard) || !self.learn_other(link).await? {
+                return Ok(Err(fault));
+            }
+            tried.push(row.shard);
+        }
+    }
+
+    /// Lets the index name another copy of the file's shard object, if there is one.
+    async fn learn_other(&mut self, link: &FileLink) -> Result<bool> {
+        match self.hub.learn_shard(&link.shard).await {
+            Err(error) if error.is_corrupt() => Ok(false),
+            learnt => learnt,
+        }
+    }
+
     /// Every chunk is sound; what is left is that they are the right ones in the right order.
     async fn content(&mut self, manifest: Manifest) -> Result<Found> {
+        if self.depth == Depth::Known {
+            return Ok(None);
+        }
         let manifest = Arc::new(manifest);
         let mut bytes = self.hub.read_manifest(Arc::clone(&manifest), 0..manifest.size);
         let mut hasher = sha2::Sha256::new();
@@ -115,12 +153,15 @@ impl Check {
         if let Some(known) = self.shards.get(copy) {
             return Ok(known.clone());
         }
+        if self.passes_over(CopyKind::Shard, &copy.hash) {
+            return Ok(None);
+        }
         let found = match self.read_shard(copy).await {
             Ok((bytes, _)) => {
                 self.count(bytes).await?;
                 None
             }
-            Err(error) => Some(self.fault(&Key::Copy(*copy), error)?),
+            Err(error) => Some(self.copy_fault(copy, error)?),
         };
         self.shards.insert(*copy, found.clone());
         Ok(found)
@@ -141,7 +182,7 @@ impl Check {
             let places = match self.read_shard(&copy).await {
                 Ok((_, directory)) => directory.places,
                 Err(error) => {
-                    self.fault(&Key::Copy(copy), error)?;
+                    self.copy_fault(&copy, error)?;
                     continue;
                 }
             };
@@ -152,8 +193,11 @@ impl Check {
                 let row = ManifestRow { shard: copy, offset, length, size, sha256 };
                 match self.read_manifest(&row).await {
                     Ok(manifest) if manifest.file == file => self.count(u64::from(length)).await?,
-                    Ok(_) => drop(self.damaged(&Key::Copy(copy), &"it holds another file")),
-                    Err(error) => drop(self.fault(&Key::Copy(copy), error)?),
+                    Ok(_) => {
+                        self.hub.distrust(&copy, "it holds another file");
+                        self.damaged(&Key::Copy(copy), &"it holds another file");
+                    }
+                    Err(error) => drop(self.copy_fault(&copy, error)?),
                 }
             }
         }

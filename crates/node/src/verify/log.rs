@@ -4,13 +4,16 @@
 //! next; and a last entry, which no other proves, is held against its copy.
 
 use ballast_format::hash::EntryHash;
+use ballast_format::limits::MAX_TALLY_BYTES;
 use ballast_format::log::{Change, Entry};
+use ballast_format::tally::Tally;
 use ballast_store::index::{Table, schema};
-use ballast_store::keyspace::{Key, LogId};
+use ballast_store::keyspace::{CopyName, Key, LogId, Prefix};
 use ballast_store::reflog::{Log, Stored};
+use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 
-use super::{Check, is_damage};
+use super::{Check, is_stored_damage};
 use crate::error::Result;
 
 /// Entries that are read at once; each has at most 5 MB.
@@ -53,6 +56,40 @@ impl Check {
         }
     }
 
+    /// Reads the small objects of the whole hub: every list of what was condemned, and the counts
+    /// of downloads.
+    pub(super) async fn lists(&mut self) -> Result<()> {
+        let mut tallies = self.hub.store().list(&Prefix::Tallies);
+        while let Some(listed) = tallies.try_next().await? {
+            let key = listed.key;
+            match self.hub.store().get(&key, MAX_TALLY_BYTES as u64).await {
+                Ok(None) => {}
+                Ok(Some(bytes)) => {
+                    if let Err(error) = Tally::decode(&bytes) {
+                        self.damaged(&key, &error);
+                    }
+                    self.count(bytes.len() as u64).await?;
+                }
+                Err(error) => drop(self.fault(&key, error.into())?),
+            }
+        }
+        let newest = self.hub.store().epoch().await?;
+        for epoch in 1..=newest {
+            let key = Key::Gc(epoch);
+            match self.hub.condemned_list(epoch).await {
+                Ok(Some((_, copies))) => {
+                    self.count((copies.len() * CopyName::LENGTH) as u64).await?;
+                }
+                Ok(None) => drop(self.damaged(&key, &"it is missing")),
+                Err(error) => drop(self.fault(&key, error)?),
+            }
+            if let Err(error) = self.hub.collected(epoch).await {
+                self.fault(&Key::GcDone(epoch), error)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks one entry; what it says, or said when this node read it.
     async fn entry<C: Change>(
         &mut self,
@@ -64,7 +101,7 @@ impl Check {
         let key = Key::LogEntry(id, place.number);
         let kept = kept.and_then(|bytes| Some((Entry::<C>::decode(&bytes).ok()?, bytes)));
         let problem = match &answer {
-            Err(error) if !is_damage(error) => return Err(error.clone().into()),
+            Err(error) if !is_stored_damage(error) => return Err(error.clone().into()),
             Err(error) => Some(error.to_string()),
             Ok(None) => Some("it is missing".to_owned()),
             Ok(Some(stored)) => {

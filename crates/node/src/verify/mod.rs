@@ -1,7 +1,8 @@
 //! Reading and hashing again everything that a repo, or the whole hub, refers to.
 //!
 //! Damage never stops it: it goes on, and at the end every affected file has been named. It changes
-//! nothing, and reads from the store, past every cache. Each distinct object is read once; a large
+//! nothing but the notes of what is damaged (`quarantine`), and reads from the store, past every
+//! cache. Each distinct object is read once; a large
 //! file once more, as a whole, for its SHA-256.
 //!
 //! Memory: some 100 bytes for each git object of the repo at hand, and for each xorb, shard object
@@ -10,10 +11,16 @@
 mod files;
 mod log;
 mod packs;
+mod scrub;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod whole;
 mod xorbs;
+
+pub use scrub::{Damaged, ScrubCounts, ScrubSettings, ScrubStatus};
+pub(crate) use scrub::{ScrubWorker, Scrubbed};
+pub(crate) use whole::{Pace, Verdict};
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -23,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ballast_format::hash::{ObjectHash, XorbHash};
 use ballast_format::log::{AccountChange, CatalogueChange};
 use ballast_format::manifest::ManifestId;
-use ballast_store::keyspace::{CopyName, LogId};
+use ballast_store::keyspace::{CopyKind, CopyName, Key, LogId};
 use tokio::sync::mpsc;
 
 use crate::access::Repo;
@@ -80,21 +87,13 @@ impl Hub {
         scope: Option<&Repo>,
         reports: mpsc::Sender<Report>,
     ) -> Result<Summary> {
-        let mut check = Check {
-            hub: Arc::clone(self),
-            reports,
-            summary: Summary::default(),
-            faults: Vec::new(),
-            shards: HashMap::new(),
-            manifests: HashSet::new(),
-            xorbs: HashMap::new(),
-            files: HashMap::new(),
-        };
+        let mut check = Check::new(Arc::clone(self), Some(reports), Depth::Whole);
         let repos = if let Some(repo) = scope {
             vec![repo.clone()]
         } else {
             check.log::<CatalogueChange>(LogId::Catalogue, |_| {}).await?;
             check.log::<AccountChange>(LogId::Accounts, |_| {}).await?;
+            check.lists().await?;
             check.tell_the_rest(None).await?;
             self.records(|_| true).into_iter().map(|record| Repo { record }).collect()
         };
@@ -106,6 +105,22 @@ impl Hub {
         if scope.is_none() {
             check.all_shards().await?;
             check.tell_the_rest(None).await?;
+            self.settle_notes().await?;
+        } else {
+            self.settle_damage().await?;
+        }
+        Ok(check.summary)
+    }
+
+    /// Names the files that the damage affects which is known already. Reads logs, folders and
+    /// what is known to be damaged; nothing else.
+    pub async fn name_damage(self: &Arc<Self>, reports: mpsc::Sender<Report>) -> Result<Summary> {
+        let mut check = Check::new(Arc::clone(self), Some(reports), Depth::Known);
+        for record in self.records(|_| true) {
+            let repo = Repo { record };
+            check.repo(&repo).await?;
+            check.tell_the_rest(Some(&repo)).await?;
+            check.summary.repos += 1;
         }
         Ok(check.summary)
     }
@@ -123,9 +138,22 @@ struct Fault {
 /// What became of looking at something; nothing: it is sound.
 type Found = Option<Arc<Fault>>;
 
+/// How much is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// Everything.
+    Whole,
+    /// What leads to files, and what is known to be damaged.
+    Known,
+}
+
 struct Check {
     hub: Arc<Hub>,
-    reports: mpsc::Sender<Report>,
+    /// Who listens; nobody where only the faults are wanted.
+    reports: Option<mpsc::Sender<Report>>,
+    depth: Depth,
+    /// Content of which a copy is known to be damaged.
+    suspects: HashSet<(CopyKind, [u8; 32])>,
     summary: Summary,
     /// Those of the repo at hand.
     faults: Vec<Arc<Fault>>,
@@ -137,6 +165,26 @@ struct Check {
 }
 
 impl Check {
+    fn new(hub: Arc<Hub>, reports: Option<mpsc::Sender<Report>>, depth: Depth) -> Self {
+        Self {
+            suspects: hub.quarantine.contents(),
+            hub,
+            reports,
+            depth,
+            summary: Summary::default(),
+            faults: Vec::new(),
+            shards: HashMap::new(),
+            manifests: HashSet::new(),
+            xorbs: HashMap::new(),
+            files: HashMap::new(),
+        }
+    }
+
+    /// Whether this is passed over, as no damage to it is known.
+    fn passes_over(&self, kind: CopyKind, hash: &[u8; 32]) -> bool {
+        self.depth == Depth::Known && !self.suspects.contains(&(kind, *hash))
+    }
+
     /// Notes damage.
     fn damaged(&mut self, object: &dyn Display, problem: &dyn Display) -> Arc<Fault> {
         let (object, problem) = (object.to_string(), problem.to_string());
@@ -148,12 +196,14 @@ impl Check {
 
     /// An error that means damage is a finding; any other ends the check.
     fn fault(&mut self, object: &dyn Display, error: Error) -> Result<Arc<Fault>> {
-        let is_damage = match &error {
-            Error::Corrupt { .. } | Error::Format { .. } | Error::TooLarge { .. } => true,
-            Error::Store(error) => is_damage(error),
-            _ => false,
-        };
-        if is_damage { Ok(self.damaged(object, &error)) } else { Err(error) }
+        if is_damage(&error) { Ok(self.damaged(object, &error)) } else { Err(error) }
+    }
+
+    /// The same of a copy, which is set aside.
+    fn copy_fault(&mut self, copy: &CopyName, error: Error) -> Result<Arc<Fault>> {
+        let fault = self.fault(&Key::Copy(*copy), error)?;
+        self.hub.distrust(copy, &fault.problem);
+        Ok(fault)
     }
 
     async fn count(&mut self, bytes: u64) -> Result<()> {
@@ -195,13 +245,23 @@ impl Check {
     }
 
     async fn report(&self, report: Report) -> Result<()> {
+        let Some(reports) = &self.reports else { return Ok(()) };
         let gone = |_| Error::Busy { reason: "nobody listens to the check any more".to_owned() };
-        self.reports.send(report).await.map_err(gone)
+        reports.send(report).await.map_err(gone)
     }
 }
 
 /// Damage and absence, as opposed to a store that can't be reached now.
-fn is_damage(error: &ballast_store::Error) -> bool {
+fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::Corrupt { .. } | Error::Format { .. } | Error::TooLarge { .. } => true,
+        Error::Store(error) => is_stored_damage(error),
+        _ => false,
+    }
+}
+
+/// The same of what the store said.
+fn is_stored_damage(error: &ballast_store::Error) -> bool {
     use ballast_format::ErrorKind::{Corrupt, Invalid, NotFound};
     matches!(error.kind(), Corrupt | NotFound | Invalid)
 }

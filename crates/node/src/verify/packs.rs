@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ballast_format::hash::{ObjectHash, PackHash, Sha256};
 use ballast_format::id::RepoId;
 use ballast_format::object::{ObjectKind, Pointer, hash_object};
-use ballast_format::pack::{FileLink, PackBuilder, PackedObject};
+use ballast_format::pack::{FileLink, PackBuilder, PackDirectory, PackedObject};
 use ballast_store::index::Table;
 use ballast_store::index::schema::ObjectRow;
 use ballast_store::keyspace::{CopyKind, CopyName, Key};
@@ -33,6 +33,17 @@ pub(super) struct Objects {
     pub(super) links: HashMap<Sha256, FileLink>,
 }
 
+impl Objects {
+    /// Takes in what a pack says of itself.
+    fn believe(&mut self, directory: &PackDirectory) {
+        for object in &directory.objects {
+            self.sound.insert(object.id, object.kind);
+            self.pointers.extend(object.pointer.map(|pointer| (object.id, pointer)));
+        }
+        self.links.extend(directory.links.iter().map(|link| (link.sha256, *link)));
+    }
+}
+
 impl Check {
     pub(super) async fn packs(&mut self, repo: RepoId, packs: &[PackHash]) -> Result<Objects> {
         let mut objects = Objects::default();
@@ -45,6 +56,12 @@ impl Check {
     }
 
     async fn pack(&mut self, repo: RepoId, pack: PackHash, objects: &mut Objects) -> Result<()> {
+        if self.passes_over(CopyKind::Pack, pack.as_bytes())
+            && let Ok((_, directory)) = rows::find_pack(&self.hub, repo, pack).await
+        {
+            objects.believe(&directory);
+            return Ok(());
+        }
         let copies = self.hub.store().copies(CopyKind::Pack, *pack.as_bytes()).await?;
         let mut lost: Found = None;
         let mut is_there = false;
@@ -53,7 +70,10 @@ impl Check {
                 continue;
             };
             match self.pack_copy(&copy, pack, objects).await? {
-                Some(fault) => lost = Some(fault),
+                Some(fault) => {
+                    self.hub.distrust(&copy, &fault.problem);
+                    lost = Some(fault);
+                }
                 None => is_there = true,
             }
         }
@@ -83,7 +103,10 @@ impl Check {
         let header = PackBuilder::new().header();
         match self.hub.store().get_range(&key, 0..header.len() as u64).await {
             Ok(front) if front == header => {}
-            Ok(_) => drop(self.damaged(&key, &"it does not begin as a pack")),
+            Ok(_) => {
+                self.hub.distrust(copy, "it does not begin as a pack");
+                self.damaged(&key, &"it does not begin as a pack");
+            }
             Err(error) => return Ok(Some(self.fault(&key, error.into())?)),
         }
         objects.links.extend(directory.links.iter().map(|link| (link.sha256, *link)));
@@ -111,24 +134,13 @@ impl Check {
         let bytes = match self.hub.store().get_range(&key, start..end).await {
             Ok(bytes) => bytes,
             Err(error) => {
-                let fault = self.fault(&key, error.into())?;
+                let fault = self.copy_fault(copy, error.into())?;
                 objects.faults.extend(piece.iter().map(|object| (object.id, Arc::clone(&fault))));
                 return Ok(());
             }
         };
         let checked = piece.to_vec();
-        let verdicts = self.hub.pool().run(move || -> Result<Vec<bool>> {
-            let is_sound = |object: &PackedObject| {
-                let from = usize::try_from(object.offset - start).map_err(|_| too_long())?;
-                let length = usize::try_from(object.length).map_err(|_| too_long())?;
-                let content = bytes.get(from..from + length).ok_or_else(too_long)?;
-                let is_pointer = Pointer::parse(content) == object.pointer;
-                let is_plain = object.pointer.is_none();
-                let id = hash_object(object.kind, content).ok();
-                Ok(id == Some(object.id) && (is_pointer || is_plain))
-            };
-            checked.iter().map(is_sound).collect()
-        });
+        let verdicts = self.hub.pool().run(move || judge(&checked, &bytes, start));
         for (object, is_sound) in piece.iter().zip(verdicts.await??) {
             self.count(object.length).await?;
             if let Some(pointer) = object.pointer {
@@ -138,8 +150,9 @@ impl Check {
                 objects.sound.insert(object.id, object.kind);
             } else {
                 let kind = format!("{:?}", object.kind).to_lowercase();
-                let fault =
-                    self.damaged(&key, &format!("the {kind} `{}` has other bytes", object.id));
+                let problem = format!("the {kind} `{}` has other bytes", object.id);
+                self.hub.distrust(copy, &problem);
+                let fault = self.damaged(&key, &problem);
                 objects.faults.insert(object.id, fault);
             }
         }
@@ -173,8 +186,22 @@ impl Check {
     }
 }
 
+/// Which of these objects are what they must be; `bytes` begin at `start` of the pack.
+pub(super) fn judge(objects: &[PackedObject], bytes: &[u8], start: u64) -> Result<Vec<bool>> {
+    let is_sound = |object: &PackedObject| {
+        let from = usize::try_from(object.offset - start).map_err(|_| too_long())?;
+        let length = usize::try_from(object.length).map_err(|_| too_long())?;
+        let content = bytes.get(from..from + length).ok_or_else(too_long)?;
+        let is_pointer = Pointer::parse(content) == object.pointer;
+        let is_plain = object.pointer.is_none();
+        let id = hash_object(object.kind, content).ok();
+        Ok(id == Some(object.id) && (is_pointer || is_plain))
+    };
+    objects.iter().map(is_sound).collect()
+}
+
 /// The objects from the first on that are read at once.
-fn piece_from(objects: &[PackedObject]) -> &[PackedObject] {
+pub(super) fn piece_from(objects: &[PackedObject]) -> &[PackedObject] {
     let start = objects.first().map_or(0, |object| object.offset);
     let fits = |object: &&PackedObject| object.offset + object.length - start <= PIECE_BYTES;
     let count = objects.iter().take_while(fits).count();

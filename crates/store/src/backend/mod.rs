@@ -158,6 +158,17 @@ pub fn open(location: &Location, access: &Access, keep_free: u64) -> Result<Back
     }
 }
 
+/// Opens a place to read it, whoever else uses it: nothing is locked, and nothing written. Blocks.
+pub fn open_to_read(location: &Location, access: &Access) -> Result<Backend> {
+    match location {
+        Location::Folder(folder) => {
+            let (objects, writing) = (LocalStore::open_to_read(folder)?, Writing::LOCAL);
+            Ok(Backend { objects, signer: None, writing, lock: None })
+        }
+        Location::Memory | Location::Bucket { .. } => open(location, access, 0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

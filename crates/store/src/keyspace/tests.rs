@@ -35,9 +35,28 @@ fn any_pin() -> impl Strategy<Value = PinName> {
     )
 }
 
+fn any_scrub() -> impl Strategy<Value = ScrubName> {
+    let share = prop_oneof![
+        (any_kind(), any::<u8>()).prop_map(|(kind, number)| ScrubShare::Copies(kind, number)),
+        any::<u8>().prop_map(ScrubShare::RepoLogs),
+        Just(ScrubShare::Hub),
+    ];
+    (share, any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+        |(share, ended_ms, objects, bytes, nonce)| ScrubName {
+            share,
+            ended_ms,
+            objects,
+            bytes,
+            nonce,
+        },
+    )
+}
+
 fn any_key() -> impl Strategy<Value = Key> {
     prop_oneof![
         any_copy().prop_map(Key::Copy),
+        any_copy().prop_map(Key::Damaged),
+        any_scrub().prop_map(Key::Scrubbed),
         (any_log(), any::<u64>()).prop_map(|(log, number)| Key::LogEntry(log, number)),
         any::<u64>().prop_map(Key::Gc),
         any::<u64>().prop_map(Key::GcDone),
@@ -73,6 +92,22 @@ fn keys_are_spelled_as_they_always_were() {
             copy(CopyKind::Shard),
             "hub/shard/00/000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f/\
              0000000000000102-000000000000abcd",
+        ),
+        (
+            Key::Damaged(CopyName { kind: CopyKind::Pack, hash, epoch: 258, nonce: 0xabcd }),
+            "hub/damaged/pack/000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f/\
+             0000000000000102-000000000000abcd",
+        ),
+        (
+            Key::Scrubbed(ScrubName {
+                share: ScrubShare::Copies(CopyKind::Xorb, 0xa7),
+                ended_ms: 1_700_000_000_000,
+                objects: 3,
+                bytes: 0x1234,
+                nonce: 9,
+            }),
+            "hub/scrub/xorb-a7/0000018bcfe56800-0000000000000003-0000000000001234-\
+             0000000000000009",
         ),
         (Key::LogEntry(LogId::Catalogue, 7), "hub/log/catalogue/00000000000000000007"),
         (Key::LogEntry(LogId::Accounts, 1), "hub/log/accounts/00000000000000000001"),

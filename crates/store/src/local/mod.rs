@@ -65,6 +65,18 @@ impl LocalStore {
         Self::open_on(folder, keep_free, Arc::new(RealVolume))
     }
 
+    /// The store in a folder that there is, to be read only, also while another process uses it:
+    /// objects become visible whole, and never change.
+    pub fn open_to_read(folder: &Path) -> Result<Arc<dyn ObjectStore>> {
+        let objects = folder.join("objects");
+        let root = objects.canonicalize().map_err(|error| Error::folder(&objects, &error))?;
+        let files = LocalFileSystem::new_with_prefix(&root).map_err(|error| Error::Folder {
+            path: objects.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Ok(Arc::new(files))
+    }
+
     fn open_on(
         folder: &Path,
         keep_free: u64,

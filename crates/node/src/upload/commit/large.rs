@@ -9,7 +9,7 @@ use ballast_format::name::FilePath;
 use ballast_format::object::{EntryMode, Pointer};
 use ballast_format::pack::FileLink;
 use ballast_store::index::Table;
-use ballast_store::index::schema::{self, ObjectRow};
+use ballast_store::index::schema::{self, FileRow, ObjectRow};
 use bytes::Bytes;
 
 use super::ATTRIBUTES_PATH;
@@ -94,7 +94,7 @@ impl Draft {
         folder.put(&hub, repo, &path, File { id, mode: EntryMode::File }).await
     }
 
-    /// The large files that the repo did not have before.
+    /// The large files that the repo did not have before, or of which its own are damaged.
     pub(super) async fn new_links(&self, large: &[(FilePath, Pointer)]) -> Result<Vec<FileLink>> {
         let mut seen = HashSet::new();
         let links: Vec<FileLink> = large
@@ -105,7 +105,21 @@ impl Draft {
         let repo = self.repo.id();
         let key = |link: &FileLink| schema::file_key(&repo, &link.sha256);
         let rows = self.hub.index().get_many(Table::File, links.iter().map(key).collect()).await?;
-        let new = links.into_iter().zip(rows).filter(|(_, row)| row.is_none());
-        Ok(new.map(|(link, _)| link).collect())
+        let mut new = Vec::new();
+        for (link, row) in links.into_iter().zip(rows) {
+            let is_new = match row {
+                None => true,
+                Some(row) => {
+                    let FileRow { manifest, size } = FileRow::decode(&row)?;
+                    let FileLink { sha256, .. } = link;
+                    let own = FileLink { sha256, file: manifest.file, shard: manifest.shard, size };
+                    own != link && !self.hub.is_whole(&own).await?
+                }
+            };
+            if is_new {
+                new.push(link);
+            }
+        }
+        Ok(new)
     }
 }

@@ -82,13 +82,31 @@ impl Hub {
             return Ok(HashMap::new());
         };
         let paths: Vec<FilePath> = asked.iter().map(|file| file.path.clone()).collect();
-        let files = self.items(repo, commit, &paths).await?.into_iter();
-        let files = files.filter(|item| item.kind == ItemKind::File);
-        let oid = |item: crate::download::TreeItem| match item.large {
-            Some(large) => (item.path, large.sha256.to_string()),
-            None => (item.path, item.id.to_string()),
-        };
-        Ok(files.map(oid).collect())
+        let mut there = HashMap::new();
+        for item in self.items(repo, commit, &paths).await? {
+            if item.kind != ItemKind::File {
+                continue;
+            }
+            // Clients pass over what is there already; what is damaged must come again.
+            let (oid, is_whole) = match &item.large {
+                Some(large) => (large.sha256.to_string(), self.is_whole(&large.link()).await?),
+                None => (item.id.to_string(), self.is_small_whole(repo, &item.id).await?),
+            };
+            if is_whole {
+                there.insert(item.path, oid);
+            }
+        }
+        Ok(there)
+    }
+
+    async fn is_small_whole(&self, repo: &Repo, id: &ObjectHash) -> Result<bool> {
+        if self.quarantine.is_empty() {
+            return Ok(true);
+        }
+        match self.object_row(repo.id(), id).await? {
+            Some(row) => Ok(!self.is_lost(id, &row).await?),
+            None => Ok(true),
+        }
     }
 
     /// The text of a commit's attribute file, if it has one.

@@ -47,6 +47,8 @@ pub(super) struct Spool {
     /// Every blob that came, with the large file that it stands for.
     known: HashMap<ObjectHash, Option<Pointer>>,
     content_bytes: u64,
+    /// Whether something came of which the repo's own is damaged.
+    heals: bool,
 }
 
 impl Spool {
@@ -59,6 +61,7 @@ impl Spool {
             packs: Vec::new(),
             known: HashMap::new(),
             content_bytes: 0,
+            heals: false,
         }
     }
 
@@ -69,7 +72,15 @@ impl Spool {
         if self.known.contains_key(&id) {
             return Ok(id);
         }
-        if hub.object_row(self.repo, &id).await?.is_none() {
+        let is_new = match hub.object_row(self.repo, &id).await? {
+            None => true,
+            Some(row) => {
+                let is_lost = hub.is_lost(&id, &row).await?;
+                self.heals |= is_lost;
+                is_lost
+            }
+        };
+        if is_new {
             self.keep(hub, Waiting { id, content, pointer }).await?;
         }
         self.known.insert(id, pointer);
@@ -114,6 +125,11 @@ impl Spool {
         self.waiting_bytes = 0;
         self.memory = None;
         Ok(())
+    }
+
+    /// Whether something came of which the repo's own is damaged.
+    pub(super) fn heals(&self) -> bool {
+        self.heals
     }
 
     /// What is in memory, for the commit's last pack.

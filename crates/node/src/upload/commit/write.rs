@@ -168,7 +168,8 @@ impl Draft {
         let links = self.new_links(&large).await?;
         let trees = hub.pool().run(move || folder.into_trees()).await??;
         let root = trees.last().ok_or_else(|| Error::internal("a commit has no tree"))?.id;
-        if before == Some(root) {
+        // A commit that changes no file may still mend what is damaged.
+        if before == Some(root) && links.is_empty() && !self.spool.heals() {
             return Ok(None);
         }
         let content = self.commit_object(root, parent).encode();

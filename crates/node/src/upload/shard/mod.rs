@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ballast_format::hash::{FileHash, Sha256, ShardHash};
 use ballast_format::manifest::{Manifest, ManifestId, ShardDirectory, ShardObject};
+use ballast_format::pack::FileLink;
 use ballast_format::shard::{UploadFile, UploadShard};
-use ballast_store::index::schema::{self, Scope};
+use ballast_store::index::schema::{self, Scope, UploadRow};
 use ballast_store::index::{Batch, Table};
 use ballast_store::keyspace::{CopyKind, Key, Leased};
 use ballast_store::pin::pin;
@@ -127,8 +128,11 @@ impl Hub {
         if let Some(row) = self.recent_upload(caller, &sha256).await? {
             // Registered anew in time, so that the promise never runs out under an upload.
             let is_fresh = row.time_ms + PROMISE_MS / 2 > self.env().now_ms();
+            let UploadRow { manifest, size, .. } = row;
+            let link = FileLink { sha256, file: manifest.file, shard: manifest.shard, size };
             if row.manifest.file == hash
                 && is_fresh
+                && self.is_whole(&link).await?
                 && self.manifest(&row.manifest).await?.is_some()
             {
                 return Ok(None);
