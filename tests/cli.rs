@@ -27,6 +27,10 @@ fn help_names_every_command_and_what_it_is_for() -> Result<()> {
         "verify",
         "scrub",
         "gc",
+        "backup",
+        "restore",
+        "index",
+        "export-metadata",
     ] {
         ensure!(help.contains(command), "no `{command}` in:\n{help}");
         let (ok, own, _) = run(&[command, "--help"])?;

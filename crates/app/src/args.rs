@@ -44,6 +44,21 @@ pub(crate) enum Command {
     /// See what the hub read again lately, and what it found damaged
     #[command(subcommand)]
     Scrub(ScrubCommand),
+    /// Copy everything to another place, while the hub serves
+    ///
+    /// Reads the store itself, not the hub, and hashes every byte on its way. Run again with the
+    /// same place, it copies what is new. Exits with 1 if something is damaged and so left out.
+    Backup(BackupArgs),
+    /// Make a hub from a backup, where there is none; then start it with `serve`
+    Restore(RestoreArgs),
+    /// Print who and what there is, down to each file with its hashes, as JSON lines
+    ///
+    /// No secrets and no contents: what a person would need to make sense of the bytes without this
+    /// program. Exits with 1 if something could not be read.
+    ExportMetadata(ExportArgs),
+    /// Make the index anew while the hub is stopped
+    #[command(subcommand)]
+    Index(IndexCommand),
     /// Collect garbage now: begin a collection, or go on with the one that is under way
     ///
     /// The hub does this by itself if `gc.interval` is set. What is condemned is deleted by a later
@@ -329,6 +344,101 @@ pub(crate) enum RepoCommand {
         /// The hub
         #[command(flatten)]
         remote: RemoteArgs,
+    },
+}
+
+/// How the place of a backup is reached, if it is a bucket.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct BucketArgs {
+    /// The service's address, where it is not the public one
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// The bucket's region
+    #[arg(long, value_name = "NAME")]
+    pub(crate) region: Option<String>,
+    /// The id of the key [default: from the environment, as the service's own tools do it]
+    #[arg(long, value_name = "ID")]
+    pub(crate) access_key: Option<String>,
+    /// A file with the key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Let the endpoint begin with `http:`
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+    /// The bucket's name stands in front of the host
+    #[arg(long)]
+    pub(crate) virtual_hosted: bool,
+}
+
+/// `ballast backup`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// Where to: a folder, or a URL such as `s3://bucket/prefix`
+    pub(crate) to: String,
+    /// Which hub
+    #[command(flatten)]
+    pub(crate) config: StoreArgs,
+    /// How to reach the place
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `ballast restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup: a folder, or a URL such as `s3://bucket/prefix`
+    pub(crate) from: String,
+    /// Where the hub is to be
+    #[command(flatten)]
+    pub(crate) config: StoreArgs,
+    /// How to reach the backup
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which hub's store a command works on, beside any server.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct StoreArgs {
+    /// The hub's configuration file (TOML)
+    #[arg(long, env = "BALLAST_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The hub's data folder [default: ./ballast-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The same as `serve` would get it.
+    pub(crate) fn to_config(&self) -> ConfigArgs {
+        ConfigArgs { config: self.config.clone(), data: self.data.clone(), listen: None }
+    }
+}
+
+/// `ballast export-metadata`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The hub
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+}
+
+/// `ballast index …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum IndexCommand {
+    /// Read the store and make the index anew; `serve` does so by itself where it must
+    Rebuild {
+        /// Which hub
+        #[command(flatten)]
+        config: StoreArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -20,6 +20,7 @@ mod storage;
 mod tls;
 
 pub(crate) use scrub::ScrubConfig;
+pub(crate) use secret::read_secret;
 pub(crate) use storage::StorageConfig;
 pub(crate) use tls::TlsConfig;
 

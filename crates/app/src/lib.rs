@@ -41,6 +41,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Repo(command) => command::repo(command, &mut output),
         Command::Verify(args) => command::verify(&args, &mut output),
         Command::Scrub(command) => command::scrub(&command, &mut output),
+        Command::ExportMetadata(args) => command::export(&args, &mut output),
+        Command::Backup(args) => command::backup(&args, &mut output),
+        Command::Restore(args) => command::restore(&args, &mut output),
+        Command::Index(command) => command::index(&command, &mut output),
         Command::Gc(args) => command::gc(&args, &mut output).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

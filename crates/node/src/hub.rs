@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ballast_store::env::{SharedEnv, random_bytes};
+use ballast_store::index::memory::Memory;
 use ballast_store::index::{IndexHandle, open::Opened};
 use ballast_store::keyspace::{Key, LogId, Prefix};
 use ballast_store::objects::Store;
@@ -183,6 +184,41 @@ impl Hub {
         }
     }
 
+    /// Opens the hub in this store for those who read all of it: nothing is written, nothing runs
+    /// beside, and no index is kept.
+    pub async fn open_to_read(store: Store, env: SharedEnv) -> Result<Arc<Self>> {
+        if store.size(&Key::Layout).await?.is_none() {
+            let reason = "there is no hub, or only a part of one: a copy that was cut short is \
+                          gone on with by the command that began it";
+            return Err(Error::invalid(reason));
+        }
+        let store = store.read_only("it is only read");
+        let secrets = Secrets { secret: read_or_make_secret(&store, &env).await? };
+        let freshness = Freshness::Within(Duration::ZERO);
+        let settings = HubSettings { freshness, ..HubSettings::default() };
+        let index = IndexHandle::over(Memory::new())?;
+        let hub = Self::assemble(store, index, env, settings, secrets);
+        hub.freshen().await?;
+        hub.read_all_condemned().await?;
+        hub.read_damage().await?;
+        Ok(hub)
+    }
+
+    /// Makes the index anew from the store, and closes it; nothing is served. How many repos there
+    /// are.
+    pub async fn remake_index(store: Store, index: IndexHandle, env: SharedEnv) -> Result<usize> {
+        if store.size(&Key::Layout).await?.is_none() {
+            return Err(Error::invalid("there is no hub in this store"));
+        }
+        let secrets = Secrets { secret: read_or_make_secret(&store, &env).await? };
+        let hub = Self::assemble(store, index, env, HubSettings::default(), secrets);
+        hub.freshen().await?;
+        hub.read_all_condemned().await?;
+        hub.rebuild().await?;
+        hub.index.close().await?;
+        Ok(hub.catalogue.read(CatalogueState::repo_count))
+    }
+
     fn assemble(
         store: Store,
         index: IndexHandle,
@@ -329,6 +365,10 @@ async fn check_nothing_is_there(store: &Store) -> Result<()> {
     let mut listed = store.list(&Prefix::All);
     while let Some(listed) = listed.try_next().await? {
         if matches!(listed.key, Key::Copy(_) | Key::LogEntry(..)) {
+            if store.size(&Key::Layout).await?.is_some() {
+                // Another process began this hub just now.
+                return Ok(());
+            }
             let reason = "this store has a part of a hub\nhint: a restore was cut short: run it \
                           again with the same arguments";
             return Err(Error::invalid(reason));

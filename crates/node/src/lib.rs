@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod account;
+pub mod backup;
 mod broken;
 pub mod discovery;
 pub mod download;

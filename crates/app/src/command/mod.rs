@@ -1,15 +1,21 @@
 //! One function for each command but `serve`.
 
 mod account;
+mod backup;
 mod configuration;
+mod export;
 mod gc;
+mod index;
 mod repo;
 mod scrub;
 mod verify;
 
 pub(crate) use account::{org, token, user};
+pub(crate) use backup::{backup, restore};
 pub(crate) use configuration::check_config;
+pub(crate) use export::export;
 pub(crate) use gc::gc;
+pub(crate) use index::index;
 pub(crate) use repo::repo;
 pub(crate) use scrub::scrub;
 pub(crate) use verify::verify;

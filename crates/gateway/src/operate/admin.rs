@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{gc, scrub, verify};
+use super::{export, gc, scrub, verify};
 use crate::call::{Call, decode};
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
@@ -36,12 +36,13 @@ pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
         (["tokens", id], &Method::DELETE) => revoke_token(&call, &decode(id)?).await,
         (["verify"], &Method::POST) => verify::answer(call).await,
         (["gc"], &Method::POST) => gc::answer(call).await,
+        (["export"], &Method::POST) => export::answer(call).await,
         (["scrub"], &Method::GET) => scrub::answer(&call).await,
         _ => Err(Failure::no_route()),
     }
 }
 
-fn user_view(user: &User) -> Value {
+pub(super) fn user_view(user: &User) -> Value {
     json!({
         "id": user.id.to_string(),
         "name": user.name.as_str(),
@@ -102,7 +103,7 @@ struct CreateOrg {
     default_visibility: Option<String>,
 }
 
-fn org_view(org: &Org) -> Value {
+pub(super) fn org_view(org: &Org) -> Value {
     let visibility = match org.default_visibility {
         Visibility::Public => "public",
         Visibility::Private => "private",
@@ -139,7 +140,7 @@ fn role_of(text: &str) -> Result<Role, Failure> {
     }
 }
 
-fn role_word(role: Role) -> &'static str {
+pub(super) fn role_word(role: Role) -> &'static str {
     match role {
         Role::Read => "read",
         Role::Write => "write",
@@ -166,7 +167,7 @@ async fn set_member(mut call: Call, org: &str, user: &str) -> Answer {
     reply::json(&json!({"org": org, "user": user, "member": role.is_some()}))
 }
 
-fn token_view(view: &TokenView) -> Value {
+pub(super) fn token_view(view: &TokenView) -> Value {
     let role = match &view.token.role {
         TokenRole::Read => "read",
         TokenRole::Write => "write",

@@ -15,6 +15,7 @@ use crate::error::{Answer, Failure};
 use crate::reply;
 
 pub(crate) mod admin;
+mod export;
 mod gc;
 pub(crate) mod metrics;
 mod scrub;
