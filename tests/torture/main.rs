@@ -7,7 +7,8 @@
 //! nothing; and when all repos are deleted and time has passed, nothing is left in the bucket.
 //!
 //! `SEED` repeats the decisions, `TORTURE_SECONDS` says how long (60 if nothing is said; an hour by
-//! hand), `TORTURE_GOES_ON` lets a run go on after a violation, to see others. A file's path says what must be in it, so whoever finds a file can check it.
+//! hand), `TORTURE_GOES_ON` lets a run go on after a violation, to see others. A file's path says
+//! what must be in it, so whoever finds a file can check it.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a long test says how it goes")]
 
@@ -26,7 +27,7 @@ use std::fs;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use ballast_testkit::clock::Dice;
 use support::objects::Objects;
 use support::server::Server;
@@ -51,6 +52,8 @@ pub(crate) fn server(objects: &Objects, world: &World, number: usize) -> Result<
     server.set("BALLAST_GC_WAIT", "1s");
     // Whatever happens to a server here is worth a warning. Nothing is worth an error.
     server.expect_in_log(" WARN ");
+    // Who holds a link to a part of a file whose last repo went away, when months went by since.
+    server.expect_in_log("` is not there");
     // The index's engine, when its disk is full.
     server.expect_in_log(" ERROR sled::");
     Ok(server)

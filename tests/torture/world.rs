@@ -18,6 +18,8 @@ use crate::plan::Planned;
 const DAY: i64 = 24 * 60 * 60;
 /// A repo is known to all servers so long after it was made: six times what the settings say.
 const KNOWN_AFTER: Duration = Duration::from_secs(3);
+/// Longer than a server takes to look at its clock file again.
+const CLOCKS_FOLLOW: Duration = Duration::from_secs(3);
 
 /// A commit that a server acknowledged.
 #[derive(Clone, Debug)]
@@ -57,6 +59,8 @@ pub(crate) struct World {
     clocks: PathBuf,
     /// Seconds by which all clocks are ahead of the machine's.
     ahead: AtomicI64,
+    /// When days went by, and how many it were in all.
+    passed: Mutex<Vec<(Duration, i64)>>,
     skews: [AtomicI64; SERVERS + 1],
     repos: Mutex<Vec<Repo>>,
     names: AtomicU64,
@@ -90,6 +94,7 @@ impl World {
             env,
             clocks: clocks.to_owned(),
             ahead: AtomicI64::new(0),
+            passed: Mutex::default(),
             skews: [const { AtomicI64::new(0) }; SERVERS + 1],
             repos: Mutex::default(),
             names: AtomicU64::new(0),
@@ -179,9 +184,18 @@ impl World {
         self.ahead.load(Ordering::Relaxed) / DAY
     }
 
+    /// Days by which the clocks of all servers are ahead at least: they look once a second.
+    pub(crate) fn settled_days(&self) -> i64 {
+        let now = self.env.monotonic();
+        let passed = lock(&self.passed);
+        let settled = passed.iter().rev().find(|(at, _)| now > *at + CLOCKS_FOLLOW);
+        settled.map_or(0, |(_, days)| *days)
+    }
+
     /// Days go by, everywhere.
     pub(crate) fn pass_days(&self, days: i64) -> Result<()> {
         let ahead = self.ahead.fetch_add(days * DAY, Ordering::Relaxed) + days * DAY;
+        lock(&self.passed).push((self.env.monotonic(), ahead / DAY));
         self.s3.set_ahead(Duration::from_secs(ahead.unsigned_abs()));
         (0..=SERVERS).try_for_each(|server| self.set_clock(server))
     }

@@ -261,7 +261,7 @@ impl Writer<'_> {
         let bytes = content.bytes();
         let packed = pack(&bytes);
         // Days may pass while it is sent.
-        let since = self.world.days();
+        let since = self.world.settled_days();
         let way = self.client.dice.below(3);
         let sent = match way {
             0 => self.client.send_xorb(repo, &packed).map(|()| true),

@@ -103,7 +103,7 @@ pub(crate) async fn answer(
 }
 
 /// One request to the dialect that it speaks.
-async fn dispatch(mut call: Call, dialect: &mut Dialect) -> Answer {
+async fn dispatch(call: Call, dialect: &mut Dialect) -> Answer {
     let path = call.path.clone();
     if path.as_str().len() > LONGEST_TARGET {
         return Err(Failure::new(StatusCode::URI_TOO_LONG, "the address is too long").closing());
@@ -126,9 +126,21 @@ async fn dispatch(mut call: Call, dialect: &mut Dialect) -> Answer {
         _ => call.flight.count_address(call.peer)?,
     }
     // Where others write to the same store, what decisions rest on may have changed.
-    let fresh = call.gateway.hub.freshen().await;
+    let hub = Arc::clone(&call.gateway.hub);
+    let fresh = hub.freshen().await;
     fresh.map_err(|error| Failure::of(error, &call.caller))?;
-    match segments.as_slice() {
+    let generation = hub.index_generation();
+    let outcome = dispatch_fresh(call, &segments, dialect).await;
+    // What an index lacks that has just been replaced says nothing.
+    if outcome.is_err() && hub.index_generation() != generation {
+        return Err(Failure::busy("the index is being made anew; try again"));
+    }
+    outcome
+}
+
+/// The same, for a request that needs to know what is so now.
+async fn dispatch_fresh(mut call: Call, segments: &[&str], dialect: &mut Dialect) -> Answer {
+    match segments {
         ["xet", "v1" | "v2", ..] => {
             *dialect = Dialect::Xet;
             Box::pin(xet::route(call, &segments[1..])).await
@@ -155,7 +167,7 @@ async fn dispatch(mut call: Call, dialect: &mut Dialect) -> Answer {
         _ => {
             call.authenticate()?;
             let gateway = Arc::clone(&call.gateway);
-            hub::route(&gateway, call, &segments).await
+            hub::route(&gateway, call, segments).await
         }
     }
 }

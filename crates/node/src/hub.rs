@@ -304,6 +304,11 @@ impl Hub {
         &self.index
     }
 
+    /// Grows when the index failed and was replaced by an empty one.
+    pub fn index_generation(&self) -> u64 {
+        self.index.generation()
+    }
+
     /// Clock and randomness.
     pub fn env(&self) -> &SharedEnv {
         &self.env

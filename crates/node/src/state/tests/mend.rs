@@ -63,7 +63,7 @@ impl Index for OnFullDisk {
 #[tokio::test]
 async fn an_index_that_fails_is_made_anew_while_the_hub_runs() -> Result<()> {
     let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let (env, engine) = (SimEnv::hasty(3), OnFullDisk::default());
+    let (env, engine) = (SimEnv::new(3), OnFullDisk::default());
     let is_full = Arc::clone(&engine.is_full);
     let index = IndexHandle::over(engine)?;
     let hub = rig::open_with(&objects, &env, index, Opened::Clean, Freshness::Exclusive).await?;
