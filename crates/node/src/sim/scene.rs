@@ -200,9 +200,7 @@ impl Scene {
     pub(super) fn allow(&self, error: &Error, repo: Option<RepoId>, what: &str) {
         let is_doomed = repo.is_some_and(|repo| self.book.borrow().is_doomed(repo));
         let is_fault = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Internal);
-        if is_fault && !is_doomed && self.habits.stale == 0 {
-            panic!("{what}: {error}");
-        }
+        assert!(!is_fault || is_doomed || self.habits.stale > 0, "{what}: {error}");
     }
 
     /// A repo as a client comes to it.
