@@ -104,7 +104,7 @@ async fn an_lfs_link_is_for_one_act_and_dies_with_the_right_to_it() {
     for method in ["PUT", "POST", "DELETE"] {
         rig.ask(method, &get).body("x").send().await.expect(405);
     }
-    let new = super::upload::sha256(b"new");
+    let new = ballast_testkit::xet::sha256(b"new");
     let put = href(&ann, "upload", "upload", &new.to_string(), 3).await;
     rig.ask("GET", &put).send().await.expect(405);
     // It takes that object only.
