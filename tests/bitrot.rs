@@ -186,24 +186,22 @@ fn no_byte_of_a_damaged_object_reaches_a_client_and_verify_names_it() -> Result<
 #[test]
 fn who_sends_a_damaged_file_again_mends_it() -> Result<()> {
     let mut rot = Rot::new(&[("BALLAST_SCRUB_INTERVAL", "")])?;
-    rot.server.stop()?;
-    // Every copy of everything that files are read from.
+    // One after the other: who can't read what a file is made of can't see what is wrong with that.
     for kind in ["xorb", "shard"] {
+        rot.server.stop()?;
         for path in rot.stored(kind)? {
             rot.harm(&path, Harm::Flip)?;
         }
+        rot.server.restart()?;
+        let (report, is_sound) = rot.ask(&["verify"])?;
+        ensure!(!is_sound && report["summary"]["filesAffected"] == json!(2), "{kind}: {report}");
+        // What is known of damage survives the loss of the index.
+        rot.server.lose_index()?;
+        for (repo, seed) in [("admin/one", 1), ("admin/two", 2)] {
+            rot.upload(repo, "w.bin", &noise(seed, 900_000))?;
+        }
+        ensure!(rot.read_all()? == 0, "{kind}: both are whole again");
     }
-    rot.server.restart()?;
-    let (report, is_sound) = rot.ask(&["verify"])?;
-    ensure!(!is_sound && report["summary"]["filesAffected"] == json!(2), "{report}");
-    rot.server.stop()?;
-    // What is known of damage survives the loss of the index.
-    rot.server.forget()?;
-    rot.server.restart()?;
-    for (repo, seed) in [("admin/one", 1), ("admin/two", 2)] {
-        rot.upload(repo, "w.bin", &noise(seed, 900_000))?;
-    }
-    ensure!(rot.read_all()? == 0, "both are whole again");
     rot.server.lose_index()?;
     ensure!(rot.read_all()? == 0, "and stay so");
     let (status, is_sound) = rot.ask(&["scrub", "status"])?;
@@ -220,13 +218,13 @@ fn the_scrub_finds_damage_by_itself_and_names_the_files() -> Result<()> {
     let path = rot.stored("xorb")?[0].clone();
     rot.harm(&path, Harm::Flip)?;
     rot.server.restart()?;
-    let mut status = Value::Null;
     for _ in 0..TRIES {
-        status = rot.ask(&["scrub", "status"])?.0;
         if rot.server.log().contains("damage affects this file") {
             break;
         }
+        rot.ask(&["scrub", "status"])?;
     }
+    let status = rot.ask(&["scrub", "status"])?.0;
     let damaged = status["damaged"].to_string();
     ensure!(damaged.contains(&key_of(&path)), "{status}");
     ensure!(status["affected"][0]["path"] == json!("w.bin"), "{status}");
