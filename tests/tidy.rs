@@ -208,9 +208,11 @@ fn one_file_spells_object_keys_and_one_names_the_index_engine() -> Result<()> {
         if code.contains("object_store::path") && !store {
             faults.insert(format!("{shown} spells an object key"));
         }
-        // What no commit ever refers to (parts of an upload, counts that were added up), and what
-        // two marks found to be garbage.
+        // What no commit ever refers to (parts of an upload, counts that were added up, notes of what
+        // is damaged and of what was read again), and what two marks found to be garbage.
         let sweeps = [
+            "crates/node/src/quarantine.rs",
+            "crates/node/src/verify/scrub.rs",
             "crates/node/src/upload/parts.rs",
             "crates/node/src/tally/record.rs",
             "crates/node/src/gc/collect.rs",
@@ -238,5 +240,30 @@ fn nothing_is_left_for_later() -> Result<()> {
         }
     }
     assert_none(&faults);
+    Ok(())
+}
+
+/// What the page of guarantees names as shown is a test.
+#[test]
+fn guarantees_are_shown_by_tests_that_there_are() -> Result<()> {
+    let page = fs::read_to_string(root().join("docs/operating/guarantees.md"))?;
+    let mut tests = BTreeSet::new();
+    for (_, text) in sources()? {
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            // A test, or a property, has its name a few lines on at most.
+            if line.trim_start().starts_with("#[") && line.contains("test") {
+                let named = lines.clone().take(4).find_map(|line| line.split_once("fn "));
+                tests.extend(named.and_then(|(_, rest)| rest.split('(').next()).map(str::to_owned));
+            }
+        }
+    }
+    let is_name = |word: &&str| {
+        word.len() > 20 && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+    };
+    let named: Vec<&str> = page.split('`').filter(is_name).collect();
+    assert!(named.len() > 50, "the page names {} tests", named.len());
+    let faults = named.iter().filter(|name| !tests.contains(**name));
+    assert_none(&faults.map(|name| format!("guarantees.md names `{name}`")).collect());
     Ok(())
 }

@@ -88,8 +88,8 @@ impl Default for GatewaySettings {
             buffer_bytes: 160 << 20,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
-            // Half of what waits in the system (`serve.rs`) must leave it before that shows: this is
-            // the time for it at 1 KiB a second.
+            // Half of what waits in the system (`serve.rs`) must leave it before that shows: this
+            // is the time for it at 1 KiB a second.
             stall_timeout: Duration::from_mins(2),
             grace: Duration::from_secs(30),
         }

@@ -2,9 +2,10 @@
 //!
 //! A client may send its xorbs through one server, its shard through another and commit through a
 //! third. What each took is in the store, with a pin of the user's; whoever does not know of it
-//! reads the pins first. So does one whose index is not whole yet. What a client was told may rest on
-//! a repo to which another process wrote and whose log this one has not read since; before anybody is
-//! told that what they name is unknown, the logs of the repos that they may read are read.
+//! reads the pins first. So does one whose index is not whole yet. What a client was told may rest
+//! on a repo to which another process wrote and whose log this one has not read since; before
+//! anybody is told that what they name is unknown, the logs of the repos that they may read are
+//! read.
 
 use std::collections::BTreeMap;
 

@@ -61,7 +61,10 @@ async fn start(seed: u64) -> (Rig, Arc<FaultStore>, Repo) {
     let writing = Writing { part_bytes: 200_000, parts_in_flight: 2 };
     let store = Store::new(Arc::clone(&objects) as _, Arc::clone(&env));
     let index = IndexHandle::over(Memory::new()).expect("an index");
-    let settings = HubSettings { freshness: Freshness::Exclusive, ..HubSettings::default() };
+    // Nothing else writes, so that what is scripted hits what it is for.
+    let scrub = ScrubSettings { interval: None, ..ScrubSettings::default() };
+    let freshness = Freshness::Exclusive;
+    let settings = HubSettings { freshness, scrub, ..HubSettings::default() };
     let store = store.with_writing(writing);
     let hub = Hub::open(store, index, &Opened::Clean, env, settings).await;
     let rig = Rig::of(Arc::clone(&objects) as _, sim, hub.expect("a hub")).await;
