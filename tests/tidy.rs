@@ -208,8 +208,8 @@ fn one_file_spells_object_keys_and_one_names_the_index_engine() -> Result<()> {
         if code.contains("object_store::path") && !store {
             faults.insert(format!("{shown} spells an object key"));
         }
-        // What no commit ever refers to (parts of an upload, counts that were added up, notes of what
-        // is damaged and of what was read again), and what two marks found to be garbage.
+        // What no commit ever refers to (parts of an upload, counts that were added up, notes of
+        // what is damaged and of what was read again), and what two marks found to be garbage.
         let sweeps = [
             "crates/node/src/quarantine.rs",
             "crates/node/src/verify/scrub.rs",
