@@ -24,6 +24,7 @@ use crate::access::Repo;
 use crate::error::Result;
 use crate::hub::{Freshness, Hub, HubSettings};
 use crate::rig::{Rig, sha256};
+use crate::verify::ScrubSettings;
 
 /// Short waits, as between two tries, are over at once; background work waits for the test.
 #[derive(Debug)]
