@@ -85,8 +85,8 @@ impl Writer<'_> {
         };
         match roll {
             3..6 if living > ENOUGH => self.delete(&repo),
-            6..14 => self.hold(&repo),
-            14..24 if !self.held.is_empty() => self.keep_promise(&repo),
+            6..16 => self.hold(&repo),
+            16..32 if !self.held.is_empty() => self.keep_promise(&repo),
             _ => self.commit_some(&repo),
         }
     }
