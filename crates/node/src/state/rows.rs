@@ -28,7 +28,9 @@ pub(crate) async fn of_stored_pack(
         return Ok(Batch::new());
     };
     let found = match find_pack(hub, repo, pack).await {
-        Ok((copy, directory)) => of_pack(hub, repo, &copy, &directory, damage).await,
+        // A link that a later entry replaced may lead to what was collected since, so what links lead
+        // to never keeps anybody from reading on.
+        Ok((copy, directory)) => of_pack(hub, repo, &copy, &directory, Damage::IsReported).await,
         Err(error) => Err(error),
     };
     match found {
@@ -108,8 +110,16 @@ pub(crate) async fn of_pack(
         let by_sha256 = schema::sha256_repo_key(&link.sha256, &repo);
         batch.put(Table::FileRepo, by_sha256, link.file.as_bytes().to_vec());
         match upload_rows::of_link(hub, repo, link).await {
-            Ok(rows) => {
+            Ok(Some(rows)) => {
                 batch.extend(rows);
+            }
+            Ok(None) if damage == Damage::IsReported => {
+                let file = &link.file;
+                tracing::info!(%repo, %file, "nobody builds on a file that was replaced or is lost");
+            }
+            Ok(None) => {
+                let file = &link.file;
+                return Err(Error::corrupt(format!("the manifest of `{file}` is missing")));
             }
             Err(error) if error.is_corrupt() && damage == Damage::IsReported => {
                 let file = &link.file;

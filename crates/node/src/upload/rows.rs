@@ -136,19 +136,19 @@ impl Hub {
     }
 }
 
-/// Rows of a large file that a repo's commit newly names.
-pub(crate) async fn of_link(hub: &Hub, repo: RepoId, link: &FileLink) -> Result<Batch> {
+/// Rows of a large file that a repo's commit newly names; nothing if its manifest is not there.
+pub(crate) async fn of_link(hub: &Hub, repo: RepoId, link: &FileLink) -> Result<Option<Batch>> {
     let mut batch = Batch::new();
     if link.size == 0 {
-        return Ok(batch);
+        return Ok(Some(batch));
     }
-    let manifest = hub.needed_manifest(&link.manifest()).await?;
+    let Some(manifest) = hub.manifest(&link.manifest()).await? else { return Ok(None) };
     for (xorb, runs) in runs_of(&manifest) {
         let key = schema::xorb_file_key(&xorb, &repo, &link.file);
         batch.put(Table::XorbScope, key, RunsRow { runs }.encode());
     }
     of_samples(&mut batch, (link.shard, &manifest), &Scope::Repo(repo), 0);
-    Ok(batch)
+    Ok(Some(batch))
 }
 
 /// Which chunks of which xorbs a file is made of. Of a xorb that it picks chunks from all over,

@@ -7,6 +7,7 @@ use ballast_store::index::{Batch, Index as _, Table, schema};
 use ballast_store::keyspace::{CopyKind, LogId, Prefix};
 use ballast_store::objects::Store;
 use ballast_testkit::clock::SimEnv;
+use ballast_testkit::content::splitmix;
 use ballast_testkit::fault::{FaultStore, Rates};
 use futures_util::TryStreamExt as _;
 use object_store::memory::InMemory;
@@ -17,7 +18,9 @@ use crate::access::Access;
 use crate::account::NewUser;
 use crate::error::Result;
 use crate::hub::Freshness;
-use crate::rig::{Rig, open_with};
+use crate::rig::{Rig, open_with, path};
+use crate::state::mend::MendIndex;
+use crate::worker::Worker as _;
 
 #[tokio::test]
 async fn an_entry_that_won_and_is_not_indexed_is_seen_by_the_next_answer() -> Result<()> {
@@ -34,6 +37,7 @@ async fn an_entry_that_won_and_is_not_indexed_is_seen_by_the_next_answer() -> Re
     // It cannot be indexed still: no answer is better than an old one.
     assert!(hub.repo_state(&repo).await.is_err());
     index.refuse_writes(false);
+    MendIndex::default().work(&hub).await;
     assert!(hub.repo_state(&repo).await?.refs.contains_key(&name));
     Ok(())
 }
@@ -49,6 +53,7 @@ async fn an_account_change_that_won_and_is_not_indexed_counts_after_the_next_loo
     assert!(hub.create_user(&rig.admin, &user("zoe")).await.is_err());
     assert!(hub.freshen().await.is_err());
     index.refuse_writes(false);
+    MendIndex::default().work(&hub).await;
     hub.freshen().await?;
     assert_eq!(hub.user_of_name("zoe")?.name.as_str(), "zoe");
     Ok(())
@@ -178,5 +183,23 @@ async fn a_store_with_another_layout_or_without_its_secret_is_refused() -> Resul
         let opened = open_with(objects, env, index, rebuild, Freshness::Exclusive).await;
         assert!(opened.is_err(), "{key}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_link_that_leads_nowhere_keeps_nobody_from_reading_on() -> Result<()> {
+    let rig = Rig::start().await;
+    let repo = rig.repo(&rig.admin, "admin/model").await;
+    let other = rig.another().await;
+    rig.put_large(&rig.admin, &repo, "w.bin", &splitmix(1, 200_000)).await;
+    // As if a later link had replaced it, and its manifest had been collected.
+    let mut listed = rig.hub.store().list(&Prefix::Copies(CopyKind::Shard));
+    while let Some(listed) = listed.try_next().await? {
+        rig.objects.delete(&listed.key.path()).await.expect("it is there");
+    }
+    rig.put(&rig.admin, &repo, "a.txt", "words").await?;
+    let main = rig.main(&repo).await;
+    assert_eq!(other.repo_state(&repo).await?.main(), Some(main));
+    assert_eq!(other.item(&repo, main, &path("a.txt")).await?.size, 5);
     Ok(())
 }
