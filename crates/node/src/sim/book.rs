@@ -55,6 +55,9 @@ pub(super) struct Wish {
     pub(super) told: Told,
     /// Whether nobody can know what became of some try.
     pub(super) is_unclear: bool,
+    /// Whether it was asked for more than once, on whatever the branch held: what was done and
+    /// overwritten since is done again then.
+    pub(super) may_repeat: bool,
 }
 
 /// What a client was told about a wish.
@@ -90,8 +93,9 @@ pub(super) struct Book {
     pub(super) files: BTreeMap<(RepoId, ObjectHash), Files>,
     /// Large files that are in repos.
     pub(super) large: Vec<Content>,
-    /// How often somebody tried to delete a repo.
+    /// How often somebody tried to delete a repo, and how often it is known that it was done.
     pub(super) deletions: usize,
+    pub(super) deleted: usize,
     /// How often anything was read and compared.
     pub(super) reads: usize,
 }
@@ -116,7 +120,8 @@ impl Book {
         changes: BTreeMap<String, Option<Content>>,
     ) -> usize {
         let told = Told::Nothing;
-        self.wishes.push(Wish { repo, changes, told, is_unclear: false });
+        let wish = Wish { repo, changes, told, is_unclear: false, may_repeat: false };
+        self.wishes.push(wish);
         self.wishes.len() - 1
     }
 

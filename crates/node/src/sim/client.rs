@@ -23,6 +23,8 @@ use crate::upload::tests::client::{Session, body, put_shard, put_xorb};
 
 /// How long clients build on what they were told: less than they may, as clocks are wrong.
 const REMEMBERED: Duration = Duration::from_hours(24 * 18);
+/// The same for files that they registered: what was registered lately is not registered again.
+const REGISTERED: Duration = Duration::from_hours(24 * 7);
 /// Pieces that large files are made of, in all.
 const PIECES: u64 = 10;
 /// Small files, in all.
@@ -38,8 +40,8 @@ pub(super) struct Client<'a> {
 /// What a client may rely on.
 struct Promise {
     until: Duration,
-    /// How many repos somebody had tried to delete: what was told of another's files may go with
-    /// their repo.
+    /// How many repos were deleted for certain: what was told of another's files may go with their
+    /// repo.
     deletions: Option<usize>,
 }
 
@@ -104,7 +106,9 @@ impl Client<'_> {
             })
             .await;
         if deleted.is_ok() {
-            self.scene.book.borrow_mut().repos.entry(id).and_modify(|note| note.is_gone = true);
+            let book = &mut *self.scene.book.borrow_mut();
+            book.deleted += 1;
+            book.repos.entry(id).and_modify(|note| note.is_gone = true);
         }
     }
 
@@ -207,7 +211,7 @@ impl Client<'_> {
                     })
                     .await?;
             if known {
-                promise.deletions = Some(scene.book.borrow().deletions);
+                promise.deletions = Some(scene.book.borrow().deleted);
             } else {
                 scene
                     .insist(None, "putting a xorb", async |hub| {
@@ -220,7 +224,7 @@ impl Client<'_> {
         let longest = promise.until - REMEMBERED / 4;
         let longest = longest.saturating_sub(world.time().now());
         self.rest(Duration::from_secs(1), longest).await;
-        let registered = self.promise().until;
+        let registered = world.time().now() + REGISTERED;
         let put = scene
             .insist(Some(id), "putting a shard", async |hub| {
                 let repo = scene.visit(&hub, &self.caller, id).await?;
@@ -270,10 +274,11 @@ impl Client<'_> {
             parent: parent.map(|tip| tip.to_string()),
             ..CommitHeader::default()
         };
-        // Tries of which nobody can know what became of them.
-        let unclear = Cell::new(0);
+        // Tries, and those of which nobody can know what became of them.
+        let (tries, unclear) = (Cell::new(0), Cell::new(0));
         let committed = scene
             .insist(Some(id), "committing", async |hub| {
+                tries.set(tries.get() + 1);
                 unclear.set(unclear.get() + 1);
                 let answer = self.try_commit(&hub, id, &header, &changes).await;
                 let is_clear = match &answer {
@@ -284,6 +289,8 @@ impl Client<'_> {
                 answer
             })
             .await;
+        let may_repeat = parent.is_none() && tries.get() > 1;
+        scene.book.borrow_mut().wishes[wish].may_repeat = may_repeat;
         self.write_down(wish, committed, large, unclear.get() > 0);
     }
 
