@@ -209,7 +209,8 @@ async fn open(folder: &Path) -> Result<Arc<Hub>> {
     // The lock goes with the process.
     std::mem::forget(backend.lock);
     let (index, opened) = index::open_for(&folder.join("index"), "bench")?;
-    let gc = GcSettings { wait: Duration::ZERO, floor: Duration::ZERO, interval: None };
+    let (wait, floor) = (Duration::ZERO, Duration::ZERO);
+    let gc = GcSettings { wait, floor, interval: None, ..GcSettings::default() };
     let settings = HubSettings { freshness: Freshness::Exclusive, gc, ..HubSettings::default() };
     Ok(Hub::open(store, index, &opened, env, settings).await?)
 }

@@ -5,7 +5,7 @@
 //! a disk has after the power went. A writer goes on all the while; from each copy a server is
 //! started, and everything that was acknowledged before the copy was made is read and compared.
 //!
-//! `POWER_CUTS` says how many (12 if nothing is said), `SEED` when. It mounts, so it needs root.
+//! `POWER_CUTS` says how many (30 if nothing is said), `SEED` when. It mounts, so it needs root.
 
 mod support;
 
@@ -190,7 +190,7 @@ fn cut(log: &Log, rig: &Rig, target: &Target, known: usize, dice: &mut Dice) -> 
 
 #[test]
 fn what_was_acknowledged_is_there_after_the_power_went() -> Result<()> {
-    let (seed, cuts) = (setting("SEED", 20_261_125)?, setting("POWER_CUTS", 12)?);
+    let (seed, cuts) = (setting("SEED", 20_261_125)?, setting("POWER_CUTS", 30)?);
     println!("SEED={seed} POWER_CUTS={cuts}");
     let folder = tempfile::tempdir()?;
     let rig = Rig::new(folder.path())?;

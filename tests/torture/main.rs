@@ -6,9 +6,9 @@
 //! begins with nothing; what was not acknowledged is there entirely or not at all; `verify` finds
 //! nothing; and when all repos are deleted and time has passed, nothing is left in the bucket.
 //!
-//! `SEED` repeats the decisions, `TORTURE_SECONDS` says how long (60 if nothing is said; an hour by
-//! hand), `TORTURE_GOES_ON` lets a run go on after a violation, to see others. A file's path says
-//! what must be in it, so whoever finds a file can check it.
+//! `SEED` repeats the decisions, `TORTURE_SECONDS` says how long (120 if nothing is said; an hour
+//! by hand), `TORTURE_GOES_ON` lets a run go on after a violation, to see others. A file's path
+//! says what must be in it, so whoever finds a file can check it.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a long test says how it goes")]
 
@@ -62,7 +62,7 @@ pub(crate) fn server(objects: &Objects, world: &World, number: usize) -> Result<
 #[test]
 fn whatever_happens_nothing_acknowledged_is_lost_and_nothing_else_is_kept() -> Result<()> {
     let seed = setting("SEED", 20_261_125)?;
-    let seconds = setting("TORTURE_SECONDS", 60)?;
+    let seconds = setting("TORTURE_SECONDS", 120)?;
     println!("SEED={seed} TORTURE_SECONDS={seconds}");
     let clocks = tempfile::tempdir()?;
     let objects = Objects::s3()?;

@@ -91,11 +91,13 @@ pub(crate) struct GcConfig {
     pub(crate) interval: String,
     /// How long an object stays after it was condemned.
     pub(crate) wait: String,
+    /// Of how many hundredths at most something must refer to for a xorb to be rewritten.
+    pub(crate) rewrite_below: u8,
 }
 
 impl Default for GcConfig {
     fn default() -> Self {
-        Self { interval: String::new(), wait: "3days".to_owned() }
+        Self { interval: String::new(), wait: "3days".to_owned(), rewrite_below: 0 }
     }
 }
 
@@ -111,7 +113,12 @@ impl GcConfig {
             "" => None,
             text => Some(time("gc.interval", text)?),
         };
-        Ok(GcSettings { interval, wait: time("gc.wait", &self.wait)?, ..GcSettings::default() })
+        let (wait, rewrite_below) = (time("gc.wait", &self.wait)?, self.rewrite_below);
+        anyhow::ensure!(
+            rewrite_below <= 100,
+            "`gc.rewrite_below` is {rewrite_below}\nhint: hundredths, 0 to 100"
+        );
+        Ok(GcSettings { interval, wait, rewrite_below, ..GcSettings::default() })
     }
 }
 

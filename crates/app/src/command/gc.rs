@@ -28,8 +28,13 @@ pub(crate) fn gc(args: &GcArgs, output: &mut Output) -> Result<()> {
     }
     output.line(match summary["state"].as_str() {
         Some("planned") => format!(
-            "{} copies, {} bytes would go; {} are for a later collection; {} are in use",
-            summary["copies"], summary["bytes"], summary["later"], summary["reachable"],
+            "{} copies, {} bytes would go; {} are for a later collection; {} are in use; {} xorbs, \
+             of which little is, would be rewritten",
+            summary["copies"],
+            summary["bytes"],
+            summary["later"],
+            summary["reachable"],
+            summary["thin"],
         ),
         Some("waiting") => format!(
             "epoch {} is condemned, and is deleted after {}",

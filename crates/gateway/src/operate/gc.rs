@@ -57,12 +57,12 @@ async fn dry_run(hub: &Hub, lines: &mpsc::Sender<Value>) -> ballast_node::Result
             break;
         }
     }
-    let Plan { epoch, copies, later, reachable, .. } = &plan;
+    let Plan { epoch, copies, later, reachable, thin, .. } = &plan;
     let bytes: u64 = copies.iter().map(|condemning| condemning.bytes).sum();
     let copies = copies.len();
     Ok(json!({
         "type": "summary", "state": "planned", "epoch": epoch, "copies": copies, "bytes": bytes,
-        "later": later, "reachable": reachable,
+        "later": later, "reachable": reachable, "thin": thin.len(),
     }))
 }
 

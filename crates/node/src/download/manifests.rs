@@ -84,6 +84,11 @@ impl LargeManifests {
         Ok(manifest)
     }
 
+    /// Lets go of those that nobody reads.
+    pub(super) fn let_go(&self) {
+        self.make_room();
+    }
+
     fn live(&self, place: &Place) -> Option<Arc<Manifest>> {
         self.state().live.get(place)?.manifest.upgrade()
     }

@@ -120,6 +120,12 @@ impl Weighter<history::Touched, ObjectHash> for Weigh {
 }
 
 impl Caches {
+    /// A manifest by which some repo read a file is of less use from now on, and may go.
+    pub(crate) fn forget_manifest(&self, id: &ManifestId) {
+        self.manifests.remove(id);
+        self.large_manifests.let_go();
+    }
+
     pub(crate) fn new(settings: &HubSettings) -> Self {
         let bytes = settings.cache_bytes;
         Self {

@@ -158,28 +158,32 @@ impl Hub {
     }
 
     async fn decode_step(&self, step: Step, repeated: &Repeated) -> Result<Vec<Bytes>> {
-        let mut piece = step.piece;
+        let piece = step.piece;
         if let Some(decoded) = repeated.get(&piece) {
             return Ok(cut(decoded, &step.wanted));
         }
         let (serialized, plain) = (piece.serialized_bytes(), piece.plain_bytes());
         let share = self.caches.flow.share(self.env(), serialized.max(plain));
         let share = share.await?;
-        let decoded = loop {
-            match self.read_chunks(&piece).await {
-                Ok(decoded) => break decoded,
-                Err(error @ Error::Corrupt { .. }) => {
-                    piece = self.elsewhere(&piece).await?.ok_or(error)?;
-                }
-                Err(error) => return Err(error),
-            }
-        };
+        let decoded = self.read_anywhere(piece.clone()).await?;
         let decoded = decoded.into_iter().map(|bytes| held(bytes, &share));
         let decoded: Vec<Bytes> = decoded.collect();
         if plain <= REPEATED_BYTES {
             repeated.set(piece, &decoded);
         }
         Ok(cut(decoded, &step.wanted))
+    }
+
+    /// The chunks of a run, one after another, from whichever copy they are sound in.
+    pub(crate) async fn read_anywhere(&self, mut piece: Piece) -> Result<Vec<Bytes>> {
+        loop {
+            match self.read_chunks(&piece).await {
+                Err(error @ Error::Corrupt { .. }) => {
+                    piece = self.elsewhere(&piece).await?.ok_or(error)?;
+                }
+                read => return read,
+            }
+        }
     }
 
     async fn read_chunks(&self, piece: &Piece) -> Result<Vec<Bytes>> {

@@ -57,6 +57,10 @@ impl Hub {
     /// What a collection would condemn now. Changes nothing.
     pub async fn plan_collection(&self) -> Result<Plan> {
         let newest = self.read_newest_condemned().await?;
+        self.plan_after(newest).await
+    }
+
+    async fn plan_after(&self, newest: u64) -> Result<Plan> {
         let marked = self.mark().await?;
         self.plan(&self.settings().gc, newest, &marked).await
     }
@@ -109,8 +113,16 @@ impl Hub {
     /// Makes the next epoch with its list; whether there was anything to make it for. If another
     /// collector made it first, its list counts.
     async fn condemn(&self, newest: u64) -> Result<bool> {
-        let marked = self.mark().await?;
-        let plan = self.plan(&self.settings().gc, newest, &marked).await?;
+        let mut plan = self.plan_after(newest).await?;
+        match self.strong()?.rewrite(&plan.thin).await {
+            Ok(0) => {}
+            Ok(files) => {
+                tracing::info!(files, "rewrote xorbs in which little was alive");
+                plan = self.plan_after(newest).await?;
+            }
+            // A full disk is no reason not to make room on it.
+            Err(error) => tracing::warn!(%error, "xorbs in which little is alive stay for now"),
+        }
         if plan.copies.is_empty() && !plan.needs_epoch {
             return Ok(false);
         }

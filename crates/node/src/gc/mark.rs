@@ -4,13 +4,13 @@
 //! What is damaged stops the collection: nothing is deleted on the word of a log that can't be
 //! read.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ballast_format::hash::{PackHash, Sha256, ShardHash, XorbHash};
 use ballast_format::id::RepoId;
 use ballast_format::log::RepoChange;
-use ballast_format::manifest::ManifestId;
+use ballast_format::manifest::{ManifestId, Term};
 use ballast_store::keyspace::{CopyKind, CopyName, Key, Leased, LogId};
 use ballast_store::pin::pins;
 use ballast_store::reflog::{Log, Tail};
@@ -30,10 +30,14 @@ const READ_AT_ONCE: usize = 4;
 /// Pins count so much longer than they say, as clocks differ.
 const CLOCK_MARGIN_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// More than a xorb has: a client may refer to any of its chunks.
+const ALL: u64 = u64::MAX;
+
 /// What something refers to.
 #[derive(Debug, Default)]
 pub(super) struct Marked {
-    xorbs: HashSet<XorbHash>,
+    /// With the bytes of the terms that name it: what is alive is no more than these.
+    xorbs: HashMap<XorbHash, u64>,
     shards: HashSet<ShardHash>,
     packs: HashSet<PackHash>,
 }
@@ -42,10 +46,22 @@ impl Marked {
     /// Whether something refers to what this copy holds.
     pub(super) fn holds(&self, copy: &CopyName) -> bool {
         match copy.kind {
-            CopyKind::Xorb => self.xorbs.contains(&XorbHash::from_bytes(copy.hash)),
+            CopyKind::Xorb => self.live(&XorbHash::from_bytes(copy.hash)).is_some(),
             CopyKind::Shard => self.shards.contains(&ShardHash::from_bytes(copy.hash)),
             CopyKind::Pack => self.packs.contains(&PackHash::from_bytes(copy.hash)),
         }
+    }
+}
+
+impl Marked {
+    /// How many bytes of a xorb are alive, uncompressed; no more than these.
+    pub(super) fn live(&self, xorb: &XorbHash) -> Option<u64> {
+        self.xorbs.get(xorb).copied()
+    }
+
+    fn add(&mut self, term: &Term, bytes: u64) {
+        let live = self.xorbs.entry(term.xorb).or_default();
+        *live = live.saturating_add(bytes);
     }
 }
 
@@ -81,7 +97,7 @@ impl Hub {
         let manifests = self.manifests_of(repo, &packs).await?;
         marking.marked().packs.extend(packs);
         stream::iter(manifests.into_values())
-            .map(|id| self.mark_manifest(id, marking))
+            .map(|id| self.mark_manifest(id, marking, |term| u64::from(term.length)))
             .buffer_unordered(READ_AT_ONCE)
             .try_collect::<()>()
             .await
@@ -121,11 +137,16 @@ impl Hub {
         Ok(manifests)
     }
 
-    async fn mark_manifest(&self, id: ManifestId, marking: &Marking) -> Result<()> {
+    async fn mark_manifest(
+        &self,
+        id: ManifestId,
+        marking: &Marking,
+        live: fn(&Term) -> u64,
+    ) -> Result<()> {
         let manifest = self.needed_manifest(&id).await?;
         let mut marked = marking.marked();
         marked.shards.insert(id.shard);
-        marked.xorbs.extend(manifest.terms.iter().map(|term| term.xorb));
+        manifest.terms.iter().for_each(|term| marked.add(term, live(term)));
         Ok(())
     }
 
@@ -139,7 +160,7 @@ impl Hub {
             }
             match pin.leased {
                 Leased::Sent(xorb) | Leased::Told(xorb) => {
-                    marking.marked().xorbs.insert(xorb);
+                    marking.marked().xorbs.insert(xorb, ALL);
                 }
                 Leased::Registered(shard) => self.mark_registered(shard, marking).await?,
             }
@@ -155,7 +176,7 @@ impl Hub {
             return Ok(());
         };
         for file in crate::upload::rows::files_of(self, &copy).await? {
-            self.mark_manifest(ManifestId { file, shard }, marking).await?;
+            self.mark_manifest(ManifestId { file, shard }, marking, |_| ALL).await?;
         }
         marking.marked().shards.insert(shard);
         Ok(())

@@ -5,6 +5,8 @@
 //! can append who has not read the list, and whoever has read it refers to no condemned copy. What
 //! is still unreachable then is deleted. The waits are a kindness to readers.
 //!
+//! Before a collection begins, xorbs in which little is alive are rewritten (ADR 17).
+//!
 //! What a living repo's log names is reachable, all of it: packs, the large files that they link,
 //! the xorbs that these are made of. So are pinned xorbs, and files that were registered lately.
 
@@ -13,6 +15,7 @@ mod collect;
 mod condemned;
 mod mark;
 mod plan;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +23,7 @@ pub use collect::{CollectWorker, Collection};
 pub(crate) use condemned::Condemned;
 pub use condemned::FollowLists;
 pub use plan::{Condemning, Plan};
+pub use rewrite::Thin;
 
 use std::time::Duration;
 
@@ -37,11 +41,14 @@ pub struct GcSettings {
     pub floor: Duration,
     /// How often a collection begins by itself; `None`: only when somebody asks for it.
     pub interval: Option<Duration>,
+    /// A xorb is rewritten if something refers to no more than so many hundredths of it; 0: never.
+    pub rewrite_below: u8,
 }
 
 impl Default for GcSettings {
     fn default() -> Self {
         let hours = Duration::from_hours;
-        Self { wait: hours(72), floor: hours(24), interval: Some(hours(24)) }
+        let (wait, floor, interval) = (hours(72), hours(24), Some(hours(24)));
+        Self { wait, floor, interval, rewrite_below: 0 }
     }
 }

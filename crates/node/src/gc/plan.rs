@@ -5,6 +5,7 @@ use ballast_store::keyspace::{CopyKind, CopyName, Key, Prefix};
 use futures_util::TryStreamExt as _;
 
 use super::mark::Marked;
+use super::rewrite::{MOST_REWRITTEN, REMEMBERED, Thin};
 use super::{EPOCHS_BEHIND, GcSettings};
 use crate::broken::{Step, is_left_out};
 use crate::error::Result;
@@ -33,6 +34,8 @@ pub struct Plan {
     pub later: u64,
     /// Copies that something refers to.
     pub reachable: u64,
+    /// Xorbs in which little is alive, in order: as many as are rewritten at once.
+    pub thin: Vec<Thin>,
     /// Whether the epoch alone would let something go later.
     pub(super) needs_epoch: bool,
 }
@@ -64,11 +67,14 @@ impl Hub {
             let mut listed = self.store().list(&Prefix::Copies(kind));
             while let Some(listed) = listed.try_next().await? {
                 let Key::Copy(copy) = listed.key else { continue };
+                let age_ms = self.env().now_ms().saturating_sub(listed.modified_ms);
                 if marked.holds(&copy) {
                     plan.reachable += 1;
+                    let thin = Thin::of(&copy, listed.size, settings.rewrite_below, marked);
+                    let may_be = age_ms >= floor_ms && settings.wait >= REMEMBERED;
+                    plan.thin.extend(thin.filter(|_| may_be));
                     continue;
                 }
-                let age_ms = self.env().now_ms().saturating_sub(listed.modified_ms);
                 let is_behind =
                     copy.epoch + EPOCHS_BEHIND <= plan.epoch || is_left_out(Step::Behind);
                 if age_ms < floor_ms || plan.copies.len() == MAX_CONDEMNED {
@@ -82,6 +88,14 @@ impl Hub {
             }
         }
         plan.copies.sort_by_key(|condemning| condemning.copy.to_bytes());
+        plan.thin.sort_by_key(|thin| thin.xorb);
+        plan.thin.dedup_by_key(|thin| thin.xorb);
+        let mut left = MOST_REWRITTEN;
+        plan.thin.retain(|thin| {
+            let fits = thin.live <= left;
+            left -= if fits { thin.live } else { 0 };
+            fits
+        });
         Ok(plan)
     }
 }

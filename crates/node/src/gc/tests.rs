@@ -261,3 +261,67 @@ async fn a_xorb_that_went_while_it_came_in_again_is_not_acknowledged() -> Result
     assert!(rig.hub.xorb_known(&bert, xorb.hash()).await?);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_little_is_alive_of_a_xorb_moves_and_reads_as_before() -> Result<()> {
+    let (rig, kept, doomed, contents) = scene().await;
+    let (small, large) = (splitmix(5, 150_000), splitmix(6, 1_500_000));
+    let mut session = Session::default();
+    session.add_all(&[&large, &small]);
+    session.send(&rig.hub, &rig.admin, &doomed).await?;
+    for (repo, place, content) in [(&kept, "small.bin", &small), (&doomed, "large.bin", &large)] {
+        let mut draft = rig.draft(&rig.admin, repo).await;
+        draft.add_large(path(place), sha256(content), None).await?;
+        draft.finish().await?;
+    }
+    let before = rig.hub.find_upload(&rig.admin, &kept, &sha256(&small)).await?.expect("a link");
+    let another = rig.another().await;
+    assert_eq!(rig.hub.plan_collection().await?.thin, []);
+    delete(&rig, &doomed).await;
+    assert_eq!(rig.hub.plan_collection().await?.thin.len(), 1);
+    collect_all(&rig).await?;
+    assert_eq!(rig.hub.plan_collection().await?.thin, []);
+
+    let after = rig.hub.find_upload(&rig.admin, &kept, &sha256(&small)).await?.expect("a link");
+    assert_eq!(after.file, before.file);
+    assert!(after.shard != before.shard);
+    let xorbs: Vec<u64> = rig
+        .hub
+        .store()
+        .list(&Prefix::Copies(CopyKind::Xorb))
+        .map_ok(|listed| listed.size)
+        .try_collect()
+        .await
+        .expect("it lists");
+    assert_eq!(xorbs.len(), 2, "the kept repo's first, and a new one");
+    assert!(xorbs.iter().sum::<u64>() < 1_000_000, "{xorbs:?}");
+    assert_eq!(rig.read(&kept, "small.bin").await?, small);
+    assert_eq!(rig.read(&kept, "w.bin").await?, contents[0]);
+    // On a process that knew it by the old manifest, and with a new index.
+    for hub in [another, rig.another().await] {
+        assert!(!hub.reconstruct(&kept, before.file, None).await?.fetches.is_empty());
+        let main = rig.main(&kept).await;
+        let item = hub.item(&kept, main, &path("small.bin")).await?;
+        let bytes = hub.open_item(&kept, &item, 0..item.size).await?;
+        let read: Vec<u8> = bytes.map_ok(|piece| piece.to_vec()).try_concat().await?;
+        assert_eq!(read, small);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_clients_may_refer_to_is_not_rewritten() -> Result<()> {
+    let (rig, kept, ..) = scene().await;
+    let (small, large) = (splitmix(5, 150_000), splitmix(6, 1_500_000));
+    let mut session = Session::default();
+    session.add_all(&[&large, &small]);
+    session.send(&rig.hub, &rig.admin, &kept).await?;
+    let mut draft = rig.draft(&rig.admin, &kept).await;
+    draft.add_large(path("small.bin"), sha256(&small), None).await?;
+    draft.finish().await?;
+    rig.env.advance(Duration::from_hours(48));
+    assert_eq!(rig.hub.plan_collection().await?.thin, [], "its sender may commit the rest");
+    rig.env.advance(LONG);
+    assert_eq!(rig.hub.plan_collection().await?.thin.len(), 1);
+    Ok(())
+}

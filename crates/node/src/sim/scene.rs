@@ -52,6 +52,7 @@ impl Scene {
             wait: *world.pick(&[Duration::from_mins(1), hours(1), hours(24), hours(72)]),
             floor: *world.pick(&[Duration::ZERO, hours(1), hours(24)]),
             interval: None,
+            rewrite_below: 0,
         };
         let process = world.process(Habits::default());
         let hub = open_with(&process, gc).await?;

@@ -319,7 +319,21 @@ impl Hub {
         packs: &[NewPack],
         mut rule: impl FnMut(&RepoState) -> Result<Vec<RepoChange>>,
     ) -> Result<Arc<RepoState>> {
-        let id = repo.id();
+        self.append_packs(repo.id(), author, packs, |state| {
+            let changes = rule(state)?;
+            Ok((!changes.is_empty()).then_some(changes))
+        })
+        .await
+    }
+
+    /// The same where packs alone are a change: links to large files that the repo has.
+    pub(crate) async fn append_packs(
+        &self,
+        id: RepoId,
+        author: Option<UserId>,
+        packs: &[NewPack],
+        mut rule: impl FnMut(&RepoState) -> Result<Option<Vec<RepoChange>>>,
+    ) -> Result<Arc<RepoState>> {
         let mut batch = Batch::new();
         for pack in packs {
             let (copy, directory) = (&pack.copy, &pack.directory);
@@ -331,10 +345,7 @@ impl Hub {
                 if self.catalogue.read(|catalogue| catalogue.by_id(&id)).is_none() {
                     return Err(Error::RepoNotFound);
                 }
-                let changes = rule(&state.0)?;
-                if changes.is_empty() {
-                    return Ok(changes);
-                }
+                let Some(changes) = rule(&state.0)? else { return Ok(Vec::new()) };
                 let added = |pack: &NewPack| RepoChange::PackAdded { pack: pack.directory.hash };
                 Ok(packs.iter().map(added).chain(changes).collect())
             })

@@ -28,8 +28,8 @@ pub(crate) async fn of_stored_pack(
         return Ok(Batch::new());
     };
     let found = match find_pack(hub, repo, pack).await {
-        // A link that a later entry replaced may lead to what was collected since, so what links lead
-        // to never keeps anybody from reading on.
+        // A link that a later entry replaced may lead to what was collected since, so what links
+        // lead to never keeps anybody from reading on.
         Ok((copy, directory)) => of_pack(hub, repo, &copy, &directory, Damage::IsReported).await,
         Err(error) => Err(error),
     };
@@ -101,7 +101,15 @@ pub(crate) async fn of_pack(
         let key = schema::object_key(&repo, &object.id);
         batch.put(Table::Object, key, row.encode());
     }
-    for link in &directory.links {
+    let keys = directory.links.iter().map(|link| schema::file_key(&repo, &link.sha256));
+    let before = hub.index().get_many(Table::File, keys.collect()).await?;
+    for (link, before) in directory.links.iter().zip(before) {
+        if let Some(before) = before.map(|row| FileRow::decode(&row)).transpose()?
+            && before.manifest != link.manifest()
+        {
+            // What it was made of stays within reach while it is there: clients were told of it.
+            hub.caches.forget_manifest(&before.manifest);
+        }
         let row = FileRow { manifest: link.manifest(), size: link.size };
         let key = schema::file_key(&repo, &link.sha256);
         batch.put(Table::File, key, row.encode());
@@ -115,7 +123,7 @@ pub(crate) async fn of_pack(
             }
             Ok(None) if damage == Damage::IsReported => {
                 let file = &link.file;
-                tracing::info!(%repo, %file, "nobody builds on a file that was replaced or is lost");
+                tracing::info!(%repo, %file, "a file was replaced or is lost: none builds on it");
             }
             Ok(None) => {
                 let file = &link.file;

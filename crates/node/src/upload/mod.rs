@@ -12,6 +12,7 @@ mod leases;
 mod lfs;
 mod packing;
 mod parts;
+pub(crate) mod repack;
 pub(crate) mod rows;
 mod scope;
 mod shard;

@@ -162,6 +162,15 @@ pub fn xorb_file_key(xorb: &XorbHash, repo: &RepoId, file: &FileHash) -> Vec<u8>
     join(&[&xorb_scope_key(xorb, &Scope::Repo(*repo)), file.as_bytes()])
 }
 
+/// Table `XorbScope`: the repo and the file in a key of [`xorb_file_key`].
+pub fn xorb_file_of(key: &[u8]) -> Result<(RepoId, FileHash)> {
+    let mut fields = Fields::of("xorb file key", key);
+    fields.array::<33>()?;
+    let found = (RepoId::from_bytes(fields.array()?), FileHash::from_bytes(fields.array()?));
+    fields.end()?;
+    Ok(found)
+}
+
 /// Table `XorbScope` and `Chunk`: the reach in a key.
 pub fn scope_of(key: &[u8]) -> Result<Scope> {
     Scope::from_bytes(key.get(32..32 + Scope::LENGTH).unwrap_or_default())

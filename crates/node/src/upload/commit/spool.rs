@@ -183,7 +183,7 @@ async fn hash_blob(hub: &Hub, content: &Bytes) -> Result<ObjectHash> {
 
 impl Hub {
     /// Writes a pack; it is durable when this returns, and nothing names it yet.
-    pub(super) async fn store_pack(
+    pub(crate) async fn store_pack(
         &self,
         pack: PackBuilder,
         contents: Vec<Bytes>,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ballast_format::hash::{FileHash, Sha256, ShardHash};
+use ballast_format::id::UserId;
 use ballast_format::manifest::{Manifest, ManifestId, ShardDirectory, ShardObject};
 use ballast_format::pack::FileLink;
 use ballast_format::shard::{UploadFile, UploadShard};
@@ -149,7 +150,16 @@ impl Hub {
         caller: &Caller,
         manifests: Vec<Manifest>,
     ) -> Result<ShardHash> {
-        let (uploader, time_ms) = (caller.user()?.user, self.env().now_ms());
+        self.register_as(caller.user()?.user, manifests).await
+    }
+
+    /// The same for whoever is named.
+    pub(crate) async fn register_as(
+        &self,
+        uploader: UserId,
+        manifests: Vec<Manifest>,
+    ) -> Result<ShardHash> {
+        let time_ms = self.env().now_ms();
         let object = ShardObject { uploader, time_ms, manifests };
         let encode = move || object.encode().map(|encoded| (object, encoded));
         let (object, (bytes, hash, places)) = self.pool().run(encode).await??;
