@@ -104,7 +104,7 @@ impl Hub {
     }
 
     /// The packs that a repo's log names, from its first entry on.
-    async fn packs_of(&self, repo: RepoId) -> Result<Vec<PackHash>> {
+    pub(crate) async fn packs_of(&self, repo: RepoId) -> Result<Vec<PackHash>> {
         let log = Log::new(self.store().clone(), LogId::Repo(repo));
         let (mut tail, mut packs) = (Tail::EMPTY, Vec::new());
         loop {
@@ -121,7 +121,7 @@ impl Hub {
 
     /// By which manifest a repo with these packs reads each of its large files: the last link
     /// counts. In the same order each time.
-    async fn manifests_of(
+    pub(crate) async fn manifests_of(
         &self,
         repo: RepoId,
         packs: &[PackHash],

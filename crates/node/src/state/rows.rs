@@ -4,7 +4,7 @@ use ballast_format::ErrorKind;
 use ballast_format::hash::PackHash;
 use ballast_format::id::RepoId;
 use ballast_format::limits::MAX_PACK_DIRECTORY_BYTES;
-use ballast_format::pack::{FOOTER_BYTES, PackDirectory};
+use ballast_format::pack::{FOOTER_BYTES, FileLink, PackDirectory};
 use ballast_store::index::schema::{self, FileRow, ObjectRow};
 use ballast_store::index::{Batch, Table};
 use ballast_store::keyspace::{CopyKind, CopyName, Key, LogId};
@@ -28,9 +28,7 @@ pub(crate) async fn of_stored_pack(
         return Ok(Batch::new());
     };
     let found = match find_pack(hub, repo, pack).await {
-        // A link that a later entry replaced may lead to what was collected since, so what links
-        // lead to never keeps anybody from reading on.
-        Ok((copy, directory)) => of_pack(hub, repo, &copy, &directory, Damage::IsReported).await,
+        Ok((copy, directory)) => of_pack(hub, repo, &copy, &directory, damage).await,
         Err(error) => Err(error),
     };
     match found {
@@ -117,24 +115,39 @@ pub(crate) async fn of_pack(
         batch.put(Table::FileRepo, by_file, link.sha256.as_bytes().to_vec());
         let by_sha256 = schema::sha256_repo_key(&link.sha256, &repo);
         batch.put(Table::FileRepo, by_sha256, link.file.as_bytes().to_vec());
-        match upload_rows::of_link(hub, repo, link).await {
+        let file = &link.file;
+        let error = match upload_rows::of_link(hub, repo, link).await {
             Ok(Some(rows)) => {
                 batch.extend(rows);
+                continue;
             }
-            Ok(None) if damage == Damage::IsReported => {
-                let file = &link.file;
-                tracing::info!(%repo, %file, "a file was replaced or is lost: none builds on it");
-            }
-            Ok(None) => {
-                let file = &link.file;
-                return Err(Error::corrupt(format!("the manifest of `{file}` is missing")));
-            }
-            Err(error) if error.is_corrupt() && damage == Damage::IsReported => {
-                let file = &link.file;
-                tracing::error!(%repo, %file, %error, "what a file is made of is damaged");
-            }
+            Ok(None) => Error::corrupt(format!("the manifest of `{file}` is missing")),
+            Err(error) if error.is_corrupt() => error,
             Err(error) => return Err(error),
+        };
+        // What it led to may be damaged, or have been collected since.
+        if is_replaced(hub, repo, directory, link).await? {
+            continue;
         }
+        if damage == Damage::Stops {
+            return Err(error);
+        }
+        tracing::error!(%repo, %file, %error, "what a file is made of is damaged");
     }
     Ok(batch)
+}
+
+/// Whether a later pack of the repo's log links the same file by another manifest.
+async fn is_replaced(
+    hub: &Hub,
+    repo: RepoId,
+    directory: &PackDirectory,
+    link: &FileLink,
+) -> Result<bool> {
+    let packs = hub.packs_of(repo).await?;
+    let Some(at) = packs.iter().position(|pack| *pack == directory.hash) else {
+        return Ok(false);
+    };
+    let later = hub.manifests_of(repo, &packs[at + 1..]).await?;
+    Ok(later.get(&link.sha256).is_some_and(|id| *id != link.manifest()))
 }
