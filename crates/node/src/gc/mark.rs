@@ -93,6 +93,20 @@ impl Hub {
     }
 
     async fn mark_repo(&self, repo: RepoId, marking: &Marking) -> Result<()> {
+        match self.try_mark_repo(repo, marking).await {
+            // While we slept, it was deleted, and another collector was through with it.
+            Err(error) if error.is_corrupt() && self.is_deleted(repo).await? => Ok(()),
+            marked => marked,
+        }
+    }
+
+    /// Whether a repo is deleted by now.
+    async fn is_deleted(&self, repo: RepoId) -> Result<bool> {
+        self.catalogue.look(self, Damage::Stops).await?;
+        Ok(self.catalogue.read(|state| state.by_id(&repo)).is_none())
+    }
+
+    async fn try_mark_repo(&self, repo: RepoId, marking: &Marking) -> Result<()> {
         let packs = self.packs_of(repo).await?;
         let manifests = self.manifests_of(repo, &packs).await?;
         marking.marked().packs.extend(packs);

@@ -119,10 +119,13 @@ impl Scene {
     pub(super) async fn replace(&self, place: usize) {
         self.nodes()[place].process.kill();
         loop {
-            let process = self.world.process(self.habits);
+            // To read all that there is takes hundreds of calls, and is begun again if one fails.
+            let opening = Habits { refused: self.habits.refused.min(3), ..self.habits };
+            let process = self.world.process(opening);
             process.set_skew_ms(self.skew_ms());
             match open_with(&process, self.gc).await {
                 Ok(hub) => {
+                    process.set_habits(self.habits);
                     self.nodes.borrow_mut()[place] = Node { process, hub };
                     return;
                 }

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use ballast_format::ErrorKind;
 use ballast_format::id::{RepoId, UserId};
 use ballast_store::index::{Batch, Table, schema};
 use ballast_store::keyspace::{CopyKind, Leased};
@@ -86,9 +87,14 @@ impl Hub {
             .map(|id| async move { (id, self.newest_state(id).await) })
             .buffer_unordered(LEARNT_AT_ONCE);
         while let Some((repo, state)) = read.next().await {
-            if let Err(error) = state {
+            match state {
+                Ok(_) => {}
+                // Who may be right is not told that they are wrong.
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
                 // What it holds stays unknown; the others matter as much.
-                tracing::warn!(%repo, %error, "what others wrote to a repo is not known");
+                Err(error) => {
+                    tracing::warn!(%repo, %error, "what others wrote to a repo is not known");
+                }
             }
         }
         Ok(self.repos.learnt() != before)

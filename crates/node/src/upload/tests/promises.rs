@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_format::ErrorKind;
 use ballast_format::hash::{FileHash, ShardHash, XorbHash};
 use ballast_format::id::RepoId;
 use ballast_format::log::Visibility;
@@ -12,7 +13,7 @@ use ballast_store::index::{Batch, Table};
 use ballast_store::keyspace::{Leased, PinName};
 use ballast_testkit::clock::SimEnv;
 use ballast_testkit::content::splitmix;
-use ballast_testkit::fault::FaultStore;
+use ballast_testkit::fault::{Call, Fault, FaultStore};
 use futures_util::TryStreamExt as _;
 use object_store::memory::InMemory;
 
@@ -91,6 +92,28 @@ async fn what_one_process_said_another_keeps_although_it_has_not_read_the_repo_s
     let mut draft = third.begin_commit(&carl, theirs, header()).await?;
     draft.add_large(path("w.bin"), sha256(&content), Some(500_000)).await?;
     draft.finish().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_logs_can_not_be_read_nothing_is_said_to_be_unknown() -> Result<()> {
+    let objects = FaultStore::new(Arc::new(InMemory::new()), 1);
+    let rig = Rig::over(Arc::clone(&objects) as _, SimEnv::new(7)).await;
+    let (alice, bob) = (rig.user("alice").await, rig.user("bob").await);
+    let repo = rig.repo(&alice, "alice/model").await;
+    let own = rig.repo(&bob, "bob/model").await;
+    let second = rig.another().await;
+    let session = Session::of(&splitmix(1, 500_000));
+    session.commit(&rig, &alice, &repo, "w.bin").await;
+    let shard = encode(&session.files, &[]);
+    for _ in 0..2 {
+        objects.fail_next(Call::Get, Fault::Refused);
+    }
+    let put = put_shard(&second, &bob, &own, shard.clone()).await;
+    assert_eq!(put.expect_err("a log was not read").kind(), ErrorKind::Unavailable);
+    while let Err(error) = put_shard(&second, &bob, &own, shard.clone()).await {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
     Ok(())
 }
 
