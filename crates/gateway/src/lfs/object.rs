@@ -152,11 +152,7 @@ async fn verify(mut call: Call, repo: &Repo, link: &LfsLink) -> Answer {
 async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     let hub = &call.gateway.hub;
     let told = |error| Failure::of(error, &call.caller);
-    let mut file = hub.find_upload(&call.caller, repo, &link.sha256).await.map_err(told)?;
-    if file.is_none() {
-        hub.catch_up(&call.caller, repo).await.map_err(told)?;
-        file = hub.find_upload(&call.caller, repo, &link.sha256).await.map_err(told)?;
-    }
+    let file = hub.find_upload_anywhere(&call.caller, repo, &link.sha256).await.map_err(told)?;
     let file = file.filter(|file| file.size == link.size);
     let file = file.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "object not found"))?;
     let etag = HeaderValue::try_from(format!("\"{}\"", link.sha256)).ok();

@@ -10,7 +10,9 @@
 use std::collections::BTreeMap;
 
 use ballast_format::ErrorKind;
+use ballast_format::hash::Sha256;
 use ballast_format::id::{RepoId, UserId};
+use ballast_format::pack::FileLink;
 use ballast_store::index::{Batch, Table, schema};
 use ballast_store::keyspace::{CopyKind, Leased};
 use ballast_store::pin::pins_of;
@@ -37,6 +39,22 @@ impl Hub {
             Some(user) => self.learn_leases(user).await,
             None => Ok(()),
         }
+    }
+
+    /// [`Hub::find_upload`], and once more after catching up if it finds nothing: the file may have
+    /// come through another process.
+    pub async fn find_upload_anywhere(
+        &self,
+        caller: &Caller,
+        repo: &Repo,
+        sha256: &Sha256,
+    ) -> Result<Option<FileLink>> {
+        let found = self.find_upload(caller, repo, sha256).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        self.catch_up(caller, repo).await?;
+        self.find_upload(caller, repo, sha256).await
     }
 
     /// Learns what a user may build on, where other processes may have taken some of it.

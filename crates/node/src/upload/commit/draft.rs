@@ -226,12 +226,8 @@ impl Draft {
             *link
         } else {
             let learnt = self.hub.repos.learnt();
-            let mut found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
-            if found.is_none() {
-                // It may have come through another process.
-                self.hub.catch_up(&self.caller, &self.repo).await?;
-                found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
-            }
+            let found = self.hub.find_upload_anywhere(&self.caller, &self.repo, &sha256).await;
+            let mut found = found?;
             let repo = self.repo.id();
             if found.is_none() && self.hub.learn_repos(&self.caller, repo, learnt).await? {
                 found = self.hub.find_upload(&self.caller, &self.repo, &sha256).await?;
