@@ -226,9 +226,7 @@ impl Hub {
     /// Whether the store has a copy of the same content in which no damage was found.
     pub(crate) async fn has_sound_copy(&self, copy: &CopyName) -> Result<bool> {
         let copies = self.copies_by_trust(copy.kind, copy.hash).await?;
-        Ok(copies
-            .first()
-            .is_some_and(|copy| !self.quarantine.holds(copy) && !self.condemned.holds(copy)))
+        Ok(copies.first().is_some_and(|copy| self.relies_on(copy)))
     }
 }
 

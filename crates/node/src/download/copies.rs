@@ -40,7 +40,7 @@ impl Hub {
         let rows = self.index().scan(Table::Copy, &prefix, None, LOOKED_AT).await?;
         for (key, _) in &rows {
             let copy = schema::copy_of(key)?;
-            if !self.distrusts(&copy) && !self.condemned.holds(&copy) {
+            if self.relies_on(&copy) {
                 return Ok(Some(copy));
             }
         }
@@ -113,6 +113,11 @@ impl Hub {
     pub(crate) async fn needed_xorb(&self, xorb: &XorbHash) -> Result<(CopyName, Arc<XorbFooter>)> {
         let open = self.open_xorb(xorb).await?;
         open.ok_or_else(|| missing(xorb))
+    }
+
+    /// Whether something new may rest on this copy: no damage was found in it, nor is it condemned.
+    pub(crate) fn relies_on(&self, copy: &CopyName) -> bool {
+        !self.distrusts(copy) && !self.condemned.holds(copy)
     }
 
     /// Whether damage was found in this copy.

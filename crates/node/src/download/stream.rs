@@ -79,7 +79,7 @@ impl Hub {
         bytes: Range<u64>,
         lifetime: Duration,
     ) -> Result<Option<SignedGet>> {
-        if self.distrusts(copy) || self.condemned.holds(copy) {
+        if !self.relies_on(copy) {
             return Ok(None);
         }
         // What can't be read is for the usual way to tell.

@@ -15,6 +15,7 @@ use crate::broken::{Step, is_left_out};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::state::repo::NewPack;
+use crate::verify::Verdict;
 
 /// Objects that are looked for at the same time.
 const AT_ONCE: usize = 8;
@@ -60,8 +61,7 @@ impl Hub {
             return Ok(());
         }
         let copies = self.copies_by_trust(CopyKind::Xorb, *xorb.as_bytes()).await?;
-        let is_fine = |copy: &&CopyName| !self.condemned.holds(copy) && !self.distrusts(copy);
-        if let Some(copy) = copies.iter().find(is_fine) {
+        if let Some(copy) = copies.iter().find(|copy| self.relies_on(copy)) {
             self.caches.places.insert(xorb, *copy);
             return Ok(());
         }
@@ -94,8 +94,7 @@ impl Hub {
 
     /// Whether an entry of this epoch may rely on a copy that we know of.
     async fn may_name(&self, copy: Option<CopyName>, epoch: u64) -> Result<bool> {
-        let is_fine = |copy: &CopyName| !self.condemned.holds(copy) && !self.distrusts(copy);
-        let Some(copy) = copy.filter(is_fine) else {
+        let Some(copy) = copy.filter(|copy| self.relies_on(copy)) else {
             return Ok(false);
         };
         // No list that an entry of this epoch has not read may condemn it, so it is as we left it.
@@ -119,30 +118,14 @@ impl Hub {
 
     /// Copies a shard object to a name of its own, checking its hash.
     async fn copy_shard(&self, copy: &CopyName, shard: ShardHash) -> Result<()> {
-        let key = Key::Copy(*copy);
-        let size = self.store().size(&key).await?.unwrap_or(0);
         let epoch = self.store().epoch().await?;
         let new = self.store().new_copy(CopyKind::Shard, *shard.as_bytes(), epoch);
-        let mut writer = self.store().writer(&Key::Copy(new))?;
-        let mut hasher = blake3::Hasher::new();
-        let mut start = 0;
-        while start < size {
-            let end = size.min(start + PIECE);
-            let piece = self.store().get_range(&key, start..end).await?;
-            let hashed = piece.clone();
-            let hashing = self.pool().run(move || {
-                hasher.update(&hashed);
-                hasher
-            });
-            hasher = hashing.await?;
-            writer.write(piece).await?;
-            start = end;
+        let key = Key::Copy(*copy);
+        match self.send_copy_as(copy, self.store(), &new).await? {
+            Verdict::Sound { .. } => {}
+            Verdict::Gone => return Err(Error::corrupt(format!("`{key}` is gone"))),
+            Verdict::Damaged { what } => return Err(Error::corrupt(what)),
         }
-        if hasher.finalize().as_bytes() != shard.as_bytes() {
-            writer.abort().await;
-            return Err(Error::corrupt(format!("`{key}` has another hash")));
-        }
-        writer.finish().await?;
         self.learn_copy(&new).await
     }
 }

@@ -102,7 +102,17 @@ impl Hub {
     /// Copies a copy to the same name in another store, hashing every byte on its way. What is not
     /// sound does not get there.
     pub(crate) async fn send_copy(&self, copy: &CopyName, to: &Store) -> Result<Verdict> {
-        let mut sink = Sink(Some(to.writer(&Key::Copy(*copy))?));
+        self.send_copy_as(copy, to, copy).await
+    }
+
+    /// The same to another name.
+    pub(crate) async fn send_copy_as(
+        &self,
+        copy: &CopyName,
+        to: &Store,
+        name: &CopyName,
+    ) -> Result<Verdict> {
+        let mut sink = Sink(Some(to.writer(&Key::Copy(*name))?));
         let read = self.read_whole(copy, &Pace::unlimited(), &mut sink).await;
         let writer = sink.0.ok_or_else(|| Error::internal("a writer went astray"))?;
         match read {
