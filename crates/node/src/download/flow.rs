@@ -2,8 +2,10 @@
 //!
 //! What was read holds a part of one budget until its last byte is written to a socket, however
 //! slow the reader is. The more readers there are, the smaller are the pieces that each gets, so
-//! that slow ones do not keep others waiting; only when the budget is spent all the same does a
-//! reader wait, and not for ever.
+//! that slow ones do not keep others waiting. Where there are many, a reader begins with one small
+//! piece at a time and earns larger ones, and one read ahead, by taking what it is given, as a
+//! sender on a network earns its window: a crowd that takes nothing holds a chunk each. Only when
+//! the budget is spent all the same does a reader wait, and not for ever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::{Error, Result};
 
 /// What may be on its way out at once.
-const BUDGET_BYTES: u64 = 64 << 20;
+const BUDGET_BYTES: u64 = 96 << 20;
 /// The budget is kept in units of this many bytes.
 const UNIT_BYTES: u64 = 1024;
 /// The largest piece: what was read is still in a core's cache when it is sent.
@@ -26,9 +28,15 @@ const LEAST_BYTES: u64 = 32 * 1024;
 /// Pieces of one reader that exist at a time: one being written, its rest of the one before, one
 /// being read ahead.
 const PIECES_OF_A_READER: u64 = 3;
-/// Pieces that must fit into what is left, or they are smaller: half of the budget is for large
-/// ones.
-const PIECES_LEFT: u64 = 64;
+/// Pieces that must fit into what is left, or they are smaller: large ones take no more than half
+/// of the budget.
+const PIECES_LEFT: u64 = 192;
+/// From this many readers on, each has to earn what it gets. Those that came before may hold a
+/// quarter of the budget.
+const CROWD: u64 = 32;
+/// What a reader in a crowd has taken, in pieces, when it may have one. A socket takes a megabyte
+/// or two for a client that reads nothing.
+const PIECES_TAKEN: u64 = 32;
 /// How long a reader waits for others to finish with what they have.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,10 +51,20 @@ pub(crate) struct Flow {
 #[derive(Debug)]
 pub(crate) struct Reader {
     flow: Arc<Flow>,
+    /// One for each piece that exists.
+    places: Arc<Semaphore>,
+    taken_bytes: u64,
 }
 
 /// A part of the budget. Given back when the last of what it was taken for is dropped.
 pub(crate) type Share = Arc<OwnedSemaphorePermit>;
+
+/// What a piece of a reader holds as long as it exists.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    pub(crate) share: Share,
+    _place: Arc<OwnedSemaphorePermit>,
+}
 
 impl Flow {
     pub(crate) fn new() -> Arc<Self> {
@@ -58,7 +76,9 @@ impl Flow {
     /// One more reader.
     pub(crate) fn enter(self: &Arc<Self>) -> Reader {
         self.readers.fetch_add(1, Ordering::Relaxed);
-        Reader { flow: Arc::clone(self) }
+        let places = usize::try_from(PIECES_OF_A_READER).expect("a few");
+        let places = Arc::new(Semaphore::new(places));
+        Reader { flow: Arc::clone(self), places, taken_bytes: 0 }
     }
 
     /// What nobody holds.
@@ -101,7 +121,30 @@ impl Reader {
         let fair = BUDGET_BYTES / (readers * PIECES_OF_A_READER);
         // Those who came first and take nothing of what they have leave the less the more they are.
         let free = self.flow.budget.available_permits() as u64 * UNIT_BYTES;
-        fair.min(free / PIECES_LEFT).clamp(LEAST_BYTES, MOST_BYTES)
+        let earned = if readers > CROWD { self.taken_bytes / PIECES_TAKEN } else { MOST_BYTES };
+        fair.min(free / PIECES_LEFT).min(earned).clamp(LEAST_BYTES, MOST_BYTES)
+    }
+
+    /// Room for a piece that takes so many bytes in memory; waits until there is some. To be asked
+    /// for one piece after the other, in the order in which they are sent: a reader that has to
+    /// earn more gets none before its last piece is gone.
+    pub(crate) async fn room(&mut self, env: &SharedEnv, bytes: u64) -> Result<Room> {
+        let readers = self.flow.readers.load(Ordering::Relaxed);
+        let is_alone = readers > CROWD && self.taken_bytes < PIECES_TAKEN * MOST_BYTES;
+        let places = if is_alone { PIECES_OF_A_READER } else { 1 };
+        let places = u32::try_from(places).expect("a few");
+        let place = Arc::clone(&self.places).acquire_many_owned(places).await;
+        let place = place.map(Arc::new).expect("it is never closed");
+        let share = self.flow.share(env, bytes).await?;
+        self.taken_bytes += bytes;
+        Ok(Room { share, _place: place })
+    }
+}
+
+impl Room {
+    /// The same bytes, holding the room as long as any of them is kept.
+    pub(crate) fn hold(&self, bytes: Bytes) -> Bytes {
+        hold(bytes, self.clone())
     }
 }
 
@@ -113,17 +156,20 @@ impl Drop for Reader {
 
 /// The same bytes, holding a share of the budget as long as any of them is kept.
 pub(crate) fn held(bytes: Bytes, share: &Share) -> Bytes {
-    struct Held {
+    hold(bytes, Arc::clone(share))
+}
+
+fn hold<T: Send + 'static>(bytes: Bytes, what: T) -> Bytes {
+    struct Held<T> {
         bytes: Bytes,
-        _share: Share,
+        _what: T,
     }
-    impl AsRef<[u8]> for Held {
+    impl<T> AsRef<[u8]> for Held<T> {
         fn as_ref(&self) -> &[u8] {
             &self.bytes
         }
     }
-    let share = Arc::clone(share);
-    Bytes::from_owner(Held { bytes, _share: share })
+    Bytes::from_owner(Held { bytes, _what: what })
 }
 
 #[cfg(test)]
@@ -169,18 +215,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_shrink_when_others_keep_theirs() {
+    async fn a_crowd_that_takes_nothing_leaves_room_for_others() {
         let (flow, env) = (Flow::new(), SimEnv::new(1) as SharedEnv);
         let (mut kept, mut readers) = (Vec::new(), Vec::new());
-        // Readers come one by one, take three pieces and keep them.
-        while flow.free_bytes() > PIECES_OF_A_READER * LEAST_BYTES && readers.len() < 1000 {
-            let reader = flow.enter();
+        // Each asks for as much as it gets without giving anything back. A chunk is the least.
+        for number in 0..700 {
+            let mut reader = flow.enter();
             for _ in 0..PIECES_OF_A_READER {
-                kept.push(flow.share(&env, reader.piece_bytes()).await.expect("it fits"));
+                let bytes = reader.piece_bytes().max(64 * 1024);
+                let Some(room) = reader.room(&env, bytes).now_or_never() else { break };
+                kept.push(room.expect("it fits"));
             }
+            assert!(!kept.is_empty(), "{number}");
             readers.push(reader);
         }
-        assert!(readers.len() > 80, "{} readers hold everything", readers.len());
+        assert!(flow.free_bytes() > BUDGET_BYTES / 8, "{} left", flow.free_bytes());
+    }
+
+    #[tokio::test]
+    async fn who_takes_what_it_is_given_earns_more_in_a_crowd() {
+        let (flow, env) = (Flow::new(), SimEnv::new(1) as SharedEnv);
+        let others: Vec<_> = (0..CROWD + 5).map(|_| flow.enter()).collect();
+        let mut reader = flow.enter();
+        assert_eq!(reader.piece_bytes(), LEAST_BYTES);
+        let first = reader.room(&env, LEAST_BYTES).await.expect("there is plenty");
+        let sent = first.hold(Bytes::from_static(b"chunk"));
+        drop(first);
+        assert!(reader.room(&env, LEAST_BYTES).now_or_never().is_none(), "one at a time");
+        drop(sent);
+        while reader.taken_bytes < PIECES_TAKEN * MOST_BYTES {
+            let bytes = reader.piece_bytes();
+            drop(reader.room(&env, bytes).await.expect("there is plenty"));
+        }
+        assert_eq!(reader.piece_bytes(), MOST_BYTES);
+        let ahead = [reader.room(&env, 1).await, reader.room(&env, 1).await];
+        assert!(ahead.iter().all(Result::is_ok));
+        drop(others);
     }
 
     #[test]

@@ -55,6 +55,11 @@ impl Piece {
         start(self.chunks.end) - start(self.chunks.start)
     }
 
+    /// What it takes in memory, serialized and decoded, or as one where nothing is compressed.
+    pub(crate) fn bytes_in_memory(&self) -> u64 {
+        self.serialized_bytes().max(self.plain_bytes())
+    }
+
     /// Whether no chunk of it is compressed.
     fn is_plain(&self) -> bool {
         let headers = ChunkHeader::BYTES as u64 * u64::from(self.chunks.end - self.chunks.start);

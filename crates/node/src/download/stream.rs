@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::ByteStream;
-use super::flow::held;
+use super::flow::{Room, held};
 use super::piece::{Piece, run_end};
 use super::walk::{Step, Walk};
 use crate::error::{Error, Result};
@@ -49,21 +49,25 @@ impl Hub {
             }
             (first, offset) = (first + 1, end);
         }
-        let pieces = std::iter::from_fn(move || {
-            if offset >= bytes.end {
-                return None;
+        let next = Arc::clone(self);
+        let pieces = stream::try_unfold((first, offset, reader), move |(first, offset, mut reader)| {
+            let (hub, footer, end) = (Arc::clone(&next), Arc::clone(&footer), bytes.end);
+            async move {
+                if offset >= end {
+                    return Ok(None);
+                }
+                let last = run_end(&footer, first, footer.chunk_count(), reader.piece_bytes());
+                let piece = Piece::new(copy, &footer, first..last)?;
+                let room = reader.room(hub.env(), piece.serialized_bytes()).await?;
+                let after = piece.place.end;
+                Ok::<_, Error>(Some(((piece, room), (last, after, reader))))
             }
-            let end = run_end(&footer, first, footer.chunk_count(), reader.piece_bytes());
-            let piece = Piece::new(copy, &footer, first..end);
-            let place = piece.as_ref().map(|piece| piece.place.clone());
-            (first, offset) = (end, place.map_or(u64::MAX, |place| place.end));
-            Some(piece)
         });
-        let read = move |piece: Result<Piece>| {
+        let read = move |(piece, room): (Piece, Room)| {
             let (hub, wanted) = (Arc::clone(&hub), wanted.clone());
-            async move { hub.fetch_piece(&piece?, &wanted).await }
+            async move { hub.fetch_piece(&piece, room, &wanted).await }
         };
-        match started(Box::pin(stream::iter(pieces).map(read).buffered(AHEAD))).await {
+        match started(Box::pin(pieces.map_ok(read).try_buffered(AHEAD))).await {
             Err(error) => Err(self.instead_of(&copy, error).await?),
             started => started,
         }
@@ -94,10 +98,8 @@ impl Hub {
     }
 
     /// The part of a piece that is wanted.
-    async fn fetch_piece(&self, piece: &Piece, wanted: &Range<u64>) -> Result<Bytes> {
-        let share = self.caches.flow.share(self.env(), piece.serialized_bytes());
-        let share = share.await?;
-        let bytes = held(self.read_piece(piece).await?, &share);
+    async fn fetch_piece(&self, piece: &Piece, room: Room, wanted: &Range<u64>) -> Result<Bytes> {
+        let bytes = room.hold(self.read_piece(piece).await?);
         // The first and last chunk may stand out of what was asked for.
         let start = wanted.start.max(piece.place.start) - piece.place.start;
         let end = wanted.end.min(piece.place.end) - piece.place.start;
@@ -142,14 +144,19 @@ impl Hub {
         let (hub, reader) = (Arc::clone(self), self.caches.flow.enter());
         let walk = Walk::new(Arc::clone(self), manifest, range);
         let repeated: Arc<Repeated> = Arc::default();
-        let steps = stream::try_unfold((walk, reader), |(mut walk, reader)| async move {
-            let step = walk.next(reader.piece_bytes()).await?;
-            Ok(step.map(|step| (step, (walk, reader))))
+        let next = Arc::clone(self);
+        let steps = stream::try_unfold((walk, reader), move |(mut walk, mut reader)| {
+            let hub = Arc::clone(&next);
+            async move {
+                let Some(step) = walk.next(reader.piece_bytes()).await? else { return Ok(None) };
+                let room = reader.room(hub.env(), step.piece.bytes_in_memory()).await?;
+                Ok(Some(((step, room), (walk, reader))))
+            }
         });
         let decoded = steps
-            .map_ok(move |step| {
+            .map_ok(move |(step, room)| {
                 let (hub, repeated) = (Arc::clone(&hub), Arc::clone(&repeated));
-                async move { hub.decode_step(step, &repeated).await }
+                async move { hub.decode_step(step, room, &repeated).await }
             })
             .try_buffered(AHEAD)
             .map_ok(|chunks| stream::iter(chunks).map(Ok))
@@ -157,21 +164,24 @@ impl Hub {
         Box::pin(decoded)
     }
 
-    async fn decode_step(&self, step: Step, repeated: &Repeated) -> Result<Vec<Bytes>> {
+    async fn decode_step(
+        &self,
+        step: Step,
+        room: Room,
+        repeated: &Repeated,
+    ) -> Result<Vec<Bytes>> {
         let piece = step.piece;
         if let Some(decoded) = repeated.get(&piece) {
             return Ok(cut(decoded, &step.wanted));
         }
-        let (serialized, plain) = (piece.serialized_bytes(), piece.plain_bytes());
-        let share = self.caches.flow.share(self.env(), serialized.max(plain));
-        let share = share.await?;
         let decoded = self.read_anywhere(piece.clone()).await?;
-        let decoded = decoded.into_iter().map(|bytes| held(bytes, &share));
-        let decoded: Vec<Bytes> = decoded.collect();
-        if plain <= REPEATED_BYTES {
-            repeated.set(piece, &decoded);
+        if piece.plain_bytes() <= REPEATED_BYTES {
+            // Of the budget it keeps its part; the reader may have its next piece meanwhile.
+            let kept = decoded.iter().map(|bytes| held(bytes.clone(), &room.share));
+            repeated.set(piece, kept.collect());
         }
-        Ok(cut(decoded, &step.wanted))
+        let decoded = decoded.into_iter().map(|bytes| room.hold(bytes));
+        Ok(cut(decoded.collect(), &step.wanted))
     }
 
     /// The chunks of a run, one after another, from whichever copy they are sound in.
@@ -214,9 +224,9 @@ impl Repeated {
         kept.map(|(_, decoded)| decoded.clone())
     }
 
-    fn set(&self, piece: Piece, decoded: &[Bytes]) {
+    fn set(&self, piece: Piece, decoded: Vec<Bytes>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *kept = Some((piece, decoded.to_vec()));
+        *kept = Some((piece, decoded));
     }
 }
 

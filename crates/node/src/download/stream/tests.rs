@@ -237,7 +237,7 @@ async fn slow_readers_hold_no_more_than_the_budget_and_keep_nobody_waiting() -> 
     assert!(free > 8 << 20, "{free}");
     assert!(scene.read(hub, 0..scene.link.size).await? == scene.content);
     drop(slow);
-    assert_eq!(hub.caches.flow.free_bytes(), 64 << 20);
+    assert_eq!(hub.caches.flow.free_bytes(), 96 << 20);
     Ok(())
 }
 
@@ -255,7 +255,7 @@ async fn the_budget_is_given_back_by_streams_that_are_dropped_or_read_to_the_end
     for read in future::join_all(reads).await {
         assert!(read? == scene.content);
     }
-    assert_eq!(hub.caches.flow.free_bytes(), 64 << 20);
+    assert_eq!(hub.caches.flow.free_bytes(), 96 << 20);
     Ok(())
 }
 
