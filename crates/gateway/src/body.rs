@@ -20,6 +20,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::Gateway;
+use crate::gzip::Unpacking;
 use crate::rate::Flight;
 use crate::wire::Answering;
 
@@ -184,12 +185,18 @@ pub(crate) enum Broken {
     Slow,
     /// It ended before its announced length, or was malformed, or the connection broke.
     Cut,
+    /// It is not the gzip that it is said to be.
+    Garbled,
+    /// It becomes larger than an honest sender's would.
+    Bomb,
 }
 
 /// The body of a request, which is refused when it trickles.
 pub(crate) struct RequestBody {
     incoming: Incoming,
     gateway: Arc<Gateway>,
+    /// What unpacks it, once somebody asked for that.
+    unpacking: Option<Box<Unpacking>>,
     /// Bytes and time spent waiting since the last judgement.
     bytes: u64,
     waited: Duration,
@@ -221,12 +228,23 @@ impl Drop for Counted {
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, gateway: Arc<Gateway>) -> Self {
-        Self { incoming, gateway, bytes: 0, waited: Duration::ZERO, waiting: None }
+        let (unpacking, waiting) = (None, None);
+        Self { incoming, gateway, unpacking, bytes: 0, waited: Duration::ZERO, waiting }
     }
 
-    /// The length that was announced, if any was.
+    /// The length that was announced, if any was. Of what comes packed, nobody knows it.
     pub(crate) fn announced(&self) -> Option<u64> {
+        if self.unpacking.is_some() { None } else { self.announced_on_the_way() }
+    }
+
+    /// The length that was announced for what is on its way, packed or not.
+    pub(crate) fn announced_on_the_way(&self) -> Option<u64> {
         http_body::Body::size_hint(&self.incoming).exact()
+    }
+
+    /// From now on what comes is gzip, and what is read is what is in it.
+    pub(crate) fn unpack(&mut self) {
+        self.unpacking.get_or_insert_with(|| Box::new(Unpacking::new()));
     }
 
     /// The next bytes, or `None` at the end.
@@ -238,6 +256,27 @@ impl RequestBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            if let Some(unpacking) = &mut self.unpacking {
+                if unpacking.owes_a_turn() {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                if let Some(made) = unpacking.next() {
+                    return Poll::Ready(Some(made));
+                }
+            }
+            let came = ready!(self.poll_incoming(context));
+            match (came, &mut self.unpacking) {
+                (Some(Ok(packed)), Some(unpacking)) => unpacking.feed(packed),
+                (None, Some(unpacking)) => return Poll::Ready(unpacking.end()),
+                (came, _) => return Poll::Ready(came),
+            }
+        }
+    }
+
+    /// The next bytes as they are on their way.
+    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         loop {
             match http_body::Body::poll_frame(Pin::new(&mut self.incoming), context) {
                 Poll::Ready(None) => {

@@ -19,13 +19,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
 use futures_util::stream;
 use http::StatusCode;
-use http::header::CONTENT_ENCODING;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::{Broken, RequestBody};
 use crate::call::{Call, Query};
 use crate::error::Failure;
+use crate::gzip::MOST_BYTES;
 use crate::json;
 
 /// Bodies up to this size are not counted against the memory for buffers.
@@ -174,7 +175,11 @@ impl Call {
     /// The body as it comes, for a verb of the hub, and what to tell the client if that verb fails
     /// because the body did.
     pub(crate) fn stream(self, limit: u64) -> Result<(ByteStream, Fate), Failure> {
-        self.check_body(limit)?;
+        // Files and xorbs are taken as they are: their bytes are what is hashed.
+        if !self.is_plain()? {
+            return Err(unsupported("this body must come without a content encoding", "identity"));
+        }
+        self.check_length(limit)?;
         let fate = Fate { caller: self.caller, limit, state: Arc::new(AtomicU8::new(FINE)) };
         let state = Arc::clone(&fate.state);
         let (mut body, mut left) = (self.body, limit);
@@ -193,7 +198,8 @@ impl Call {
                     None => LONG,
                 },
                 Err(Broken::Slow) => SLOW,
-                Err(Broken::Cut) => CUT,
+                // What comes here is never unpacked.
+                Err(Broken::Cut | Broken::Garbled | Broken::Bomb) => CUT,
             };
             state.store(outcome, Ordering::Relaxed);
             let reason = "the request's body can't be read to its end".to_owned();
@@ -211,18 +217,42 @@ impl Call {
     }
 
     /// Refuses what is announced to be too long, and encodings that we don't undo.
-    fn check_body(&self, limit: u64) -> Result<(), Failure> {
-        if let Some(encoding) = self.headers.get(CONTENT_ENCODING)
-            && encoding.as_bytes() != b"identity"
-        {
-            let message = "bodies must come without a content encoding";
-            return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).closing());
+    fn check_body(&mut self, limit: u64) -> Result<(), Failure> {
+        self.check_length(limit)?;
+        if !self.is_plain()? {
+            self.body.unpack();
         }
-        match self.body.announced() {
+        Ok(())
+    }
+
+    fn check_length(&self, limit: u64) -> Result<(), Failure> {
+        match self.body.announced_on_the_way() {
             Some(length) if length > limit => Err(Failure::too_large("the body", limit)),
             _ => Ok(()),
         }
     }
+
+    /// Whether the body comes as it is; if not, it is gzip.
+    fn is_plain(&self) -> Result<bool, Failure> {
+        let mut values = self.headers.get_all(CONTENT_ENCODING).iter();
+        let (encoding, others) = (values.next(), values.next());
+        let is =
+            |name: &[u8]| encoding.is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(name));
+        match others {
+            None if is(b"identity") => Ok(true),
+            None if is(b"gzip") || is(b"x-gzip") => Ok(false),
+            _ => {
+                let message = "bodies may come as they are or as `gzip`, and in no other encoding";
+                Err(unsupported(message, "gzip, identity"))
+            }
+        }
+    }
+}
+
+/// 415, with what would have been taken.
+fn unsupported(message: &str, taken: &'static str) -> Failure {
+    let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+    failure.header(ACCEPT_ENCODING, HeaderValue::from_static(taken)).closing()
 }
 
 const FINE: u8 = 0;
@@ -255,6 +285,14 @@ fn broken(broken: Broken) -> Failure {
     let failure = match broken {
         Broken::Slow => Failure::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly"),
         Broken::Cut => Failure::invalid("the body was cut short"),
+        Broken::Garbled => Failure::invalid("the body is not whole gzip"),
+        Broken::Bomb => {
+            let message = format!(
+                "the body unpacks to too much: at most {MOST_BYTES} bytes, and \
+                                   ten times what is sent"
+            );
+            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+        }
     };
     failure.closing()
 }

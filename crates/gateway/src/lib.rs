@@ -23,6 +23,7 @@ mod body;
 mod call;
 mod count;
 mod error;
+mod gzip;
 mod hub;
 mod intake;
 mod json;

@@ -5,6 +5,7 @@ mod closed;
 mod connections;
 mod counts;
 mod discovery;
+mod encodings;
 mod errors;
 mod limits;
 mod matrix;
