@@ -228,6 +228,22 @@ fn a_new_certificate_is_taken_and_a_bad_one_is_not_while_connections_go_on() -> 
 }
 
 #[test]
+fn a_hangup_without_a_certificate_ends_nothing() -> Result<()> {
+    let mut server = Server::start()?;
+    for _ in 0..3 {
+        hang_up(&server)?;
+    }
+    for _ in 0..200_000 {
+        if server.log().contains("no certificate to read again") {
+            break;
+        }
+        ensure!(server.request("GET", "/health", "", &[], &[])?.status == 200, "it is gone");
+    }
+    ensure!(server.log().contains("no certificate to read again"), "{}", server.log());
+    server.stop()
+}
+
+#[test]
 fn files_that_can_not_be_used_are_found_before_the_start() -> Result<()> {
     let authority = Authority::new()?;
     let (certificate, key) = authority.make()?;

@@ -3,22 +3,14 @@
 //! Connections go on with what they have. What can't be used is an error in the log, once, and
 //! the certificate before it stays.
 
-use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ballast_gateway::tls::Tls;
-use ballast_store::env::SharedEnv;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::TlsConfig;
-
-/// How often the files are looked at. They are read once they have been the same twice, so that
-/// both are new.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// What shows that a file is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +28,7 @@ pub(crate) struct Certificate {
     files: TlsConfig,
     tls: Arc<Tls>,
     tried: Look,
-    hangups: Signal,
+    last: Look,
 }
 
 impl Certificate {
@@ -45,11 +37,10 @@ impl Certificate {
         if !files.is_on() {
             return Ok(None);
         }
-        let hangups = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
         // Before they are read: what changes in between is seen later.
         let tried = look(files).await;
         let tls = Arc::new(files.open()?);
-        Ok(Some(Self { files: files.clone(), tls, tried, hangups }))
+        Ok(Some(Self { files: files.clone(), tls, tried, last: tried }))
     }
 
     /// What new connections get.
@@ -57,21 +48,15 @@ impl Certificate {
         Arc::clone(&self.tls)
     }
 
-    /// Keeps it up to date for as long as this is polled.
-    pub(crate) async fn keep(mut self, env: SharedEnv) -> Infallible {
-        let mut last = self.tried;
-        loop {
-            let is_told = tokio::select! {
-                told = self.hangups.recv() => told.is_some(),
-                () = env.sleep(LOOK) => false,
-            };
-            let now = look(&self.files).await;
-            if is_told || (now != self.tried && now == last) {
-                self.tried = now;
-                self.renew();
-            }
-            last = now;
+    /// Looks at the files, and reads them if somebody says so, or once they are others and have
+    /// been the same twice, so that both are new.
+    pub(crate) async fn look(&mut self, is_told: bool) {
+        let now = look(&self.files).await;
+        if is_told || (now != self.tried && now == self.last) {
+            self.tried = now;
+            self.renew();
         }
+        self.last = now;
     }
 
     fn renew(&self) {

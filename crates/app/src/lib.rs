@@ -8,6 +8,7 @@ mod client;
 mod command;
 mod config;
 mod output;
+mod reload;
 mod serve;
 mod shutdown;
 mod stores;

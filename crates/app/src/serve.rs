@@ -17,9 +17,9 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::args::ServeArgs;
-use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::output::Output;
+use crate::reload::Reload;
 use crate::shutdown::Shutdown;
 use crate::stores;
 use crate::telemetry;
@@ -67,7 +67,7 @@ fn raise_file_limit(config: &Config) {
 
 async fn serve(config: &Config, output: &mut Output) -> Result<()> {
     let shutdown = Shutdown::listen()?;
-    let certificate = Certificate::open(&config.tls).await?;
+    let reload = Reload::open(&config.tls).await?;
     let env = RealEnv::shared();
     let location = config.storage.location(&config.data)?;
     let (store, locks) = open_store(config, &location, &env)?;
@@ -78,17 +78,10 @@ async fn serve(config: &Config, output: &mut Output) -> Result<()> {
         .with_context(|| format!("cannot listen on `{}`", config.listen))?;
     let hub = open_hub(config, &location, store.clone(), Arc::clone(&env)).await?;
     announce(output, &hub, config, &listener).await?;
-    let settings = gateway_settings(config, certificate.as_ref());
-    let gateway = Gateway::new(Arc::clone(&hub), settings);
-    let keeping = async {
-        match certificate {
-            Some(certificate) => certificate.keep(env).await,
-            None => std::future::pending().await,
-        }
-    };
+    let gateway = Gateway::new(Arc::clone(&hub), gateway_settings(config, &reload));
     let served = tokio::select! {
         served = gateway::serve(gateway, listener, shutdown.requested()) => served,
-        never = keeping => match never {},
+        never = reload.keep(env) => match never {},
     };
     hub.close().await.context("closing the hub")?;
     if tokio::time::timeout(CLEANING_TAKES, store.finish_cleanups()).await.is_err() {
@@ -178,12 +171,12 @@ async fn open_hub(
     hub.with_context(|| format!("opening the hub in `{}`", config.data.display()))
 }
 
-fn gateway_settings(config: &Config, certificate: Option<&Certificate>) -> GatewaySettings {
+fn gateway_settings(config: &Config, reload: &Reload) -> GatewaySettings {
     let limits = &config.limits;
     GatewaySettings {
         public_url: Some(config.public_url.clone()).filter(|url| !url.is_empty()),
         trust_forwarded: config.trust_forwarded,
-        tls: certificate.map(Certificate::tls),
+        tls: reload.tls(),
         redirect_downloads: config.storage.redirect_downloads,
         connections: limits.connections,
         connections_per_address: limits.connections_per_address,
