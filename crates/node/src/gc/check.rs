@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use ballast_format::ErrorKind;
 use ballast_format::hash::{ShardHash, XorbHash};
 use ballast_format::manifest::ManifestId;
 use ballast_format::pack::FileLink;
@@ -65,16 +66,18 @@ impl Hub {
             self.caches.places.insert(xorb, *copy);
             return Ok(());
         }
+        let mut faults = Faults::default();
         for copy in copies {
             match self.copy_again(&copy, xorb).await {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::warn!(key = %Key::Copy(copy), %error, "it was not copied"),
+                Err(error) => faults.note(&copy, error),
             }
         }
-        Err(gone(format!("the xorb `{xorb}`")))
+        Err(faults.tell(|| format!("the xorb `{xorb}`")))
     }
 
-    async fn confirm_shard(&self, shard: ShardHash, epoch: u64) -> Result<()> {
+    /// The same for one shard object.
+    pub(crate) async fn confirm_shard(&self, shard: ShardHash, epoch: u64) -> Result<()> {
         let known = self.copies_by_trust(CopyKind::Shard, *shard.as_bytes()).await?;
         let mut is_fine = false;
         for copy in &known {
@@ -83,13 +86,14 @@ impl Hub {
         if is_fine {
             return Ok(());
         }
+        let mut faults = Faults::default();
         for copy in known {
             match self.copy_shard(&copy, shard).await {
                 Ok(()) => return Ok(()),
-                Err(error) => tracing::warn!(key = %Key::Copy(copy), %error, "it was not copied"),
+                Err(error) => faults.note(&copy, error),
             }
         }
-        Err(gone(format!("the shard `{shard}`")))
+        Err(faults.tell(|| format!("the shard `{shard}`")))
     }
 
     /// Whether an entry of this epoch may rely on a copy that we know of.
@@ -130,6 +134,29 @@ impl Hub {
     }
 }
 
-fn gone(what: String) -> Error {
-    Error::invalid(format!("{what} is no longer here, or damaged: upload the file again"))
+/// Why copies could not be copied.
+#[derive(Default)]
+struct Faults {
+    /// One that says nothing of the content: the same may work later.
+    passing: Option<Error>,
+}
+
+impl Faults {
+    fn note(&mut self, copy: &CopyName, error: Error) {
+        tracing::warn!(key = %Key::Copy(*copy), %error, "it was not copied");
+        let is_of_content =
+            matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound | ErrorKind::Invalid);
+        if !is_of_content {
+            self.passing = Some(error);
+        }
+    }
+
+    /// What a writer hears: to come again, unless no copy is any good. Who is told that something
+    /// is gone sends it again, and need not.
+    fn tell(self, what: impl FnOnce() -> String) -> Error {
+        self.passing.unwrap_or_else(|| {
+            let what = what();
+            Error::invalid(format!("{what} is no longer here, or damaged: upload the file again"))
+        })
+    }
 }

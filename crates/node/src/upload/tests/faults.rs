@@ -17,11 +17,13 @@ use ballast_testkit::content::splitmix;
 use ballast_testkit::fault::{Call, Fault, FaultStore, Rates};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
+use futures_util::future::join_all;
 use object_store::memory::InMemory;
 
 use super::client::{Session, Xorb, all_of, body, commit, put_shard, put_xorb};
 use crate::access::Repo;
 use crate::error::Result;
+use crate::gc::Collection;
 use crate::hub::{Freshness, Hub, HubSettings};
 use crate::rig::{Rig, sha256};
 use crate::verify::ScrubSettings;
@@ -181,4 +183,47 @@ async fn a_shard_that_is_not_stored_registers_nothing() -> Result<()> {
     while put_shard(&rig.hub, &rig.admin, &repo, session.shard()).await.is_err() {}
     assert!(rig.hub.find_upload(&rig.admin, &repo, &sha256(&content)).await?.is_some());
     Ok(())
+}
+
+#[tokio::test]
+async fn who_can_not_copy_what_is_condemned_now_is_told_to_come_again() -> Result<()> {
+    let (rig, objects, _) = start(11).await;
+    // The memory store dates objects by this machine's clock.
+    rig.env.set_wall_ms(ballast_store::env::RealEnv::new().now_ms());
+    let doomed = rig.repo(&rig.admin, "admin/doomed").await;
+    let content = splitmix(1, 500_000);
+    rig.put_large(&rig.admin, &doomed, "w.bin", &content).await;
+    let link = rig.hub.find_upload(&rig.admin, &doomed, &sha256(&content)).await?;
+    let manifest = link.expect("it is a file of the repo").manifest();
+    let xorb = Session::of(&content).xorbs[0].hash();
+    rig.hub.delete_repo(&rig.admin, &doomed).await?;
+    rig.env.advance(Duration::from_hours(24 * 60));
+    // The first epoch condemns nothing: a writer may be at work.
+    for _ in 0..10 {
+        if matches!(rig.hub.collect().await?, Collection::Waiting { .. }) {
+            break;
+        }
+    }
+    let epoch = rig.hub.read_newest_condemned().await?;
+    // Many ask at once, on a store that refuses every third call.
+    objects.set_rates(Rates { refused: 300, ..Rates::default() });
+    let (mut refused, mut confirmed) = (0, 0);
+    for _ in 0..20 {
+        let xorbs = join_all((0..4).map(|_| rig.hub.confirm_xorb(xorb, epoch)));
+        let shards = join_all((0..4).map(|_| rig.hub.confirm_shard(manifest.shard, epoch)));
+        let (xorbs, shards) = tokio::join!(xorbs, shards);
+        for asked in xorbs.into_iter().chain(shards) {
+            match asked {
+                Ok(()) => confirmed += 1,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 10 && confirmed > 10, "{refused} refused, {confirmed} confirmed");
+    objects.set_rates(Rates::default());
+    rig.hub.confirm_xorb(xorb, epoch).await?;
+    rig.hub.confirm_shard(manifest.shard, epoch).await
 }
