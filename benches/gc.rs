@@ -24,6 +24,7 @@ use ballast_store::env::{Env as _, RealEnv, SharedEnv};
 use ballast_store::index::open as index;
 use ballast_store::keyspace::{CopyKind, Key, LogId};
 use ballast_store::layer::limit::{Limit, Limits};
+use ballast_store::local::FolderLock;
 use ballast_store::objects::Store;
 use ballast_store::reflog::{Append, Log, Tail};
 use ballast_testkit::clock::Dice;
@@ -125,10 +126,10 @@ async fn make(asked: &Asked) -> Result<()> {
     let began = Watch::start();
     drop(std::fs::remove_dir_all(&asked.folder));
     std::fs::create_dir_all(&asked.folder)?;
-    let hub = open(&asked.folder).await?;
+    let (hub, lock) = open(&asked.folder).await?;
     hub.bootstrap().await?;
     hub.close().await?;
-    drop(hub);
+    drop((hub, lock));
     let objects = LocalFileSystem::new_with_prefix(asked.folder.join("objects"))?;
     let store = Store::new(Arc::new(objects), RealEnv::shared());
     stream::iter(0..asked.repos)
@@ -200,24 +201,23 @@ async fn make_repo(store: &Store, number: usize, xorbs: usize) -> Result<()> {
         .await
 }
 
-async fn open(folder: &Path) -> Result<Arc<Hub>> {
+/// A hub on a folder, and the lock that keeps others out of it.
+async fn open(folder: &Path) -> Result<(Arc<Hub>, Option<FolderLock>)> {
     let env: SharedEnv = RealEnv::shared();
     let location = Location::Folder(folder.to_owned());
     let backend = backend::open(&location, &Access::default(), 0)?;
     let limited = Limit::new(backend.objects, Limits { reads: 64, writes: 32 });
     let store = Store::new(Arc::new(limited), Arc::clone(&env)).with_writing(backend.writing);
-    // The lock goes with the process.
-    std::mem::forget(backend.lock);
     let (index, opened) = index::open_for(&folder.join("index"), "bench")?;
     let (wait, floor) = (Duration::ZERO, Duration::ZERO);
     let gc = GcSettings { wait, floor, interval: None, ..GcSettings::default() };
     let settings = HubSettings { freshness: Freshness::Exclusive, gc, ..HubSettings::default() };
-    Ok(Hub::open(store, index, &opened, env, settings).await?)
+    Ok((Hub::open(store, index, &opened, env, settings).await?, backend.lock))
 }
 
 async fn measure(asked: &Asked) -> Result<()> {
     let began = Watch::start();
-    let hub = open(&asked.folder).await?;
+    let (hub, _lock) = open(&asked.folder).await?;
     report("opened, and serves", began.elapsed());
     while !hub.index().is_whole() {
         RealEnv::new().sleep(Duration::from_millis(100)).await;

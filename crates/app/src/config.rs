@@ -93,11 +93,18 @@ pub(crate) struct GcConfig {
     pub(crate) wait: String,
     /// Of how many hundredths at most something must refer to for a xorb to be rewritten.
     pub(crate) rewrite_below: u8,
+    /// How much a collection reads and moves at most, as `100MB/s`; empty for no limit.
+    pub(crate) rate: String,
 }
 
 impl Default for GcConfig {
     fn default() -> Self {
-        Self { interval: String::new(), wait: "3days".to_owned(), rewrite_below: 0 }
+        Self {
+            interval: String::new(),
+            wait: "3days".to_owned(),
+            rewrite_below: 0,
+            rate: "100MB/s".to_owned(),
+        }
     }
 }
 
@@ -118,8 +125,21 @@ impl GcConfig {
             rewrite_below <= 100,
             "`gc.rewrite_below` is {rewrite_below}\nhint: hundredths, 0 to 100"
         );
-        Ok(GcSettings { interval, wait, rewrite_below, ..GcSettings::default() })
+        let rate = match self.rate.as_str() {
+            "" => None,
+            text => Some(bytes_a_second("gc.rate", text)?),
+        };
+        Ok(GcSettings { interval, wait, rewrite_below, rate, ..GcSettings::default() })
     }
+}
+
+/// A size for each second, as people write it.
+fn bytes_a_second(key: &str, text: &str) -> Result<u64> {
+    let rate = text.strip_suffix("/s").and_then(|rate| rate.parse::<ByteSize>().ok());
+    let rate = rate.map(|rate| rate.as_u64()).filter(|rate| *rate > 0);
+    rate.with_context(|| {
+        format!("`{key}` is `{text}`\nhint: a size for each second, as `20MB/s`")
+    })
 }
 
 /// How log lines look.

@@ -15,6 +15,7 @@ pub mod download;
 pub mod error;
 pub mod gc;
 pub mod hub;
+mod pace;
 pub mod pool;
 mod quarantine;
 pub mod repo;

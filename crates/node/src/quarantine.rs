@@ -22,7 +22,8 @@ use futures_util::TryStreamExt as _;
 
 use crate::error::Result;
 use crate::hub::Hub;
-use crate::verify::{Pace, Verdict};
+use crate::pace::Pace;
+use crate::verify::Verdict;
 use crate::worker::Worker;
 
 /// Copies that are kept in mind: more than that, and the disk itself is what is damaged. What is

@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result};
 use ballast_node::verify::ScrubSettings;
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 /// How everything is read again, to find what a disk forgot.
@@ -24,10 +23,7 @@ impl Default for ScrubConfig {
 impl ScrubConfig {
     /// The same for those who read.
     pub(crate) fn settings(&self) -> Result<ScrubSettings> {
-        let rate = self.rate.strip_suffix("/s").and_then(|rate| rate.parse::<ByteSize>().ok());
-        let rate = rate.filter(|rate| rate.as_u64() > 0).with_context(|| {
-            format!("`scrub.rate` is `{}`\nhint: a size for each second, as `20MB/s`", self.rate)
-        })?;
+        let rate = super::bytes_a_second("scrub.rate", &self.rate)?;
         let interval = match self.interval.as_str() {
             "" => None,
             text => {
@@ -37,7 +33,7 @@ impl ScrubConfig {
                 })?)
             }
         };
-        Ok(ScrubSettings { rate: rate.as_u64(), interval })
+        Ok(ScrubSettings { rate, interval })
     }
 }
 

@@ -19,6 +19,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::broken::{Step, is_left_out};
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::pace::Pace;
 use crate::state::catalogue::CatalogueState;
 use crate::state::ledger::Damage;
 use crate::state::rows;
@@ -66,19 +67,22 @@ impl Marked {
 }
 
 /// What several readers mark together: it grows as they read, and they keep nothing.
-#[derive(Default)]
-struct Marking(Mutex<Marked>);
+struct Marking {
+    marked: Mutex<Marked>,
+    /// They have one together.
+    pace: Pace,
+}
 
 impl Marking {
     fn marked(&self) -> MutexGuard<'_, Marked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.marked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Hub {
     /// Everything that is reachable at this moment.
     pub(super) async fn mark(&self) -> Result<Marked> {
-        let marking = Marking::default();
+        let marking = Marking { marked: Mutex::default(), pace: self.settings().gc.pace() };
         self.catalogue.look(self, Damage::Stops).await?;
         let repos = self.catalogue.read(CatalogueState::repo_ids);
         stream::iter(repos)
@@ -89,7 +93,7 @@ impl Hub {
         if !is_left_out(Step::Pins) {
             self.mark_pins(&marking).await?;
         }
-        Ok(marking.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(marking.marked.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn mark_repo(&self, repo: RepoId, marking: &Marking) -> Result<()> {
@@ -108,6 +112,7 @@ impl Hub {
 
     async fn try_mark_repo(&self, repo: RepoId, marking: &Marking) -> Result<()> {
         let packs = self.packs_of(repo).await?;
+        marking.pace.wait(self.env().as_ref(), packs.len() as u64 * rows::LIKELY_TAIL).await;
         let manifests = self.manifests_of(repo, &packs).await?;
         marking.marked().packs.extend(packs);
         stream::iter(manifests.into_values())
@@ -158,6 +163,7 @@ impl Hub {
         live: fn(&Term) -> u64,
     ) -> Result<()> {
         let manifest = self.needed_manifest(&id).await?;
+        marking.pace.wait(self.env().as_ref(), manifest.memory_bytes() as u64).await;
         let mut marked = marking.marked();
         marked.shards.insert(id.shard);
         manifest.terms.iter().for_each(|term| marked.add(term, live(term)));

@@ -23,9 +23,13 @@ pub use collect::{CollectWorker, Collection};
 pub(crate) use condemned::Condemned;
 pub use condemned::FollowLists;
 pub use plan::{Condemning, Plan};
+#[cfg(test)]
+pub(crate) use rewrite::REMEMBERED;
 pub use rewrite::Thin;
 
 use std::time::Duration;
+
+use crate::pace::Pace;
 
 /// How far behind the new epoch a copy's own must be before it may be condemned: a writer that is
 /// still at work has read one of the two in between.
@@ -43,12 +47,21 @@ pub struct GcSettings {
     pub interval: Option<Duration>,
     /// A xorb is rewritten if something refers to no more than so many hundredths of it; 0: never.
     pub rewrite_below: u8,
+    /// Bytes a second that a collection reads and moves at most; `None`: as fast as it goes.
+    pub rate: Option<u64>,
+}
+
+impl GcSettings {
+    /// How fast one collection reads.
+    pub(crate) fn pace(&self) -> Pace {
+        self.rate.map_or_else(Pace::unlimited, Pace::of)
+    }
 }
 
 impl Default for GcSettings {
     fn default() -> Self {
         let hours = Duration::from_hours;
         let (wait, floor, interval) = (hours(72), hours(24), Some(hours(24)));
-        Self { wait, floor, interval, rewrite_below: 0 }
+        Self { wait, floor, interval, rewrite_below: 0, rate: None }
     }
 }

@@ -31,7 +31,7 @@ use crate::upload::repack::{Moved, Repacker};
 pub(super) const MOST_REWRITTEN: u64 = 1 << 30;
 /// For so long clients remember what they were told of chunks. A new index knows what a repo's
 /// files were made of while the old manifests are there, so these must stay as long.
-pub(super) const REMEMBERED: Duration = Duration::from_hours(72);
+pub(crate) const REMEMBERED: Duration = Duration::from_hours(72);
 /// Smaller ones are not worth it.
 const LEAST_BYTES: u64 = 64 * 1024;
 /// Files that one xorb may belong to: it stays as it is if there are more.
@@ -151,7 +151,7 @@ impl Hub {
         for term in terms.filter(|term| xorbs.contains(&term.xorb)) {
             runs.insert((term.xorb, term.chunks.start, term.chunks.end));
         }
-        let mut repacker = Repacker::new(self);
+        let mut repacker = Repacker::new(self, self.settings().gc.pace());
         for (xorb, start, end) in disjoint(runs) {
             repacker = repacker.take(xorb, (start, end)).await?;
         }

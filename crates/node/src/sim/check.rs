@@ -104,7 +104,8 @@ pub(super) async fn end(scene: &Scene) -> Result<()> {
         }
     }
     scene.world.pass(LONG).await;
-    collect_all(scene, &scene.any().hub).await?;
+    // By one whose index is whole: no other rewrites xorbs in which little is alive.
+    collect_all(scene, &fresh).await?;
     let fresh = open_with(&scene.world.process(Habits::default()), scene.gc).await?;
     everything(scene, &fresh).await?;
     nothing_stays_of_nothing(scene, &fresh).await

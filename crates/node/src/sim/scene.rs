@@ -15,7 +15,7 @@ use super::{create_repo, open_with};
 use crate::access::{Access, Caller, Repo};
 use crate::account::{NewToken, NewUser};
 use crate::error::{Error, Result};
-use crate::gc::GcSettings;
+use crate::gc::{GcSettings, REMEMBERED};
 use crate::hub::Hub;
 
 /// Processes that run at the same time.
@@ -48,11 +48,14 @@ impl Scene {
     /// A hub with users and a repo, on a store that does not fail yet.
     pub(super) async fn begin(world: &Arc<World>, days: u64) -> Result<Self> {
         let hours = Duration::from_hours;
+        let wait = *world.pick(&[Duration::from_mins(1), hours(1), hours(24), REMEMBERED]);
         let gc = GcSettings {
-            wait: *world.pick(&[Duration::from_mins(1), hours(1), hours(24), hours(72)]),
+            wait,
             floor: *world.pick(&[Duration::ZERO, hours(1), hours(24)]),
             interval: None,
-            rewrite_below: 0,
+            // With less patience it is refused.
+            rewrite_below: if wait < REMEMBERED { 0 } else { 90 },
+            rate: None,
         };
         let process = world.process(Habits::default());
         let hub = open_with(&process, gc).await?;

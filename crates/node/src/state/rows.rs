@@ -15,7 +15,7 @@ use crate::hub::Hub;
 use crate::upload::rows as upload_rows;
 
 /// Bytes at a pack's end that are read first: most directories fit.
-const LIKELY_TAIL: u64 = 64 * 1024;
+pub(crate) const LIKELY_TAIL: u64 = 64 * 1024;
 
 /// The rows of a pack that a repo's log names.
 pub(crate) async fn of_stored_pack(

@@ -12,6 +12,7 @@ use super::storing::Storing;
 use crate::download::piece::{Piece, run_end};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::pace::Pace;
 
 /// Bytes of a xorb that are read at once.
 const RUN_BYTES: u64 = 4 << 20;
@@ -27,16 +28,18 @@ pub(crate) struct Repacker {
     hub: Arc<Hub>,
     placer: Placer,
     storing: Storing,
+    pace: Pace,
     /// In the order in which they were placed.
     chunks: Vec<(Place, u32)>,
 }
 
 impl Repacker {
-    pub(crate) fn new(hub: &Arc<Hub>) -> Self {
+    pub(crate) fn new(hub: &Arc<Hub>, pace: Pace) -> Self {
         Self {
             hub: Arc::clone(hub),
             placer: Placer::new(&hub.uploads.packing),
             storing: Storing::new(hub),
+            pace,
             chunks: Vec::new(),
         }
     }
@@ -48,6 +51,7 @@ impl Repacker {
             let (copy, footer) = self.hub.needed_xorb(&xorb).await?;
             let until = run_end(&footer, next, end, RUN_BYTES);
             let piece = Piece::new(copy, &footer, next..until)?;
+            self.pace.wait(self.hub.env().as_ref(), piece.serialized_bytes()).await;
             let decoded = self.hub.read_anywhere(piece).await?;
             let cuts = cuts(&footer, (next, until), decoded)?;
             let lengths = (next..until).map(|index| ((xorb, index), footer.chunk_length(index)));

@@ -20,7 +20,7 @@ mod xorbs;
 
 pub use scrub::{Damaged, ScrubCounts, ScrubSettings, ScrubStatus};
 pub(crate) use scrub::{ScrubWorker, Scrubbed};
-pub(crate) use whole::{Pace, Verdict};
+pub(crate) use whole::Verdict;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;

@@ -23,9 +23,10 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use tokio::sync::mpsc;
 
-use super::{Check, Depth, Fault, Pace, Report, Verdict};
+use super::{Check, Depth, Fault, Report, Verdict};
 use crate::error::Result;
 use crate::hub::Hub;
+use crate::pace::Pace;
 use crate::state::catalogue::CatalogueState;
 use crate::worker::Worker;
 

@@ -1,11 +1,9 @@
 //! One copy, from its first byte to its last.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use ballast_format::pack::{PackBuilder, PackDirectory, PackedObject};
 use ballast_format::xorb::{ChunkDecoder, XorbFooter};
-use ballast_store::env::Env;
 use ballast_store::keyspace::{CopyKind, CopyName, Key};
 use ballast_store::objects::{ObjectWriter, Store};
 use bytes::Bytes;
@@ -15,6 +13,7 @@ use super::packs::{judge, piece_from};
 use super::xorbs::piece_end;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::pace::Pace;
 use crate::state::rows;
 
 /// Bytes of a shard object that are read at once.
@@ -52,41 +51,6 @@ impl Sink {
             })?;
         }
         Ok(())
-    }
-}
-
-/// How fast to read.
-#[derive(Debug)]
-pub(crate) struct Pace {
-    /// Bytes a second; nothing: as fast as it goes.
-    rate: Option<u64>,
-    /// When what was read so far may be over, by the monotonic clock.
-    due: Mutex<Duration>,
-}
-
-impl Pace {
-    /// As fast as it goes.
-    pub(crate) fn unlimited() -> Self {
-        Self { rate: None, due: Mutex::default() }
-    }
-
-    /// So many bytes a second.
-    pub(crate) fn of(bytes_a_second: u64) -> Self {
-        Self { rate: Some(bytes_a_second.max(1)), due: Mutex::default() }
-    }
-
-    /// Waits until so many bytes more may have been read.
-    pub(crate) async fn wait(&self, env: &dyn Env, bytes: u64) {
-        let Some(rate) = self.rate else { return };
-        let now = env.monotonic();
-        let wait = {
-            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-            let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate);
-            let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-            *due = (*due).max(now) + takes;
-            due.saturating_sub(now)
-        };
-        env.sleep(wait).await;
     }
 }
 
