@@ -24,6 +24,7 @@ fn help_names_every_command_and_what_it_is_for() -> Result<()> {
         "org",
         "token",
         "repo",
+        "quota",
         "verify",
         "scrub",
         "gc",

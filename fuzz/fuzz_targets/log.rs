@@ -5,13 +5,10 @@ use ballast_format::codec::Format;
 use ballast_format::log::{AccountChange, CatalogueChange, Change, Entry, RepoChange};
 use libfuzzer_sys::fuzz_target;
 
-const FORMAT: Format = Format {
-    what: "log entry",
-    magic: *b"BLSTLOGE",
-    version: 1,
-    limit: usize::MAX,
-    has_checksum: false,
-};
+const fn format(version: u16) -> Format {
+    let (what, magic, limit) = ("log entry", *b"BLSTLOGE", usize::MAX);
+    Format { what, magic, version, limit, has_checksum: false }
+}
 
 fn check<C: Change>(bytes: &[u8]) {
     if let Ok(entry) = Entry::<C>::decode(bytes) {
@@ -20,8 +17,8 @@ fn check<C: Change>(bytes: &[u8]) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let framed = FORMAT.encode(|to| to.array(bytes)).expect("no limit");
-    for bytes in [bytes, &framed] {
+    let framed = |version| format(version).encode(|to| to.array(bytes)).expect("no limit");
+    for bytes in [bytes, &framed(1), &framed(2)] {
         check::<RepoChange>(bytes);
         check::<CatalogueChange>(bytes);
         check::<AccountChange>(bytes);

@@ -36,6 +36,9 @@ pub(crate) enum Command {
     /// List, create, move and delete repos, and change their settings
     #[command(subcommand)]
     Repo(RepoCommand),
+    /// Say how much a user or an organisation may have, and see how much they have
+    #[command(subcommand)]
+    Quota(QuotaCommand),
     /// Read and hash again everything that a repo, or the whole hub, refers to
     ///
     /// Damage does not stop it: it goes on to the end, names each file that is affected, and exits
@@ -341,6 +344,37 @@ pub(crate) enum RepoCommand {
         /// A line that describes it
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+}
+
+/// A number, or `none` for no limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QuotaArg<T>(pub(crate) Option<T>);
+
+/// `ballast quota …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuotaCommand {
+    /// Change a quota; what is there stays, even if it is more
+    Set {
+        /// The user or the organisation
+        name: String,
+        /// Bytes in all files of all revisions of their repos, such as `500GB`, or `none`
+        #[arg(long, value_name = "SIZE", required_unless_present = "repos")]
+        bytes: Option<QuotaArg<bytesize::ByteSize>>,
+        /// How many repos, or `none`
+        #[arg(long, value_name = "COUNT")]
+        repos: Option<QuotaArg<u64>>,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Show a quota and what is used of it
+    Show {
+        /// The user or the organisation
+        name: String,
         /// The hub
         #[command(flatten)]
         remote: RemoteArgs,

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use ballast_format::ErrorKind;
 use ballast_node::Error;
 use ballast_node::access::Caller;
+use ballast_node::quota::Measure;
 use http::header::{
     CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
@@ -154,6 +155,7 @@ impl Failure {
                 Self::new(StatusCode::UNAUTHORIZED, "This needs a token; none was given")
             }
             Error::Denied { reason } => Self::new(StatusCode::FORBIDDEN, reason),
+            Error::QuotaExceeded { .. } => Self::quota(&error),
             Error::Disabled => Self::new(StatusCode::FORBIDDEN, DISABLED),
             Error::Invalid { reason } => Self::invalid(reason),
             Error::Exists { ref what } => {
@@ -180,6 +182,20 @@ impl Failure {
             }
             other => Self::inside(other),
         }
+    }
+
+    /// More than an owner may have. Not 507: clients try that again.
+    fn quota(error: &Error) -> Self {
+        let Error::QuotaExceeded { measure, used, more, limit, .. } = error else {
+            return Self::invalid(error.to_string());
+        };
+        let status = match measure {
+            Measure::Bytes => StatusCode::PAYLOAD_TOO_LARGE,
+            Measure::Repos => StatusCode::FORBIDDEN,
+        };
+        let quota = json!({"of": measure.to_string(), "used": used, "more": more, "limit": limit});
+        let failure = Self::new(status, error.to_string()).code("QuotaExceeded");
+        failure.body(json!({"quota": quota}))
     }
 
     /// 416 with the size that there is.

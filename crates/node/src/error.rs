@@ -3,6 +3,8 @@
 use ballast_format::ErrorKind;
 use ballast_format::hash::ObjectHash;
 
+use crate::quota::Measure;
+
 /// Why a verb did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -70,6 +72,20 @@ pub enum Error {
     Unsatisfiable {
         /// The size.
         size: u64,
+    },
+    /// More than an owner may have.
+    #[error("`{owner}` may have {limit} {measure} and has {used}: {more} more are too many")]
+    QuotaExceeded {
+        /// Who.
+        owner: String,
+        /// Of what.
+        measure: Measure,
+        /// How much they have.
+        used: u64,
+        /// How much would have been added.
+        more: u64,
+        /// How much they may have.
+        limit: u64,
     },
     /// More than we take.
     #[error("{what} is too large: {size} is over the limit of {limit}")]
@@ -167,6 +183,7 @@ impl Error {
             | Self::BadToken
             | Self::LoginNeeded
             | Self::Denied { .. }
+            | Self::QuotaExceeded { .. }
             | Self::Disabled => ErrorKind::Denied,
             Self::Invalid { .. }
             | Self::Unsatisfiable { .. }

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::gc::{CollectWorker, Condemned, FollowLists, GcSettings};
 use crate::pool::Pool;
 use crate::quarantine::{FollowDamage, Quarantine};
+use crate::quota::Quotas;
 use crate::state::accounts::AccountsState;
 use crate::state::catalogue::CatalogueState;
 use crate::state::ledger::Ledger;
@@ -128,6 +129,7 @@ pub struct Hub {
     pub(crate) accounts: Ledger<AccountsState>,
     pub(crate) repos: RepoStates,
     pub(crate) tallies: Tallies,
+    pub(crate) quotas: Quotas,
     pub(crate) uploads: Uploads,
     pub(crate) caches: Caches,
     pub(crate) discovery: Discovery,
@@ -232,6 +234,7 @@ impl Hub {
             accounts: Ledger::new(&store, LogId::Accounts),
             repos: RepoStates::new(),
             tallies: Tallies::default(),
+            quotas: Quotas::new(),
             uploads: Uploads::new(&settings),
             caches: Caches::new(&settings),
             discovery: Discovery::default(),

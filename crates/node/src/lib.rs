@@ -18,6 +18,7 @@ pub mod hub;
 mod pace;
 pub mod pool;
 mod quarantine;
+pub mod quota;
 pub mod repo;
 #[cfg(test)]
 mod rig;

@@ -73,6 +73,42 @@ pub enum TokenRole {
     },
 }
 
+/// Whose a namespace is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A user's own.
+    User(UserId),
+    /// An organisation's.
+    Org(OrgId),
+}
+
+impl Owner {
+    fn as_bytes(&self) -> &[u8; 16] {
+        match self {
+            Self::User(id) => id.as_bytes(),
+            Self::Org(id) => id.as_bytes(),
+        }
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self> {
+        let id = from.array()?;
+        match from.u8()? {
+            0 => Ok(Self::User(UserId::from_bytes(id))),
+            1 => Ok(Self::Org(OrgId::from_bytes(id))),
+            byte => unknown(from, "owner", byte),
+        }
+    }
+}
+
+/// How much an owner may have; where nothing is said, as much as there is room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes in all files of all revisions of all their repos.
+    pub bytes: Option<u64>,
+    /// Repos.
+    pub repos: Option<u64>,
+}
+
 /// One change of the accounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountChange {
@@ -151,6 +187,13 @@ pub enum AccountChange {
         /// Which.
         id: TokenId,
     },
+    /// An owner may have so much from now on.
+    QuotaSet {
+        /// Who.
+        owner: Owner,
+        /// How much.
+        quota: Quota,
+    },
 }
 
 impl AccountChange {
@@ -163,6 +206,7 @@ impl AccountChange {
             Self::MemberSet { .. } => 4,
             Self::TokenCreated { .. } => 5,
             Self::TokenRevoked { .. } => 6,
+            Self::QuotaSet { .. } => 7,
         }
     }
 
@@ -173,12 +217,17 @@ impl AccountChange {
             Self::OrgCreated { id, .. } | Self::OrgChanged { id, .. } => id.as_bytes(),
             Self::MemberSet { org, .. } => org.as_bytes(),
             Self::TokenCreated { id, .. } | Self::TokenRevoked { id } => id.as_bytes(),
+            Self::QuotaSet { owner, .. } => owner.as_bytes(),
         }
     }
 }
 
 impl Change for AccountChange {
     const LOG: u8 = 2;
+
+    fn since(&self) -> u16 {
+        if matches!(self, Self::QuotaSet { .. }) { 2 } else { 1 }
+    }
 
     fn encode(&self, to: &mut Encoder) {
         to.u8(self.tag());
@@ -219,6 +268,11 @@ impl Change for AccountChange {
                 to.option(expires_ms.as_ref(), |to, time| to.u64(*time));
             }
             Self::TokenRevoked { .. } => {}
+            Self::QuotaSet { owner, quota } => {
+                to.u8(u8::from(matches!(owner, Owner::Org(_))));
+                to.option(quota.bytes.as_ref(), |to, bytes| to.u64(*bytes));
+                to.option(quota.repos.as_ref(), |to, repos| to.u64(*repos));
+            }
         }
     }
 
@@ -263,6 +317,13 @@ impl Change for AccountChange {
                 expires_ms: from.option(Decoder::u64)?,
             },
             6 => Self::TokenRevoked { id: TokenId::from_bytes(from.array()?) },
+            7 => Self::QuotaSet {
+                owner: Owner::decode(from)?,
+                quota: Quota {
+                    bytes: from.option(Decoder::u64)?,
+                    repos: from.option(Decoder::u64)?,
+                },
+            },
             tag => return unknown(from, "change of the accounts", tag),
         })
     }

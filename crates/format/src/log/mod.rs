@@ -8,7 +8,7 @@ mod accounts;
 mod catalogue;
 mod repo;
 
-pub use accounts::{AccountChange, Role, ScopeEntity, TokenRole, TokenScope};
+pub use accounts::{AccountChange, Owner, Quota, Role, ScopeEntity, TokenRole, TokenScope};
 pub use catalogue::{AccessStatus, CatalogueChange, Gating, Visibility};
 pub use repo::{PullRequestStatus, RepoChange};
 
@@ -18,19 +18,34 @@ use crate::hash::EntryHash;
 use crate::id::{OperationId, UserId};
 use crate::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_CHANGES};
 
+/// The first version.
+const FIRST: u16 = 1;
+/// The latest version: quotas.
+const LATEST: u16 = 2;
+
 /// An entry has no checksum: the entry after it, and whoever counts on it, knows its hash.
 const FORMAT: Format = Format {
     what: "log entry",
     magic: *b"BLSTLOGE",
-    version: 1,
+    version: FIRST,
     limit: MAX_ENTRY_BYTES,
     has_checksum: false,
 };
+
+/// The format in this version.
+const fn format(version: u16) -> Format {
+    Format { version, ..FORMAT }
+}
 
 /// What can happen in a log of one kind.
 pub trait Change: Sized {
     /// Which kind of log it belongs to; an entry of another kind does not decode.
     const LOG: u8;
+
+    /// The version that first had this change.
+    fn since(&self) -> u16 {
+        FIRST
+    }
 
     /// Writes the change.
     fn encode(&self, encoder: &mut Encoder);
@@ -59,10 +74,15 @@ pub struct Entry<C> {
 }
 
 impl<C: Change> Entry<C> {
+    /// The version that all of it needs: programs that know no later one read what they can.
+    fn version(&self) -> u16 {
+        self.changes.iter().map(Change::since).max().unwrap_or(FIRST)
+    }
+
     /// The stored bytes.
     pub fn encode(&self) -> Result<Vec<u8>> {
         check_changes(self.changes.len())?;
-        FORMAT.encode(|encoder| {
+        format(self.version()).encode(|encoder| {
             encoder.u8(C::LOG);
             encoder.array(self.operation.as_bytes());
             encoder.array(self.previous.as_bytes());
@@ -78,7 +98,8 @@ impl<C: Change> Entry<C> {
 
     /// Reads stored bytes: all of them, and nothing but an entry of this kind of log.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut decoder = FORMAT.decode(bytes)?;
+        let version = written_version(bytes);
+        let mut decoder = format(version).decode(bytes)?;
         let log = decoder.u8()?;
         if log != C::LOG {
             return Err(decoder.malformed(format!("it is of a log of kind {log}")));
@@ -90,9 +111,19 @@ impl<C: Change> Entry<C> {
         // Before they are read, since a change takes more memory than bytes.
         check_changes(decoder.clone().u32()? as usize)?;
         let changes = decoder.list(1, C::decode)?;
+        let written = decoder.malformed(format!("it says version {version}, and needs another"));
         decoder.finish()?;
-        Ok(Self { operation, previous, epoch, term, time_ms, author, changes })
+        let entry = Self { operation, previous, epoch, term, time_ms, author, changes };
+        if entry.version() == version { Ok(entry) } else { Err(written) }
     }
+}
+
+/// The version that these bytes say, if we know it.
+fn written_version(bytes: &[u8]) -> u16 {
+    let place = bytes.get(8..).and_then(<[u8]>::first_chunk);
+    let version = place.map_or(FIRST, |bytes| u16::from_le_bytes(*bytes));
+    // What is unknown is refused as such by the first.
+    if (FIRST..=LATEST).contains(&version) { version } else { FIRST }
 }
 
 fn check_changes(count: usize) -> Result<()> {

@@ -13,6 +13,9 @@ const KEPT_CATALOGUE: &[u8] =
     include_bytes!("../../../../tests/fixtures/log-entry-catalogue-v1.bin");
 const KEPT_ACCOUNTS: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-accounts-v1.bin");
 
+/// The first of the second version.
+const KEPT_QUOTAS: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-accounts-v2.bin");
+
 fn entry<C>(changes: Vec<C>, author: Option<UserId>) -> Entry<C> {
     Entry {
         operation: OperationId::from_bytes([1; 16]),
@@ -181,6 +184,22 @@ fn account_entry() -> Entry<AccountChange> {
     entry(changes, Some(user(36)))
 }
 
+fn quota_entry() -> Entry<AccountChange> {
+    let set = |owner, bytes, repos| {
+        let quota = Quota { bytes, repos };
+        AccountChange::QuotaSet { owner, quota }
+    };
+    let (user, org) = (Owner::User(user(37)), Owner::Org(OrgId::from_bytes([38; 16])));
+    let changes = vec![
+        set(user, Some(1 << 40), Some(12)),
+        set(org, None, Some(0)),
+        set(org, Some(u64::MAX), None),
+        set(user, None, None),
+        AccountChange::TokenRevoked { id: TokenId::from_bytes([39; 16]) },
+    ];
+    entry(changes, Some(self::user(40)))
+}
+
 fn check_kept<C: Change + Debug + PartialEq>(entry: &Entry<C>, kept: &[u8], hash: &str) {
     assert_eq!(entry.encode().expect("small"), kept);
     assert_eq!(&Entry::decode(kept).expect("kept"), entry);
@@ -208,6 +227,11 @@ fn kept_bytes_are_written_and_read_today() {
         KEPT_ACCOUNTS,
         "cf0b7d6ebdc9a688c9f47f37183dbb0ed3a50f269739dc68e35982485a018f5d",
     );
+    check_kept(
+        &quota_entry(),
+        KEPT_QUOTAS,
+        "96039bfa8416b3b3495e6e0b5e5eb2d9f0818ecedf5f43e1f8af925387ce42a8",
+    );
 }
 
 /// Every byte of a kept entry matters: no other bytes are read as the same entry.
@@ -227,6 +251,7 @@ fn an_entry_has_one_encoding() {
     check_exact(&repo_entry(), KEPT_REPO);
     check_exact(&catalogue_entry(), KEPT_CATALOGUE);
     check_exact(&account_entry(), KEPT_ACCOUNTS);
+    check_exact(&quota_entry(), KEPT_QUOTAS);
 }
 
 #[test]
@@ -239,9 +264,19 @@ fn an_entry_of_another_log_is_refused() {
 #[test]
 fn a_later_version_is_refused_as_such() {
     let mut bytes = KEPT_REPO.to_vec();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let read = Entry::<RepoChange>::decode(&bytes);
-    assert!(matches!(read, Err(Error::UnknownVersion { version: 2, .. })));
+    assert!(matches!(read, Err(Error::UnknownVersion { version: 3, .. })));
+}
+
+#[test]
+fn an_entry_says_the_version_that_it_needs_and_no_other() {
+    let mut older = KEPT_QUOTAS.to_vec();
+    older[8] = 1;
+    assert!(matches!(Entry::<AccountChange>::decode(&older), Err(Error::Malformed { .. })));
+    let mut later = KEPT_ACCOUNTS.to_vec();
+    later[8] = 2;
+    assert!(matches!(Entry::<AccountChange>::decode(&later), Err(Error::Malformed { .. })));
 }
 
 #[test]
@@ -397,6 +432,9 @@ fn an_account_change() -> impl Strategy<Value = AccountChange> {
                 admin,
                 disabled: None,
             }),
+        (a_user(), any::<Option<u64>>(), any::<Option<u64>>()).prop_map(|(id, bytes, repos)| {
+            AccountChange::QuotaSet { owner: Owner::User(id), quota: Quota { bytes, repos } }
+        }),
         (a_user(), any::<String>(), any::<Option<String>>()).prop_map(|(id, fullname, email)| {
             AccountChange::UserCreated { id, name: namespace("x"), fullname, email, admin: false }
         }),

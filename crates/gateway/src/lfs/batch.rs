@@ -4,6 +4,8 @@
 //! offers them and an object is large, else plain. An object that the caller's own rights reach
 //! already gets no actions; one that only others have does not (rule 6.3).
 
+use std::collections::HashSet;
+
 use ballast_format::hash::Sha256;
 use ballast_format::id::UploadId;
 use ballast_format::limits::MAX_FILE_BYTES;
@@ -169,7 +171,7 @@ async fn upload(
     let all_in_parts = agent.starts_with("git-lfs/");
     let links = Links::new(call, repo, scope == XetScope::Propose, UPLOAD_SECONDS);
     let xet = (transfer == Transfer::Xet).then(|| xet_action(call, repo, scope, reference));
-    let mut parts_left = MOST_PARTS_OF_ALL;
+    let (mut parts_left, mut wanted, mut bytes) = (MOST_PARTS_OF_ALL, HashSet::new(), 0_u64);
     let mut objects = Vec::with_capacity(batch.objects.len());
     for asked in &batch.objects {
         let Some(sha256) = sha256(asked) else {
@@ -189,6 +191,9 @@ async fn upload(
             objects.push(entry(asked, &[]));
             continue;
         }
+        if wanted.insert(sha256) {
+            bytes = bytes.saturating_add(asked.size);
+        }
         let in_parts = transfer == Transfer::Multipart
             && (all_in_parts || asked.size > LARGE_BYTES)
             && parts_of(asked.size).1 <= parts_left;
@@ -205,6 +210,9 @@ async fn upload(
             entry(asked, &[("upload", upload), ("verify", verify)])
         });
     }
+    // All of it fits, or nothing of it is sent.
+    let room = call.gateway.hub.check_room(repo, bytes).await;
+    room.map_err(|error| Failure::of(error, &call.caller))?;
     Ok((transfer, objects))
 }
 

@@ -45,6 +45,10 @@ async fn act(mut call: Call, link: &str) -> Answer {
         reading.map_err(|error| Failure::of(error, &call.caller))?;
     }
     let method = call.method.clone();
+    if matches!(link.act, LfsAct::Put | LfsAct::Part { .. }) && method == Method::PUT {
+        let room = call.gateway.hub.check_room(&repo, link.size).await;
+        room.map_err(|error| Failure::of(error, &call.caller).closing())?;
+    }
     match link.act {
         LfsAct::Put if method == Method::PUT => put(call, &repo, &link).await,
         LfsAct::Part { number, length, upload } if method == Method::PUT => {

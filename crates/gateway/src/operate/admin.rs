@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{export, gc, scrub, verify};
+use super::{export, gc, quotas, scrub, verify};
 use crate::call::{Call, decode};
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
@@ -34,6 +34,8 @@ pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
         (["tokens"], &Method::GET) => list_tokens(&call),
         (["tokens"], &Method::POST) => create_token(call).await,
         (["tokens", id], &Method::DELETE) => revoke_token(&call, &decode(id)?).await,
+        (["quotas", name], &Method::GET) => quotas::show(&call, &decode(name)?).await,
+        (["quotas", name], &Method::PATCH) => quotas::change(call, &decode(name)?).await,
         (["verify"], &Method::POST) => verify::answer(call).await,
         (["gc"], &Method::POST) => gc::answer(call).await,
         (["export"], &Method::POST) => export::answer(call).await,

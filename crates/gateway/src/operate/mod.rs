@@ -18,6 +18,7 @@ pub(crate) mod admin;
 mod export;
 mod gc;
 pub(crate) mod metrics;
+mod quotas;
 mod scrub;
 mod verify;
 

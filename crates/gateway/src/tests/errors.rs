@@ -7,6 +7,7 @@ use ballast_format::id::{TokenId, UserId};
 use ballast_format::log::TokenRole;
 use ballast_node::Error;
 use ballast_node::access::{Caller, UserCaller};
+use ballast_node::quota::Measure;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -47,6 +48,10 @@ fn text() -> String {
     "x".to_owned()
 }
 
+fn quota(measure: Measure) -> Error {
+    Error::QuotaExceeded { owner: text(), measure, used: 9, more: 2, limit: 10 }
+}
+
 /// The table of the reference, line by line, made anew for each caller.
 fn table() -> Vec<Row> {
     let commit = Some(ObjectHash::from_bytes([7; 20]));
@@ -65,6 +70,8 @@ fn table() -> Vec<Row> {
         row(Error::Exists { what: text() }, 409, 409, None),
         row(Error::ParentMoved { expected: text(), tip: text() }, 412, 412, None),
         row(Error::Unsatisfiable { size: 9 }, 416, 416, None),
+        row(quota(Measure::Bytes), 413, 413, Some("QuotaExceeded")),
+        row(quota(Measure::Repos), 403, 403, Some("QuotaExceeded")),
         row(Error::TooLarge { what: text(), size: 9, limit: 8 }, 413, 413, None),
         row(Error::NotFound { what: text() }, 404, 404, None),
         row(Error::Conflict { reason: text() }, 409, 409, None),

@@ -109,6 +109,7 @@ impl Row {
             "person" => json!({"name": "person"}),
             "on" => json!({"disabled": false}),
             "org" => json!({"name": "another"}),
+            "quota" => json!({"bytes": null, "repos": 1000}),
             "role" => json!({"role": "read"}),
             "token" => json!({"user": "admin", "role": "read"}),
             "dry" => json!({"dryRun": true}),
@@ -173,6 +174,12 @@ struct Actor {
 }
 
 /// A hub with an organisation `lab`, and everybody who may or may not work there.
+impl Actor {
+    fn is_of_lab_and_whole(&self) -> bool {
+        !["an outsider", "a token for another repo", "a token scoped to read"].contains(&self.name)
+    }
+}
+
 struct World {
     rig: Rig,
     actors: Vec<Actor>,
@@ -433,7 +440,7 @@ async fn routes_of_no_repo_open_to_those_who_may() {
         let admin = Actor {
             name: "an administrator",
             token: Some(world.rig.admin.clone()),
-            may: &["admin", "manage", "in"],
+            may: &["admin", "manage", "in", "whole"],
             outside: 0,
         };
         for actor in world.actors.iter().chain([&admin]) {
@@ -447,6 +454,7 @@ async fn routes_of_no_repo_open_to_those_who_may() {
                 "user" => row.statuses[0],
                 who if actor.may.contains(&who) => row.statuses[0],
                 "in" if actor.name != "an outsider" => row.statuses[0],
+                "whole" if actor.is_of_lab_and_whole() => row.statuses[0],
                 _ => row.refusal("outside", 403),
             };
             let reply = world.send(row, "lab/other", token).await;

@@ -9,6 +9,7 @@ mod encodings;
 mod errors;
 mod limits;
 mod matrix;
+mod quotas;
 mod ranges;
 mod repos;
 mod rig;

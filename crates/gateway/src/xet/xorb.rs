@@ -19,9 +19,11 @@ const GRANT_BYTES: u64 = 16 * 1024;
 
 /// `POST /v1/xorbs/default/{hash}`
 pub(super) async fn upload(mut call: Call, hash: &str) -> Answer {
-    token::open(&mut call, Need::Write)?;
+    let repo = token::open(&mut call, Need::Write)?;
     let hash = xorb_hash(hash)?;
     let length = call.body.announced();
+    let room = call.gateway.hub.check_room(&repo, length.unwrap_or(0)).await;
+    room.map_err(|error| Failure::of(error, &call.caller).closing())?;
     let (hub, caller) = (std::sync::Arc::clone(&call.gateway.hub), call.caller.clone());
     let (stream, fate) = call.stream(MAX_XORB_UPLOAD_BYTES as u64)?;
     let was_inserted =

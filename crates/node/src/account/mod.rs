@@ -84,7 +84,7 @@ fn check_new_name(state: &AccountsState, name: &Namespace) -> Result<()> {
     }
 }
 
-fn check_admin(caller: &Caller) -> Result<()> {
+pub(crate) fn check_admin(caller: &Caller) -> Result<()> {
     caller.user()?;
     if caller.is_admin() {
         return Ok(());
@@ -98,7 +98,7 @@ fn not_admin() -> Error {
 
 /// [`check_admin`] at the moment of the change: by a token that is still good, of a user who still
 /// administers the hub (R18).
-fn confirm_admin(state: &AccountsState, caller: &Caller) -> Result<()> {
+pub(crate) fn confirm_admin(state: &AccountsState, caller: &Caller) -> Result<()> {
     check_admin(caller)?;
     let user = confirm_user(state, caller)?;
     if user.admin { Ok(()) } else { Err(not_admin()) }

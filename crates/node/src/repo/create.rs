@@ -64,6 +64,7 @@ impl Hub {
             .append(self, New::by(Some(by)), |state| {
                 self.may_create_in(&self.again(caller)?, new.name.namespace())?;
                 check_free(state, new.kind, &new.name)?;
+                self.check_one_more_repo(state, new.name.namespace())?;
                 if state.repo_count() >= MAX_REPOS {
                     let reason = format!("the hub has {MAX_REPOS} repos");
                     return Err(Error::Busy { reason });
@@ -121,6 +122,11 @@ impl Hub {
         }
         self.may_create_in(caller, to.namespace())?;
         let to = &self.spelled(to)?;
+        let is_given_away =
+            |record: &RepoRecord| record.name.namespace().folded() != to.namespace().folded();
+        if is_given_away(&repo.record) {
+            self.check_room_in(to.namespace(), self.bytes_of(id).await?).await?;
+        }
         self.catalogue
             .append(self, New::by(Some(by)), |state| {
                 let record = self.confirm(caller, state.by_id(&id), Access::Admin)?.record;
@@ -131,6 +137,9 @@ impl Hub {
                 // A repo may take its own name in other letters.
                 if record.name.folded() != to.folded() {
                     check_free(state, record.kind, to)?;
+                }
+                if is_given_away(&record) {
+                    self.check_one_more_repo(state, to.namespace())?;
                 }
                 let to = to.clone();
                 Ok(vec![CatalogueChange::RepoMoved { id, to }])

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ballast_format::id::{OrgId, TokenId, UserId};
-use ballast_format::log::{AccountChange, Entry, Role, TokenRole, Visibility};
+pub use ballast_format::log::Owner;
+use ballast_format::log::{AccountChange, Entry, Quota, Role, TokenRole, Visibility};
 use ballast_format::name::Namespace;
 
 use super::ledger::State;
@@ -64,15 +65,6 @@ pub struct Token {
     pub expires_ms: Option<u64>,
 }
 
-/// Whose a namespace is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// A user's own.
-    User(UserId),
-    /// An organisation's.
-    Org(OrgId),
-}
-
 /// The accounts' state.
 #[derive(Debug, Default)]
 pub struct AccountsState {
@@ -82,6 +74,7 @@ pub struct AccountsState {
     names: HashMap<String, Owner>,
     tokens: BTreeMap<TokenId, Arc<Token>>,
     by_hash: HashMap<[u8; 32], TokenId>,
+    quotas: HashMap<Owner, Quota>,
 }
 
 impl AccountsState {
@@ -170,6 +163,11 @@ impl AccountsState {
         self.token(self.by_hash.get(hash)?)
     }
 
+    /// How much an owner may have.
+    pub fn quota(&self, owner: &Owner) -> Quota {
+        self.quotas.get(owner).copied().unwrap_or_default()
+    }
+
     fn change_org(&mut self, id: &OrgId, change: impl FnOnce(&mut Org)) {
         if let Some(org) = self.orgs.get_mut(id) {
             change(Arc::make_mut(org));
@@ -220,6 +218,9 @@ impl AccountsState {
                 if let Some(token) = self.tokens.remove(&id) {
                     self.by_hash.remove(&token.hash);
                 }
+            }
+            AccountChange::QuotaSet { owner, quota } => {
+                self.quotas.insert(owner, quota);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! The catalogue: which repos there are, under which names, and who may see and likes them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use ballast_format::id::{RepoId, UserId};
 use ballast_format::log::{AccessStatus, CatalogueChange, Entry, Gating, Visibility};
-use ballast_format::name::{RepoKind, RepoName};
+use ballast_format::name::{Namespace, RepoKind, RepoName};
 
 use super::ledger::State;
 
@@ -72,6 +73,8 @@ pub struct CatalogueState {
     former: HashMap<RepoId, Vec<String>>,
     /// Repos by the last part of their name, folded.
     by_last_part: HashMap<(RepoKind, String), BTreeSet<RepoId>>,
+    /// Repos by their namespace, folded.
+    by_namespace: HashMap<String, BTreeSet<RepoId>>,
     likers: HashMap<RepoId, HashSet<UserId>>,
     likes: HashMap<UserId, Vec<Like>>,
     requests: HashMap<RepoId, BTreeMap<UserId, AccessRequest>>,
@@ -108,6 +111,17 @@ impl CatalogueState {
         let ids = self.by_last_part.get(&(kind, name.to_ascii_lowercase()));
         let record = |id| self.by_id(id);
         ids.into_iter().flatten().filter_map(record).collect()
+    }
+
+    /// The ids of the repos in a namespace, in order.
+    pub fn in_namespace(&self, namespace: &Namespace) -> Vec<RepoId> {
+        let ids = self.by_namespace.get(&namespace.folded());
+        ids.into_iter().flatten().copied().collect()
+    }
+
+    /// How many repos there are in a namespace.
+    pub fn count_in(&self, namespace: &Namespace) -> usize {
+        self.by_namespace.get(&namespace.folded()).map_or(0, BTreeSet::len)
     }
 
     /// How many repos there are.
@@ -175,16 +189,14 @@ impl CatalogueState {
         self.names.insert((kind, name.folded()), record.id);
         let last = (kind, name.name().to_ascii_lowercase());
         self.by_last_part.entry(last).or_default().insert(record.id);
+        self.by_namespace.entry(name.namespace().folded()).or_default().insert(record.id);
     }
 
-    fn leave_last_part(&mut self, record: &RepoRecord) {
+    /// Takes a repo away from where its name puts it; the name itself goes on leading to it.
+    fn leave(&mut self, record: &RepoRecord) {
         let last = (record.kind, record.name.name().to_ascii_lowercase());
-        if let Some(repos) = self.by_last_part.get_mut(&last) {
-            repos.remove(&record.id);
-            if repos.is_empty() {
-                self.by_last_part.remove(&last);
-            }
-        }
+        take_out(&mut self.by_last_part, &last, record.id);
+        take_out(&mut self.by_namespace, &record.name.namespace().folded(), record.id);
     }
 
     /// A former name goes on leading to the repo, until another takes it.
@@ -192,7 +204,7 @@ impl CatalogueState {
         let Some(record) = self.by_id(id) else {
             return;
         };
-        self.leave_last_part(&record);
+        self.leave(&record);
         let former = record.name.folded();
         if former != to.folded() {
             self.former.entry(*id).or_default().push(former);
@@ -207,7 +219,7 @@ impl CatalogueState {
         let Some(record) = self.repos.remove(id) else {
             return;
         };
-        self.leave_last_part(&record);
+        self.leave(&record);
         let mut names = self.former.remove(id).unwrap_or_default();
         names.push(record.name.folded());
         for name in names {
@@ -292,6 +304,15 @@ impl CatalogueState {
                 };
                 requests.insert(*user, request);
             }
+        }
+    }
+}
+
+fn take_out<K: Eq + Hash>(sets: &mut HashMap<K, BTreeSet<RepoId>>, key: &K, id: RepoId) {
+    if let Some(repos) = sets.get_mut(key) {
+        repos.remove(&id);
+        if repos.is_empty() {
+            sets.remove(key);
         }
     }
 }

@@ -228,7 +228,9 @@ impl<S: State> Ledger<S> {
             let key = schema::log_key(&self.id, stored.tail.number);
             batch.put(Table::Log, key, stored.bytes.to_vec());
         }
-        Ok(hub.index().apply(batch).await?)
+        hub.index().apply(batch).await?;
+        hub.quotas.went_on(&self.id);
+        Ok(())
     }
 
     /// Folds the entries that the index kept, as far as they make sense: what does not is read
@@ -371,6 +373,7 @@ impl<S: State> Ledger<S> {
         let key = schema::log_key(&self.id, won.number);
         new.rows.put(Table::Log, key, entry.encode()?);
         hub.index().apply(std::mem::take(&mut new.rows)).await?;
+        hub.quotas.went_on(&self.id);
         self.fold(std::iter::once((&entry, won)));
         doubt.settle();
         Ok(true)

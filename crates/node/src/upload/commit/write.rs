@@ -235,6 +235,11 @@ impl Draft {
         packs.push(written.pack.clone());
         let mut pull = None;
         let author = self.caller.user_id();
+        // What the hub does by itself is no owner's doing.
+        let _room = match self.is_ours {
+            true => None,
+            false => self.hub.take_room(&self.repo, &packs).await?,
+        };
         self.hub
             .append_repo(&self.repo, author, &packs, |state| {
                 self.confirm(state)?;
