@@ -81,6 +81,10 @@ pub(crate) struct LimitsConfig {
     pub(crate) requests_per_second: u32,
     /// Requests at once for each token and each address.
     pub(crate) requests_at_once: u32,
+    /// Of these, uploads.
+    pub(crate) uploads_at_once: u32,
+    /// Of these, downloads.
+    pub(crate) downloads_at_once: u32,
 }
 
 /// How garbage is collected. Times are written as `3days` or `12h`.
@@ -197,6 +201,8 @@ impl Default for LimitsConfig {
             connections_per_address: 256,
             requests_per_second: 1000,
             requests_at_once: 1024,
+            uploads_at_once: 256,
+            downloads_at_once: 768,
         }
     }
 }
@@ -214,6 +220,12 @@ impl LimitsConfig {
                 default.connections_per_address,
             ),
             ("requests_at_once", self.requests_at_once as usize, default.requests_at_once as usize),
+            ("uploads_at_once", self.uploads_at_once as usize, default.uploads_at_once as usize),
+            (
+                "downloads_at_once",
+                self.downloads_at_once as usize,
+                default.downloads_at_once as usize,
+            ),
         ] {
             if value == 0 {
                 bail!("`limits.{key}` is 0\nhint: at least 1; the default is {default}");

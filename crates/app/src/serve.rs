@@ -182,6 +182,8 @@ fn gateway_settings(config: &Config, reload: &Reload) -> GatewaySettings {
         connections_per_address: limits.connections_per_address,
         requests_per_second: limits.requests_per_second,
         requests_at_once: limits.requests_at_once,
+        uploads_at_once: limits.uploads_at_once,
+        downloads_at_once: limits.downloads_at_once,
         ..GatewaySettings::default()
     }
 }

@@ -15,7 +15,7 @@ use crate::auth::Attempts;
 use crate::intake::Buffers;
 use crate::links::Signer;
 use crate::operate::metrics::Metrics;
-use crate::rate::Rates;
+use crate::rate::{AtOnce, Rates};
 use crate::tls::Tls;
 
 mod auth;
@@ -62,6 +62,10 @@ pub struct GatewaySettings {
     pub requests_per_second: u32,
     /// Requests at once for each address and for each token.
     pub requests_at_once: u32,
+    /// Of these, uploads of files' content.
+    pub uploads_at_once: u32,
+    /// Of these, downloads of files' content.
+    pub downloads_at_once: u32,
     /// Memory that the bodies of requests may take in all.
     pub buffer_bytes: u64,
     /// The time in which a request's head must arrive.
@@ -86,6 +90,9 @@ impl Default for GatewaySettings {
             connections_per_address: 256,
             requests_per_second: 1000,
             requests_at_once: 1024,
+            uploads_at_once: 256,
+            // Who loads as much as they may can still ask.
+            downloads_at_once: 768,
             buffer_bytes: 160 << 20,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
@@ -93,6 +100,16 @@ impl Default for GatewaySettings {
             // is the time for it at 1 KiB a second.
             stall_timeout: Duration::from_mins(2),
             grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl GatewaySettings {
+    fn at_once(&self) -> AtOnce {
+        AtOnce {
+            requests: self.requests_at_once,
+            uploads: self.uploads_at_once,
+            downloads: self.downloads_at_once,
         }
     }
 }
@@ -120,7 +137,7 @@ impl Gateway {
             signer: Signer::new(hub.secrets()),
             attempts: Attempts::default(),
             buffers: Buffers::new(settings.buffer_bytes, Arc::clone(&hub)),
-            rates: Rates::new(settings.requests_per_second, settings.requests_at_once),
+            rates: Rates::new(settings.requests_per_second, settings.at_once()),
             metrics: Metrics::default(),
             ready: AtomicBool::new(true),
             request_ids: router::RequestIds::starting_at(u64::from_be_bytes(start)),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::place::{Context, url_of, whole};
 use crate::call::Call;
 use crate::error::{Answer, Failure};
+use crate::rate::Load;
 use crate::{json as strict, reply};
 
 /// A line holds a file of up to 10 MiB, half as much again in base64, and more where text is
@@ -67,6 +68,7 @@ pub(super) async fn answer(at: &Context<'_>, mut call: Call, segments: &[&str]) 
     let caller = call.caller.clone();
     let of = |error| Failure::of(error, &caller);
     caller.user().map_err(of)?;
+    call.flight.count_load(Load::Upload)?;
     let mut draft: Option<Draft> = None;
     let mut lines = call.lines(LINE_BYTES, BODY_BYTES)?;
     while let Some(line) = lines.next().await? {

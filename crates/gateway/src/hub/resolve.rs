@@ -17,6 +17,7 @@ use super::place::{Context, commit_value};
 use crate::body::Body;
 use crate::call::Call;
 use crate::error::{Answer, Failure, X_REPO_COMMIT};
+use crate::rate::Load;
 
 const X_LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
 const X_LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
@@ -93,6 +94,7 @@ async fn bytes(at: &Context<'_>, call: &Call, item: &TreeItem, mut headers: Head
     if call.method == Method::HEAD || length == 0 {
         return Ok(with(status, headers, Body::empty()));
     }
+    call.flight.count_load(Load::Download)?;
     let stream = at.hub().open_item(at.repo(), item, range).await;
     let stream = stream.map_err(|error| Failure::of(error, &call.caller))?;
     Ok(with(status, headers, Body::stream_of(stream, length)))

@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::links::{LfsAct, LfsLink, Purpose};
+use crate::rate::Load;
 use crate::reply;
 use crate::xet::token;
 
@@ -46,6 +47,7 @@ async fn act(mut call: Call, link: &str) -> Answer {
     }
     let method = call.method.clone();
     if matches!(link.act, LfsAct::Put | LfsAct::Part { .. }) && method == Method::PUT {
+        call.flight.count_load(Load::Upload)?;
         let room = call.gateway.hub.check_room(&repo, link.size).await;
         room.map_err(|error| Failure::of(error, &call.caller).closing())?;
     }
@@ -172,6 +174,7 @@ async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     let body = if call.method == Method::HEAD {
         Body::empty()
     } else {
+        call.flight.count_load(Load::Download)?;
         crate::count::download(call, repo);
         let stream = hub.read_file(&file, bytes).await.map_err(told)?;
         Body::stream_of(stream, length)

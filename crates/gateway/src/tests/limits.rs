@@ -120,6 +120,53 @@ async fn requests_at_once_have_a_limit_and_end_with_their_answers() {
 }
 
 #[tokio::test]
+async fn uploads_and_downloads_at_once_have_limits_of_their_own() {
+    let mut settings = Rig::settings();
+    settings.trust_forwarded = true;
+    (settings.uploads_at_once, settings.downloads_at_once) = (1, 1);
+    let rig = Rig::start_with(settings).await;
+    let repo = rig.repo("m", false).await;
+    let packed = super::upload::pack(&ballast_testkit::content::splitmix(1, 20_000_000));
+    rig.publish(&rig.admin, &repo, &packed).await;
+    let open = async |head: &str, address: &str| {
+        let mut stream = connect(&rig).await;
+        let (head, token) = (format!("{head}host: x\r\nconnection: close\r\n"), &rig.admin);
+        let who = format!("x-forwarded-for: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(format!("{head}{who}").as_bytes()).await.expect("open");
+        stream
+    };
+    let commit = format!("POST /api/models/{repo}/commit/main HTTP/1.1\r\ncontent-length: 99\r\n");
+    let mut sends = open(&commit, "192.0.2.1").await;
+    rig.until_waiting_for_bodies(1).await;
+    let file = format!("/{repo}/resolve/main/weights.bin");
+    let mut reads = open(&format!("GET {file} HTTP/1.1\r\n"), "192.0.2.1").await;
+    reads.read_exact(&mut [0; 15]).await.expect("an answer");
+
+    // The token has one of each wherever it comes from, the address whatever its token.
+    let other = rig.user("other").await;
+    let get =
+        |token: &str, address: &str| from(rig.ask("GET", &file).bearer(token), address).send();
+    let waits = get(&rig.admin, "192.0.2.2").await;
+    assert_waits(&waits);
+    assert!(waits.error().contains("downloads"), "{}", waits.error());
+    assert_waits(&get(&other, "192.0.2.1").await);
+    let refused = from(rig.ask("POST", &format!("/api/models/{repo}/commit/main")), "192.0.2.2");
+    let refused = refused.bearer(&rig.admin).body("x").send().await;
+    assert_waits(&refused);
+    assert!(refused.error().contains("uploads"), "{}", refused.error());
+    // All else goes on, and what is only looked at.
+    from(rig.ask("GET", "/api/models").bearer(&rig.admin), "192.0.2.1").send().await.expect(200);
+    from(rig.ask("HEAD", &file).bearer(&rig.admin), "192.0.2.1").send().await.expect(200);
+    get(&other, "192.0.2.2").await.expect(200);
+
+    sends.shutdown().await.expect("open");
+    drop((sends, reads));
+    rig.until_free().await;
+    get(&rig.admin, "192.0.2.1").await.expect(200);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_trusted_proxy_may_have_all_connections() {
     let mut settings = Rig::settings();
     settings.trust_forwarded = true;

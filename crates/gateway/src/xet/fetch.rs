@@ -25,6 +25,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::links::Purpose;
+use crate::rate::Load;
 
 /// How long a link is good.
 const LIFE_SECONDS: u64 = 15 * 60;
@@ -98,6 +99,9 @@ pub(super) async fn answer(call: Call, link: &str) -> Answer {
     };
     if !wanted.iter().all(is_signed) {
         return Err(refuse("this link is for other bytes"));
+    }
+    if call.method != Method::HEAD {
+        call.flight.count_load(Load::Download)?;
     }
     match <[Range<u64>; 1]>::try_from(wanted) {
         Ok([range]) => match elsewhere(&call, &link, &range, now).await? {

@@ -25,6 +25,7 @@ use super::token::{self, Need};
 use crate::body::Body;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
+use crate::rate::Load;
 use crate::reply;
 
 /// A shard that is checked this fast is answered with a status of its own.
@@ -38,6 +39,7 @@ type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// `POST /v1/shards`
 pub(super) async fn upload_v1(mut call: Call) -> Answer {
     let repo = token::open(&mut call, Need::Write)?;
+    call.flight.count_load(Load::Upload)?;
     let turn = turn(&call).await?;
     let shard = call.bytes(MAX_SHARD_BYTES as u64).await?;
     let put = work(&call, repo, turn, shard, Arc::default()).await?;
@@ -50,6 +52,7 @@ pub(super) async fn upload_v1(mut call: Call) -> Answer {
 /// `POST /v2/shards`
 pub(super) async fn upload_v2(mut call: Call) -> Answer {
     let repo = token::open(&mut call, Need::Write)?;
+    call.flight.count_load(Load::Upload)?;
     let turn = turn(&call).await?;
     let shard = call.bytes(MAX_SHARD_BYTES as u64).await?;
     let progress = Arc::new(Progress::default());

@@ -12,6 +12,7 @@ use super::token::{self, Need};
 use super::xorb_hash;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
+use crate::rate::Load;
 use crate::reply;
 
 /// A grant request is a length and a checksum.
@@ -20,6 +21,7 @@ const GRANT_BYTES: u64 = 16 * 1024;
 /// `POST /v1/xorbs/default/{hash}`
 pub(super) async fn upload(mut call: Call, hash: &str) -> Answer {
     let repo = token::open(&mut call, Need::Write)?;
+    call.flight.count_load(Load::Upload)?;
     let hash = xorb_hash(hash)?;
     let length = call.body.announced();
     let room = call.gateway.hub.check_room(&repo, length.unwrap_or(0)).await;
