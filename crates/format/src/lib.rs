@@ -3,6 +3,7 @@
 //! Data in, data out. This crate does no input or output, reads no clock and draws no randomness,
 //! and everything it decodes is checked in full before a value exists.
 
+pub mod archive;
 pub mod chunk;
 pub mod codec;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod manifest;
 pub mod name;
 pub mod object;
 pub mod pack;
+pub mod pickle;
 pub mod range;
 pub mod shard;
 pub mod tally;
