@@ -25,6 +25,7 @@ fn help_names_every_command_and_what_it_is_for() -> Result<()> {
         "token",
         "repo",
         "quota",
+        "policy",
         "verify",
         "scrub",
         "gc",

@@ -14,11 +14,13 @@ use toml::{Table, Value};
 
 use crate::args::ConfigArgs;
 
+mod policy;
 mod scrub;
 mod secret;
 mod storage;
 mod tls;
 
+pub(crate) use policy::PolicyConfig;
 pub(crate) use scrub::ScrubConfig;
 pub(crate) use secret::read_secret;
 pub(crate) use storage::StorageConfig;
@@ -51,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) gc: GcConfig,
     /// How everything is read again.
     pub(crate) scrub: ScrubConfig,
+    /// Which files may come in and go out.
+    pub(crate) policy: PolicyConfig,
     /// What it writes to its log.
     pub(crate) log: LogConfig,
 }
@@ -180,6 +184,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             gc: GcConfig::default(),
             scrub: ScrubConfig::default(),
+            policy: PolicyConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -291,6 +296,7 @@ impl Config {
         self.limits.check()?;
         self.gc.settings()?;
         self.scrub.settings()?;
+        self.policy.policy()?;
         tracing_subscriber::EnvFilter::try_new(&self.log.level)
             .with_context(|| format!("`log.level` is `{}`", self.log.level))?;
         Ok(())

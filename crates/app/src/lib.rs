@@ -41,6 +41,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Token(command) => command::token(command, &mut output),
         Command::Repo(command) => command::repo(command, &mut output),
         Command::Quota(command) => command::quota(command, &mut output),
+        Command::Policy(command) => command::policy(command, &mut output),
         Command::Verify(args) => command::verify(&args, &mut output),
         Command::Scrub(command) => command::scrub(&command, &mut output),
         Command::ExportMetadata(args) => command::export(&args, &mut output),

@@ -166,6 +166,8 @@ async fn open_hub(
         pool_threads: threads,
         gc: config.gc.settings()?,
         scrub: config.scrub.settings()?,
+        policy: config.policy.policy()?,
+        scan: config.policy.scan,
     };
     let hub = Hub::open(store, index, &opened, env, settings).await;
     hub.with_context(|| format!("opening the hub in `{}`", config.data.display()))

@@ -156,6 +156,9 @@ impl Failure {
             }
             Error::Denied { reason } => Self::new(StatusCode::FORBIDDEN, reason),
             Error::QuotaExceeded { .. } => Self::quota(&error),
+            Error::Refused { reason, .. } => {
+                Self::new(StatusCode::FORBIDDEN, reason).code("PolicyRefused")
+            }
             Error::Disabled => Self::new(StatusCode::FORBIDDEN, DISABLED),
             Error::Invalid { reason } => Self::invalid(reason),
             Error::Exists { ref what } => {

@@ -44,6 +44,14 @@ pub enum Error {
         /// What is missing.
         reason: String,
     },
+    /// A rule of the policy says no.
+    #[error("{reason}")]
+    Refused {
+        /// The rule.
+        rule: String,
+        /// The whole sentence, which names it.
+        reason: String,
+    },
     /// An administrator has closed the repo.
     #[error("Access to this resource is disabled.")]
     Disabled,
@@ -184,6 +192,7 @@ impl Error {
             | Self::LoginNeeded
             | Self::Denied { .. }
             | Self::QuotaExceeded { .. }
+            | Self::Refused { .. }
             | Self::Disabled => ErrorKind::Denied,
             Self::Invalid { .. }
             | Self::Unsatisfiable { .. }

@@ -22,9 +22,11 @@ use crate::discovery::{Discovery, FollowFacts};
 use crate::download::Caches;
 use crate::error::{Error, Result};
 use crate::gc::{CollectWorker, Condemned, FollowLists, GcSettings};
+use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::quarantine::{FollowDamage, Quarantine};
 use crate::quota::Quotas;
+use crate::scan::{ScanWorker, Scans};
 use crate::state::accounts::AccountsState;
 use crate::state::catalogue::CatalogueState;
 use crate::state::ledger::Ledger;
@@ -67,6 +69,10 @@ pub struct HubSettings {
     pub gc: GcSettings,
     /// How everything is read again.
     pub scrub: ScrubSettings,
+    /// Which files may come in and go out.
+    pub policy: Policy,
+    /// Whether files are scanned after each commit, and not only where a rule asks for it.
+    pub scan: bool,
 }
 
 impl Default for HubSettings {
@@ -80,6 +86,8 @@ impl Default for HubSettings {
             pool_threads: threads,
             gc: GcSettings::default(),
             scrub: ScrubSettings::default(),
+            policy: Policy::default(),
+            scan: false,
         }
     }
 }
@@ -136,6 +144,7 @@ pub struct Hub {
     pub(crate) condemned: Condemned,
     pub(crate) quarantine: Quarantine,
     pub(crate) scrubbed: Scrubbed,
+    pub(crate) scanning: Scans,
 }
 
 impl fmt::Debug for Hub {
@@ -178,6 +187,9 @@ impl Hub {
             return;
         }
         runner.start(self, SweepParts);
+        if settings.scan {
+            runner.start(self, ScanWorker::default());
+        }
         if let Some(interval) = settings.scrub.interval {
             runner.start(self, ScrubWorker::new(interval, settings.scrub.rate));
         }
@@ -241,6 +253,7 @@ impl Hub {
             condemned: Condemned::default(),
             quarantine: Quarantine::default(),
             scrubbed: Scrubbed::default(),
+            scanning: Scans::default(),
             pool: Pool::new(settings.pool_threads),
             runner: Runner::new(),
             store,

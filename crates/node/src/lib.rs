@@ -19,11 +19,13 @@ mod pace;
 pub mod pool;
 mod quarantine;
 pub mod quota;
+pub mod policy;
 pub mod repo;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
 mod sim;
+pub mod scan;
 pub mod state;
 pub mod tally;
 pub mod upload;

@@ -170,14 +170,8 @@ fn find_end(tail: &[u8], file_bytes: u64, directory: &mut Directory) -> Option<E
     // The directory ends where the records begin; if its offset says otherwise, something was put
     // in front, and readers differ in whether they mind.
     let real = directory_end.checked_sub(end.length)?;
-    end.prefix = match real.checked_sub(end.offset) {
-        Some(prefix) => prefix,
-        None => {
-            directory.note(Flaw::Gap);
-            0
-        }
-    };
-    if end.prefix != 0 {
+    end.prefix = real.saturating_sub(end.offset);
+    if real != end.offset {
         directory.note(Flaw::Gap);
     }
     end.offset = real;
@@ -217,22 +211,18 @@ fn find_large(tail: &[u8], end: usize) -> Option<Option<End>> {
 pub fn read(bytes: &[u8], end: &End, directory: &mut Directory) {
     let mut fields = Fields::new(bytes);
     for _ in 0..end.entries {
-        match header::central(&mut fields) {
-            Some((mut entry, is_plain)) => {
-                if !is_plain {
-                    directory.note(Flaw::BadName);
-                }
-                if entry.is_encrypted || matches!(entry.method, Method::Other(_)) {
-                    directory.note(Flaw::Unreadable);
-                }
-                entry.offset = entry.offset.saturating_add(end.prefix);
-                directory.entries.push(entry);
-            }
-            None => {
-                directory.note(Flaw::NoDirectory);
-                break;
-            }
+        let Some((mut entry, is_plain)) = header::central(&mut fields) else {
+            directory.note(Flaw::NoDirectory);
+            break;
+        };
+        if !is_plain {
+            directory.note(Flaw::BadName);
         }
+        if entry.is_encrypted || matches!(entry.method, Method::Other(_)) {
+            directory.note(Flaw::Unreadable);
+        }
+        entry.offset = entry.offset.saturating_add(end.prefix);
+        directory.entries.push(entry);
     }
     if !fields.is_empty() {
         directory.note(Flaw::NoDirectory);

@@ -76,7 +76,8 @@ fn end(file: &mut Vec<u8>, entries: usize, length: usize, offset: usize) {
 /// Everything that a scan does with an archive, but for the contents.
 fn look(file: &[u8]) -> Directory {
     let mut directory = Directory::default();
-    let tail = &file[file.len().saturating_sub(TAIL_BYTES as usize)..];
+    let most = usize::try_from(TAIL_BYTES).expect("small");
+    let tail = &file[file.len().saturating_sub(most)..];
     let Some(end) = find(tail, file.len() as u64, &mut directory) else { return directory };
     let start = usize::try_from(end.offset).expect("it is in the file");
     let bytes = &file[start..start + usize::try_from(end.length).expect("so is its length")];
@@ -165,7 +166,7 @@ fn what_stands_around_an_archive_is_a_flaw() {
     // An entry that the directory does not have.
     let mut hidden = zip(&[part("a"), part("b")]);
     let directory = hidden.len() - 22 - 2 * (46 + 1);
-    hidden.drain(directory..directory + 46 + 1);
+    hidden.drain(directory..=directory + 46);
     hidden.truncate(hidden.len() - 22);
     end(&mut hidden, 1, 46 + 1, directory);
     check(&hidden, &[Flaw::Gap]);

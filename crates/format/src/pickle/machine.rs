@@ -292,12 +292,11 @@ impl Machine {
 
     fn stack_global(&mut self) -> Result<(), Problem> {
         let (name, module) = (self.pop()?, self.pop()?);
-        let value = match (module.text(), name.text()) {
-            (Some(module), Some(name)) => self.import(module, name),
-            _ => {
-                self.report.note(Problem::ComputedImport);
-                Value::Other
-            }
+        let value = if let (Some(module), Some(name)) = (module.text(), name.text()) {
+            self.import(module, name)
+        } else {
+            self.report.note(Problem::ComputedImport);
+            Value::Other
         };
         self.push(value)
     }
@@ -324,12 +323,11 @@ impl Machine {
         };
         self.report.calls += 1;
         let text = argument.as_ref().and_then(Value::text).map(Arc::clone);
-        let made = match callee {
-            Value::Global(import) => Value::Made(import, text),
-            _ => {
-                self.report.note(Problem::ComputedCall);
-                Value::Other
-            }
+        let made = if let Value::Global(import) = callee {
+            Value::Made(import, text)
+        } else {
+            self.report.note(Problem::ComputedCall);
+            Value::Other
         };
         self.push(made)
     }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::commits::date_of;
 use super::place::Context;
+use super::security;
 use super::settings::gated;
 use crate::call::{Call, Query};
 use crate::error::{Answer, Failure};
@@ -57,6 +58,8 @@ pub(super) struct Subject<'a> {
     pub(super) siblings: Option<&'a [TreeItem]>,
     /// Whether the sizes of the files are wanted too.
     pub(super) blobs: bool,
+    /// What scans of the files found, where it is wanted.
+    pub(super) security: Option<&'a Value>,
     /// Whether this hub offers Xet.
     pub(super) xet: bool,
 }
@@ -87,13 +90,22 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
     if call.query.flag("securityStatus") {
         names.push("securityRepoStatus");
     }
-    let siblings = match commit.filter(|_| names.contains(&"siblings")) {
+    let is_scan_wanted = names.contains(&"securityRepoStatus");
+    let siblings = match commit.filter(|_| is_scan_wanted || names.contains(&"siblings")) {
         Some(commit) => at.hub().siblings(at.repo(), commit).await.map_err(of)?,
         None => Vec::new(),
     };
+    let security = match commit.filter(|_| is_scan_wanted) {
+        Some(commit) => {
+            let scans = security::scans(at, &call, commit, &siblings).await?;
+            Some(security::repo_status(&siblings, &scans))
+        }
+        None => None,
+    };
     let blobs = call.query.flag("blobs");
+    let security = security.as_ref();
     let (siblings, xet) = (Some(siblings.as_slice()), at.gateway.settings.xet);
-    let subject = Subject { listed: &listed, commit, siblings, blobs, xet };
+    let subject = Subject { listed: &listed, commit, siblings, blobs, security, xet };
     reply::json(&subject.view(&names))
 }
 
@@ -132,8 +144,7 @@ impl Subject<'_> {
             "sha" => json!(self.commit?.to_string()),
             "siblings" => self.siblings?.iter().map(|item| sibling(item, self.blobs)).collect(),
             "trendingScore" => json!(self.listed.trending()),
-            // Nothing is scanned here, and that is what a client is told.
-            "securityRepoStatus" => json!({"scansDone": false, "filesWithIssues": []}),
+            "securityRepoStatus" => self.security?.clone(),
             "xetEnabled" => json!(self.xet),
             // Spaces are kept here and run nowhere.
             "host" | "region" if record.kind == RepoKind::Space => Value::Null,

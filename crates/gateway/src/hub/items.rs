@@ -4,10 +4,9 @@ use ballast_format::name::FilePath;
 use http::Method;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::place::Context;
-use super::tree;
+use super::{security, tree};
 use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::reply;
@@ -67,7 +66,9 @@ pub(super) async fn answer(at: &Context<'_>, mut call: Call, segments: &[&str]) 
         true => tree::last_commits(at, &call, resolved.commit, &items).await?,
         false => std::collections::BTreeMap::new(),
     };
-    let views: Vec<Value> =
-        items.iter().map(|item| tree::view(item, expand.then(|| last.get(&item.path)))).collect();
-    reply::json(&views)
+    let security = match expand {
+        true => Some(security::scans(at, &call, resolved.commit, &items).await?),
+        false => None,
+    };
+    reply::json(&tree::views(at, &items, security.as_deref(), &last))
 }

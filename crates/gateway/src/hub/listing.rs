@@ -64,7 +64,8 @@ pub(super) async fn answer(gateway: &Arc<Gateway>, call: &Call, kind: RepoKind) 
             None => Vec::new(),
         };
         let siblings = with_files.then_some(siblings.as_slice());
-        let subject = Subject { listed, commit, siblings, blobs: false, xet: gateway.settings.xet };
+        let (blobs, security, xet) = (false, None, gateway.settings.xet);
+        let subject = Subject { listed, commit, siblings, blobs, security, xet };
         views.push(Value::Object(subject.view(&names)));
     }
     let mut response = reply::json(&views)?;

@@ -21,6 +21,7 @@ mod pulls;
 mod raw;
 mod repos;
 mod resolve;
+pub(crate) mod security;
 mod settings;
 mod storage;
 mod tree;

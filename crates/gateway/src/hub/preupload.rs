@@ -58,6 +58,7 @@ pub(super) async fn answer(at: &Context<'_>, mut call: Call, segments: &[&str]) 
         let sample = BASE64_STANDARD.decode(file.sample.trim()).unwrap_or_default();
         asked.push(Asked { path, size: file.size, sample });
     }
+    at.hub().may_upload(&repo, &asked).map_err(|error| of(&call, error))?;
     let (ignore, attributes) = (body.git_ignore.as_deref(), body.git_attributes.as_deref());
     let verdicts = at.hub().preupload(&repo, commit, &asked, ignore, attributes).await;
     let files: Vec<Value> = verdicts

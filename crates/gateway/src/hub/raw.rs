@@ -29,6 +29,9 @@ pub(super) async fn answer(at: &Context<'_>, call: &Call, segments: &[&str]) -> 
     if item.kind != ItemKind::File {
         return Err(missing());
     }
+    if item.large.is_none() {
+        at.hub().may_download(at.repo(), &item).await.map_err(of)?;
+    }
     let mut headers = HeaderMap::new();
     headers.insert(X_REPO_COMMIT, commit_value(resolved.commit));
     resolve::describe(&mut headers, &file, call);

@@ -1,14 +1,17 @@
 //! Listing what a commit holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ballast_format::name::FilePath;
 use ballast_node::download::{CommitView, ItemKind, TreeItem};
+use ballast_node::scan::Scan;
 use http::header::LINK;
 use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::place::Context;
+use super::security;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::reply;
@@ -47,9 +50,11 @@ pub(super) async fn answer(at: &Context<'_>, call: &Call, segments: &[&str]) -> 
     } else {
         BTreeMap::new()
     };
-    let items: Vec<Value> =
-        page.items.iter().map(|item| view(item, expand.then(|| last.get(&item.path)))).collect();
-    let mut response = reply::json(&items)?;
+    let scans = match expand {
+        true => Some(security::scans(at, call, resolved.commit, &page.items).await?),
+        false => None,
+    };
+    let mut response = reply::json(&views(at, &page.items, scans.as_deref(), &last))?;
     if let Some(next) = page.next {
         response.headers_mut().insert(LINK, next_link(call, "cursor", &next)?);
     }
@@ -69,8 +74,28 @@ pub(super) async fn last_commits(
     found.map_err(|error| Failure::of(error, &call.caller))
 }
 
+/// Items as clients read them; what scans found is there where they asked for more.
+pub(super) fn views(
+    at: &Context<'_>,
+    items: &[TreeItem],
+    scans: Option<&[Option<Arc<Scan>>]>,
+    last: &BTreeMap<String, CommitView>,
+) -> Vec<Value> {
+    let is_coming = at.hub().scans();
+    let one = |(number, item): (usize, &TreeItem)| {
+        let Some(scans) = scans else { return view(item, None) };
+        let mut view = view(item, Some(last.get(&item.path)));
+        if item.kind == ItemKind::File {
+            let scan = scans.get(number).and_then(Option::as_deref);
+            view["securityFileStatus"] = security::file_status(scan, is_coming);
+        }
+        view
+    };
+    items.iter().enumerate().map(one).collect()
+}
+
 /// An item as clients read it; `last` is there where they asked for more.
-pub(super) fn view(item: &TreeItem, last: Option<Option<&CommitView>>) -> Value {
+fn view(item: &TreeItem, last: Option<Option<&CommitView>>) -> Value {
     let kind = match item.kind {
         ItemKind::File => "file",
         ItemKind::Directory => "directory",
@@ -92,9 +117,6 @@ pub(super) fn view(item: &TreeItem, last: Option<Option<&CommitView>>) -> Value 
             let date = super::commits::date(commit.time_seconds.saturating_mul(1000));
             json!({"id": commit.id.to_string(), "title": commit.title, "date": date})
         });
-        if item.kind == ItemKind::File {
-            view["securityFileStatus"] = Value::Null;
-        }
     }
     view
 }

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use ballast_format::hash::Sha256;
 use ballast_format::id::UploadId;
 use ballast_format::limits::MAX_FILE_BYTES;
+use ballast_node::Error;
 use ballast_node::access::{Access, Repo};
 use http::header::USER_AGENT;
 use http::{Method, StatusCode};
@@ -129,8 +130,16 @@ async fn download(call: &Call, repo: &Repo, batch: &Batch) -> Result<Vec<Value>,
         }
         objects.push(match found {
             Some(file) if file.size == asked.size => {
-                let action = links.action(LfsAct::Get, sha256, asked.size);
-                entry(asked, &[("download", action)])
+                match hub.may_download_sha256(repo, &sha256).await {
+                    Err(Error::Refused { reason, .. }) => {
+                        refused(asked, StatusCode::FORBIDDEN, &reason)
+                    }
+                    Err(error) => return Err(told(error)),
+                    Ok(()) => {
+                        let action = links.action(LfsAct::Get, sha256, asked.size);
+                        entry(asked, &[("download", action)])
+                    }
+                }
             }
             _ => refused(asked, StatusCode::NOT_FOUND, "object not found"),
         });

@@ -161,6 +161,7 @@ async fn get(call: &Call, repo: &Repo, link: &LfsLink) -> Answer {
     let file = hub.find_upload_anywhere(&call.caller, repo, &link.sha256).await.map_err(told)?;
     let file = file.filter(|file| file.size == link.size);
     let file = file.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "object not found"))?;
+    hub.may_download_sha256(repo, &link.sha256).await.map_err(told)?;
     let etag = HeaderValue::try_from(format!("\"{}\"", link.sha256)).ok();
     let range = match call.range(etag.as_ref()) {
         Some(range) => {

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{export, gc, quotas, scrub, verify};
+use super::{export, gc, policy, quotas, scrub, verify};
 use crate::call::{Call, decode};
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
@@ -37,6 +37,7 @@ pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
         (["quotas", name], &Method::GET) => quotas::show(&call, &decode(name)?).await,
         (["quotas", name], &Method::PATCH) => quotas::change(call, &decode(name)?).await,
         (["verify"], &Method::POST) => verify::answer(call).await,
+        (["policy", "check"], &Method::POST) => policy::answer(call).await,
         (["gc"], &Method::POST) => gc::answer(call).await,
         (["export"], &Method::POST) => export::answer(call).await,
         (["scrub"], &Method::GET) => scrub::answer(&call).await,

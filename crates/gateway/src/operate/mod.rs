@@ -19,6 +19,7 @@ mod export;
 mod gc;
 pub(crate) mod metrics;
 mod quotas;
+mod policy;
 mod scrub;
 mod verify;
 

@@ -32,8 +32,10 @@ pub(super) async fn of_file(mut call: Call, file: &str, shape: Shape) -> Answer 
     let file: FileHash = hash(file)?;
     let range = call.header(RANGE).map(RangeRequest::parse).transpose();
     let range = range.map_err(|_| Failure::invalid("the `Range` header is not understood"))?;
-    let found = call.gateway.hub.reconstruct(&repo, file, range.as_ref()).await;
-    let found = found.map_err(|error| Failure::of(error, &call.caller))?;
+    let hub = &call.gateway.hub;
+    let told = |error| Failure::of(error, &call.caller);
+    hub.may_download_file(&repo, &file).await.map_err(told)?;
+    let found = hub.reconstruct(&repo, file, range.as_ref()).await.map_err(told)?;
     count::download(&call, &repo);
     let document = Document {
         shape,
@@ -59,6 +61,8 @@ pub(super) async fn of_files(mut call: Call) -> Answer {
     wanted.dedup();
     let (mut files, mut fetches, mut terms) = (Vec::new(), Vec::new(), 0);
     for file in wanted {
+        let allowed = call.gateway.hub.may_download_file(&repo, &file).await;
+        allowed.map_err(|error| Failure::of(error, &call.caller))?;
         match call.gateway.hub.reconstruct(&repo, file, None).await {
             Ok(found) => {
                 terms += found.terms.len();

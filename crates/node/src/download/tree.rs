@@ -188,7 +188,7 @@ impl Hub {
     }
 
     /// Entries as items: with sizes, and with what pointers stand for.
-    pub(super) async fn items_of(
+    pub(crate) async fn items_of(
         &self,
         repo: RepoId,
         entries: Vec<(String, TreeEntry)>,

@@ -52,11 +52,13 @@ pub enum Table {
     Fact,
     /// Downloads by day.
     Tally,
+    /// What scans of files found.
+    Scan,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Log,
         Self::Object,
@@ -69,6 +71,7 @@ impl Table {
         Self::Copy,
         Self::Fact,
         Self::Tally,
+        Self::Scan,
     ];
 
     /// The number that stands for the table on disk.
@@ -86,6 +89,7 @@ impl Table {
             Self::Copy => 10,
             Self::Fact => 11,
             Self::Tally => 12,
+            Self::Scan => 13,
         }
     }
 

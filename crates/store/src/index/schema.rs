@@ -206,6 +206,24 @@ pub fn fact_key(repo: &RepoId) -> Vec<u8> {
     repo.as_bytes().to_vec()
 }
 
+/// By what content is named that a scan is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ContentId {
+    /// A large file.
+    Sha256(Sha256),
+    /// A blob.
+    Object(ObjectHash),
+}
+
+/// Table `Scan`: the key of a file's content under a kind of name; the value is JSON, which says
+/// itself by which rules it was made.
+pub fn scan_key(content: &ContentId, class: u8) -> Vec<u8> {
+    match content {
+        ContentId::Sha256(sha256) => join(&[&[1, class], sha256.as_bytes()]),
+        ContentId::Object(object) => join(&[&[2, class], object.as_bytes()]),
+    }
+}
+
 /// Table `Tally`: the key of a day of a repo; the value is a count ([`number_row`]).
 pub fn tally_key(repo: &RepoId, day: u32) -> Vec<u8> {
     join(&[repo.as_bytes(), &day.to_be_bytes()])

@@ -7,6 +7,7 @@ mod attributes;
 mod draft;
 mod files;
 mod folder;
+mod judge;
 mod large;
 mod preupload;
 mod spool;

@@ -40,6 +40,9 @@ impl Draft {
             let _turn = hub.uploads.commits.turn(self.repo.id()).await;
             self.try_until_it_fits().await?
         };
+        if committed.changed {
+            hub.scan_soon(&self.repo, committed.commit);
+        }
         if committed.changed && self.target == Some(RefName::main()) {
             hub.main_moved(&self.repo).await;
         }
@@ -163,6 +166,7 @@ impl Draft {
                 tokio::task::yield_now().await;
             }
         }
+        self.judge(&mut folder, parent).await?;
         let large = self.large_files(&mut folder).await?;
         self.note_attributes(&mut folder, &large).await?;
         let links = self.new_links(&large).await?;

@@ -1,0 +1,138 @@
+//! `POST /api/ballast/v1/policy/check`: what the rules say of repos, file by file.
+//!
+//! The answer is NDJSON: a `repo` object for each, then one `summary` or `error`.
+
+use std::sync::Arc;
+
+use ballast_format::name::{RepoKind, RepoName};
+use ballast_node::access::{Access, Repo};
+use ballast_node::hub::Hub;
+use ballast_node::policy::{Checked, Stage};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::call::Call;
+use crate::error::{Answer, Failure};
+use crate::hub::security::file_status;
+use crate::reply;
+
+const BODY_BYTES: u64 = 1_000_000;
+/// Repos that wait for a slow reader; then the check waits.
+const QUEUE: usize = 16;
+
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    name: Option<String>,
+    revision: Option<String>,
+    stage: Option<String>,
+}
+
+/// One repo for those who may write to it; all of them for administrators of the hub.
+pub(super) async fn answer(mut call: Call) -> Answer {
+    let asked: Asked = call.json(BODY_BYTES).await?;
+    let of = |error| Failure::of(error, &call.caller);
+    call.caller.user().map_err(of)?;
+    let hub = Arc::clone(&call.gateway.hub);
+    let stage = asked.stage.as_deref().unwrap_or("download");
+    let stage = Stage::parse(stage)
+        .ok_or_else(|| Failure::invalid(format!("`{stage}` is no stage of the policy")))?;
+    let repos: Vec<Repo> = match &asked.name {
+        None if call.caller.is_admin() => {
+            hub.records(|_| true).into_iter().map(|record| Repo { record }).collect()
+        }
+        None => {
+            let message = "only an administrator of the hub may check all of it";
+            return Err(Failure::new(StatusCode::FORBIDDEN, message));
+        }
+        Some(name) => {
+            let kind = asked.kind.as_deref().unwrap_or("model");
+            let kind = RepoKind::from_singular(kind)
+                .ok_or_else(|| Failure::invalid(format!("`{kind}` is no kind of repo")))?;
+            let name = RepoName::parse(name).map_err(|error| of(error.into()))?;
+            vec![hub.repo(&call.caller, kind, &name, Access::Write).map_err(of)?]
+        }
+    };
+    if let (Some(revision), [repo]) = (&asked.revision, repos.as_slice()) {
+        // A revision that is not there is told before the answer begins.
+        hub.resolve(repo, revision).await.map_err(of)?;
+    }
+    let (lines, told) = mpsc::channel::<Value>(QUEUE);
+    hub.runner().spawn("policy check", {
+        let hub = Arc::clone(&hub);
+        async move {
+            let last = match check(&hub, stage, &repos, asked.revision.as_deref(), &lines).await {
+                Ok(summary) => summary,
+                Err(error) => {
+                    tracing::warn!(%error, "a check of the policy did not come to its end");
+                    json!({"type": "error", "message": "the check could not go on; see the log"})
+                }
+            };
+            let _ = lines.send(last).await;
+        }
+    });
+    Ok(reply::lines(told))
+}
+
+async fn check(
+    hub: &Arc<Hub>,
+    stage: Stage,
+    repos: &[Repo],
+    revision: Option<&str>,
+    lines: &mpsc::Sender<Value>,
+) -> Result<Value, ballast_node::Error> {
+    let (mut refused, mut files_refused) = (0, 0);
+    for repo in repos {
+        let commit = match revision {
+            Some(revision) => Some(hub.resolve(repo, revision).await?.commit),
+            None => hub.repo_state(repo).await?.main(),
+        };
+        let checked = hub.check_policy(stage, repo, commit).await?;
+        refused += usize::from(checked.refused > 0);
+        files_refused += checked.refused;
+        if lines.send(view(&checked, revision)).await.is_err() {
+            break;
+        }
+    }
+    Ok(json!({
+        "type": "summary",
+        "stage": stage.as_str(),
+        "repos": repos.len(),
+        "refused": refused,
+        "filesRefused": files_refused,
+    }))
+}
+
+fn view(checked: &Checked, revision: Option<&str>) -> Value {
+    let files: Vec<Value> = checked
+        .told
+        .iter()
+        .map(|file| {
+            json!({
+                "path": file.path,
+                "size": file.bytes,
+                "rule": file.refusal.as_ref().map(|refusal| &refusal.rule),
+                "reason": file.refusal.as_ref().map(|refusal| &refusal.reason),
+                "found": file.scan.summary(),
+                "securityFileStatus": file_status(Some(&file.scan), false),
+            })
+        })
+        .collect();
+    json!({
+        "type": "repo",
+        "repo": checked.repo.name,
+        "revision": revision.unwrap_or("main"),
+        "commit": checked.commit.map(|commit| commit.to_string()),
+        "verdict": if checked.refused > 0 { "refused" } else { "allowed" },
+        "licenses": checked.repo.licenses,
+        "gated": checked.repo.gated,
+        "bytes": checked.repo.bytes,
+        "files": checked.files,
+        "filesRefused": checked.refused,
+        "allowedBy": checked.allowed_by,
+        "told": files,
+    })
+}

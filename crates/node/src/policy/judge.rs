@@ -1,0 +1,119 @@
+//! The hub's own verbs under the policy: the facts of a repo that is here, and scans where a rule
+//! asks for one.
+
+use std::sync::Arc;
+
+use ballast_format::hash::{FileHash, ObjectHash, Sha256};
+use ballast_format::log::Gating;
+use ballast_format::name::RepoKind;
+use ballast_store::index::Table;
+use ballast_store::index::schema::{self, FileRow};
+
+use super::Policy;
+use super::facts::{FileFacts, RepoFacts, licenses_of};
+use super::rules::{Judgement, Need, Stage};
+use crate::access::Repo;
+use crate::download::{ItemKind, LargeFile, TreeItem};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::scan::item_of;
+
+impl Hub {
+    /// The rules.
+    pub fn policy(&self) -> &Policy {
+        &self.settings().policy
+    }
+
+    /// What is known of a repo, by the card of its `main`.
+    pub fn repo_facts(&self, repo: &Repo) -> RepoFacts {
+        let facts = self.facts(&repo.id());
+        RepoFacts {
+            licenses: Some(licenses_of(facts.card.as_ref())),
+            bytes: Some(facts.used_storage),
+            ..named(repo)
+        }
+    }
+
+    /// Judges a file of a repo that is here, and scans it where a rule asks for that.
+    pub async fn judge_item(
+        self: &Arc<Self>,
+        stage: Stage,
+        facts: &RepoFacts,
+        repo: &Repo,
+        item: &TreeItem,
+    ) -> Result<Judgement> {
+        let path = (!item.path.is_empty()).then(|| item.path.clone());
+        let mut file = FileFacts { path, bytes: Some(item.size), scan: None };
+        let judgement = self.policy().judge_file(stage, facts, &file);
+        if !matches!(judgement, Judgement::Undecided { needs: Need::Scan, .. }) {
+            return Ok(judgement);
+        }
+        file.scan = Some(self.scan(repo, item).await?);
+        Ok(self.policy().judge_file(stage, facts, &file))
+    }
+
+    /// Refuses a file that the rules do not let out.
+    pub async fn may_download(self: &Arc<Self>, repo: &Repo, item: &TreeItem) -> Result<()> {
+        if self.policy().allows_all(Stage::Download) || item.kind != ItemKind::File {
+            return Ok(());
+        }
+        let facts = self.repo_facts(repo);
+        settled(self.judge_item(Stage::Download, &facts, repo, item).await?)
+    }
+
+    /// The same of a large file that is asked for by its hash alone: rules about paths fit nothing.
+    pub async fn may_download_sha256(self: &Arc<Self>, repo: &Repo, sha256: &Sha256) -> Result<()> {
+        if self.policy().allows_all(Stage::Download) {
+            return Ok(());
+        }
+        let key = schema::file_key(&repo.id(), sha256);
+        // What the repo does not have is not given out of it.
+        let Some(row) = self.index().get(Table::File, &key).await? else { return Ok(()) };
+        let FileRow { manifest, size } = FileRow::decode(&row)?;
+        let (sha256, file, shard) = (*sha256, manifest.file, manifest.shard);
+        let large = LargeFile { sha256, size, pointer_size: 0, file, shard };
+        let item = item_of("", ObjectHash::from_bytes([0; 20]), large);
+        self.may_download(repo, &item).await
+    }
+
+    /// The same by its name in Xet.
+    pub async fn may_download_file(self: &Arc<Self>, repo: &Repo, file: &FileHash) -> Result<()> {
+        if self.policy().allows_all(Stage::Download) {
+            return Ok(());
+        }
+        let key = schema::file_repo_key(file, &repo.id());
+        let Some(sha256) = self.index().get(Table::FileRepo, &key).await? else { return Ok(()) };
+        let sha256 = <[u8; 32]>::try_from(sha256.as_slice());
+        let sha256 = sha256.map_err(|_| Error::internal("a file's row has no hash"))?;
+        self.may_download_sha256(repo, &Sha256::from_bytes(sha256)).await
+    }
+}
+
+/// What a repo's record says.
+pub(crate) fn named(repo: &Repo) -> RepoFacts {
+    let name = match repo.kind() {
+        RepoKind::Model => repo.name().to_string(),
+        kind => format!("{}/{}", kind.plural(), repo.name()),
+    };
+    RepoFacts {
+        name,
+        publisher: repo.name().namespace().as_str().to_owned(),
+        gated: Some(repo.record.gating != Gating::None),
+        ..RepoFacts::default()
+    }
+}
+
+/// A judgement as an end: what is not decided although all was looked at is refused.
+pub(crate) fn settled(judgement: Judgement) -> Result<()> {
+    match judgement {
+        Judgement::Allowed { .. } => Ok(()),
+        Judgement::Denied(refusal) => {
+            Err(Error::Refused { reason: refusal.to_string(), rule: refusal.rule })
+        }
+        Judgement::Undecided { rule, needs } => {
+            let reason =
+                format!("refused by the policy rule `{rule}`: {needs:?} is not known of it");
+            Err(Error::Refused { reason, rule })
+        }
+    }
+}
