@@ -13,7 +13,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["format"]),
     ("node", &["format", "store"]),
     ("gateway", &["format", "node"]),
-    ("app", &["format", "store", "node", "gateway"]),
+    ("sync", &["format", "store", "node"]),
+    ("app", &["format", "store", "node", "gateway", "sync"]),
     ("testkit", &["format", "store"]),
 ];
 /// What else `format` must not touch: it does no input or output and reads no clock.

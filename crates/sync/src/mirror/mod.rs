@@ -1,0 +1,1 @@
+//! What an upstream hub has, brought here: when a client asks for it, or as a job.
