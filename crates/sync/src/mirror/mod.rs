@@ -1,1 +1,3 @@
 //! What an upstream hub has, brought here: when a client asks for it, or as a job.
+
+pub mod upstream;
