@@ -5,7 +5,9 @@
 pub mod clock;
 pub mod content;
 pub mod fault;
+pub mod hub;
 pub mod rgw;
 pub mod s3;
+pub mod served;
 pub mod sim;
 pub mod xet;

@@ -9,18 +9,14 @@ mod faults;
 mod service;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ballast_store::backend::{Access, Secret};
-use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::config::{HotReloadConfigProvider, S3Config};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 
 use self::bucket::Bucket;
 use self::faults::Faults;
@@ -37,55 +33,27 @@ pub const SECRET: &str = "ballast-test-secret";
 
 /// Any service of the protocol, served until it is dropped.
 #[derive(Debug)]
-pub struct Served {
-    endpoint: String,
-    reachable: watch::Sender<bool>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Served(crate::served::Served);
 
 impl Served {
     /// Serves on a free port.
     pub fn start(service: S3Service) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // Whoever starts it may be asynchronous, so nothing is awaited here.
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-        listener.set_nonblocking(true)?;
-        let endpoint = format!("http://{}", listener.local_addr()?);
-        let (stop, stopped) = oneshot::channel();
-        let (reachable, reached) = watch::channel(true);
-        let thread = std::thread::Builder::new().name("s3".into()).spawn(move || {
-            runtime.block_on(async {
-                let listener = TcpListener::from_std(listener).expect("it is bound");
-                accept(&listener, &service, stopped, reached).await;
-            });
-        })?;
-        Ok(Self { endpoint, reachable, stop: Some(stop), thread: Some(thread) })
+        crate::served::Served::start(Ipv4Addr::LOCALHOST.into(), service).map(Self)
     }
 
     /// Cuts all connections and lets none stand, until it is told that it can be reached again.
     pub fn set_reachable(&self, reachable: bool) {
-        self.reachable.send_replace(reachable);
+        self.0.set_reachable(reachable);
     }
 
     /// Where it listens.
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        self.0.endpoint()
     }
 
     /// How a client reaches it.
     pub fn access(&self) -> Access {
-        access(&self.endpoint)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // If it panicked, that was told on the way.
-            let _ = thread.join();
-        }
+        access(self.endpoint())
     }
 }
 
@@ -104,31 +72,6 @@ pub fn access(endpoint: &str) -> Access {
 /// The check of signatures, with our key.
 pub fn auth() -> SimpleAuth {
     SimpleAuth::from_single(ACCESS_KEY, SECRET)
-}
-
-async fn accept(
-    listener: &TcpListener,
-    service: &S3Service,
-    mut stopped: oneshot::Receiver<()>,
-    mut reachable: watch::Receiver<bool>,
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            _ = &mut stopped => return,
-            Ok(()) = reachable.changed() => connections.abort_all(),
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept() => {
-                let Ok((socket, _)) = accepted else { continue };
-                if !*reachable.borrow() {
-                    continue;
-                }
-                let serve = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(socket), service.clone());
-                connections.spawn(async move { drop(serve.await) });
-            }
-        }
-    }
 }
 
 /// The server, with its bucket in sight.

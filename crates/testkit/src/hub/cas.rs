@@ -1,0 +1,71 @@
+//! The store of xorbs: tokens, reconstructions, ranges of xorbs.
+
+use ballast_format::hash::XorbHash;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Asked, json, page, refuse};
+use super::files::{send, signed};
+use super::troubles::Lie;
+
+/// A token for reading xorbs.
+pub(super) fn token(asked: &Asked) -> Answer {
+    let host = asked.header("host").unwrap_or("localhost");
+    let cas = format!("http://{host}/cas");
+    json(&json!({ "accessToken": "cas-read", "exp": 4_000_000_000_u64, "casUrl": cas }))
+}
+
+/// `/cas/v1/reconstructions/{hash}`; there is no second version, as with older stores.
+pub(super) fn answer(asked: &Asked) -> Answer {
+    if asked.header("authorization") != Some("Bearer cas-read") {
+        return refuse(401, "", "a token is needed");
+    }
+    let [_, version, verb, hash] = &asked.parts[..] else { return page(404) };
+    if (version.as_str(), verb.as_str()) != ("v1", "reconstructions") {
+        return refuse(404, "", "no such route");
+    }
+    let inner = asked.state.lock();
+    let file = hash.parse().ok().and_then(|hash| inner.files.get(&hash).cloned());
+    let Some(file) = file else {
+        drop(inner);
+        return refuse(404, "", "no such file");
+    };
+    let mut terms = Vec::new();
+    let mut fetch = serde_json::Map::new();
+    for (xorb, chunks, length) in &file.terms {
+        let range = json!({ "start": 0, "end": chunks });
+        let key = xorb.to_string();
+        let size = inner.xorbs[xorb].0.len();
+        terms.push(json!({ "hash": key, "unpacked_length": length, "range": range }));
+        let url_range = json!({ "start": 0, "end": size - 1 });
+        fetch.insert(key.clone(), json!([{ "range": range, "url": key, "url_range": url_range }]));
+    }
+    drop(inner);
+    for (key, entries) in &mut fetch {
+        entries[0]["url"] = Value::from(signed(asked, &format!("xorb/{key}")));
+    }
+    if asked.lies(Lie::Terms) {
+        terms.reverse();
+    }
+    json(&json!({ "offset_into_first_range": 0, "terms": terms, "fetch_info": fetch }))
+}
+
+/// A xorb's bytes.
+pub(super) fn xorb(asked: &Asked, hash: &str) -> Answer {
+    let hash: Option<XorbHash> = hash.parse().ok();
+    let found = hash.and_then(|hash| asked.state.lock().xorbs.get(&hash).map(|x| x.0.clone()));
+    let Some(bytes) = found else { return page(404) };
+    let bytes = if asked.lies(Lie::Chunks) {
+        let mut wrong = bytes.to_vec();
+        let place = wrong.len() / 2;
+        wrong[place] ^= 0x40;
+        wrong.into()
+    } else {
+        bytes
+    };
+    send(
+        asked,
+        hyper::Response::builder(),
+        &hash.map(|h| h.to_string()).unwrap_or_default(),
+        &bytes,
+    )
+}
