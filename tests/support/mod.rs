@@ -15,6 +15,7 @@ pub mod connection;
 pub mod disk;
 pub mod http;
 pub mod objects;
+pub mod relay;
 pub mod server;
 
 use std::path::PathBuf;

@@ -84,6 +84,9 @@ pub(crate) struct ConfigArgs {
     /// The address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Open no socket but the one to listen on: mirrors serve what they have
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 /// `ballast serve`.
@@ -453,7 +456,8 @@ pub(crate) struct StoreArgs {
 impl StoreArgs {
     /// The same as `serve` would get it.
     pub(crate) fn to_config(&self) -> ConfigArgs {
-        ConfigArgs { config: self.config.clone(), data: self.data.clone(), listen: None }
+        let (config, data) = (self.config.clone(), self.data.clone());
+        ConfigArgs { config, data, listen: None, offline: false }
     }
 }
 

@@ -19,12 +19,14 @@ mod scrub;
 mod secret;
 mod storage;
 mod tls;
+mod upstream;
 
 pub(crate) use policy::PolicyConfig;
 pub(crate) use scrub::ScrubConfig;
 pub(crate) use secret::read_secret;
 pub(crate) use storage::StorageConfig;
 pub(crate) use tls::TlsConfig;
+pub(crate) use upstream::UpstreamConfig;
 
 /// Environment variables that set something begin so.
 const PREFIX: &str = "BALLAST_";
@@ -41,12 +43,16 @@ pub(crate) struct Config {
     pub(crate) public_url: String,
     /// Believe `X-Forwarded-Proto` and `X-Forwarded-Host`; only behind a proxy that sets them.
     pub(crate) trust_forwarded: bool,
+    /// Open no socket but those to listen on.
+    pub(crate) offline: bool,
     /// The certificate of the hub.
     pub(crate) tls: TlsConfig,
     /// Where the objects are.
     pub(crate) storage: StorageConfig,
     /// Who gets in.
     pub(crate) access: AccessConfig,
+    /// The hub of which this one is a mirror.
+    pub(crate) upstream: UpstreamConfig,
     /// What the program may use.
     pub(crate) limits: LimitsConfig,
     /// How garbage is collected.
@@ -178,9 +184,11 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             public_url: String::new(),
             trust_forwarded: false,
+            offline: false,
             tls: TlsConfig::default(),
             storage: StorageConfig::default(),
             access: AccessConfig::default(),
+            upstream: UpstreamConfig::default(),
             limits: LimitsConfig::default(),
             gc: GcConfig::default(),
             scrub: ScrubConfig::default(),
@@ -276,6 +284,9 @@ impl Config {
         if let Some(listen) = args.listen {
             table.insert("listen".to_owned(), Value::String(listen.to_string()));
         }
+        if args.offline {
+            table.insert("offline".to_owned(), Value::Boolean(true));
+        }
         let config: Self = Value::Table(table).try_into().map_err(explain)?;
         config.check()?;
         Ok(config)
@@ -292,7 +303,15 @@ impl Config {
             );
         }
         self.storage.check()?;
+        if self.offline && self.storage.location(&self.data)?.is_shared() {
+            bail!(
+                "`offline` is set, and `storage.url` is `{}`, which needs the network\n\
+                 hint: keep the objects in a folder, or take `offline` away",
+                self.storage.url
+            );
+        }
         self.tls.check()?;
+        self.upstream.check()?;
         self.limits.check()?;
         self.gc.settings()?;
         self.scrub.settings()?;

@@ -13,6 +13,7 @@ use ballast_store::index::{IndexHandle, open as index};
 use ballast_store::local::FolderLock;
 use ballast_store::objects::Store;
 use ballast_store::probe::probe;
+use ballast_sync::mirror::pull::Mirror;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
@@ -77,6 +78,7 @@ async fn serve(config: &Config, output: &mut Output) -> Result<()> {
         .await
         .with_context(|| format!("cannot listen on `{}`", config.listen))?;
     let hub = open_hub(config, &location, store.clone(), Arc::clone(&env)).await?;
+    connect_upstream(&hub, config, &env).await?;
     announce(output, &hub, config, &listener).await?;
     let gateway = Gateway::new(Arc::clone(&hub), gateway_settings(config, &reload));
     let served = tokio::select! {
@@ -171,6 +173,27 @@ async fn open_hub(
     };
     let hub = Hub::open(store, index, &opened, env, settings).await;
     hub.with_context(|| format!("opening the hub in `{}`", config.data.display()))
+}
+
+/// Lets the hub pull through from its upstream, if it has one.
+async fn connect_upstream(hub: &Arc<Hub>, config: &Config, env: &SharedEnv) -> Result<()> {
+    let (upstream, url) = (&config.upstream, &config.upstream.url);
+    if !upstream.is_on() {
+        return Ok(());
+    }
+    if config.offline {
+        tracing::info!(url, "offline: the upstream is not asked, and what is here is served");
+        return Ok(());
+    }
+    if hub.store().is_read_only() {
+        tracing::warn!(url, "nothing can be brought from the upstream: the store is read only");
+        return Ok(());
+    }
+    let mirror = Mirror::new(upstream.open(env)?, upstream.pulling(&config.data)?);
+    mirror.sweep(hub).await.context("looking at files on their way")?;
+    hub.set_origin(mirror);
+    tracing::info!(url, "what is missing is brought from the upstream");
+    Ok(())
 }
 
 fn gateway_settings(config: &Config, reload: &Reload) -> GatewaySettings {

@@ -92,3 +92,7 @@ pub const MAX_TALLY_BYTES: usize = 16 << 20;
 
 /// Copies that one gc epoch condemns: its list is one put, and what is over waits for the next.
 pub const MAX_CONDEMNED: usize = 100_000;
+
+/// What an upstream says of one commit: git's messages have no limit, ours have 64 KiB, and whoever
+/// brings it cuts it to that.
+pub const MAX_UPSTREAM_COMMIT_BYTES: usize = 262_144;

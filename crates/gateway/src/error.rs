@@ -178,6 +178,11 @@ impl Failure {
             }
             Error::Conflict { reason } => Self::new(StatusCode::CONFLICT, reason),
             Error::Busy { reason } => Self::busy(reason),
+            // Never a 401 or a 404, which clients take for the last word.
+            Error::Upstream { reason, retry_seconds } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, reason)
+                    .header(RETRY_AFTER, HeaderValue::from(retry_seconds))
+            }
             Error::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "the storage is full"),
             Error::Format { reason, too_large: false } => Self::invalid(reason),
             Error::Format { reason, too_large: true } => {

@@ -108,6 +108,21 @@ impl Repo {
     pub fn name(&self) -> &RepoName {
         &self.record.name
     }
+
+    /// Whether it is a mirror of an upstream's.
+    pub fn is_mirror(&self) -> bool {
+        self.record.upstream.is_some()
+    }
+
+    /// Refuses what would change the content of a mirror: that comes from its upstream only.
+    pub(crate) fn is_ours_to_change(&self) -> Result<()> {
+        let Some(upstream) = &self.record.upstream else { return Ok(()) };
+        let (kind, name) = (self.kind(), self.name());
+        Err(Error::denied(format!(
+            "the {kind} `{name}` is a mirror of the one at {upstream}, and changes only with that; \
+             hint: commit there, or to a repo of your own"
+        )))
+    }
 }
 
 impl Hub {

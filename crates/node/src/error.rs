@@ -123,6 +123,14 @@ pub enum Error {
         /// What is short.
         reason: String,
     },
+    /// An upstream does not give what is asked of it now; later it may.
+    #[error("{reason}")]
+    Upstream {
+        /// What is the matter.
+        reason: String,
+        /// When to ask again, in seconds.
+        retry_seconds: u64,
+    },
     /// The disk is full.
     #[error("there is no room left to store anything")]
     Full,
@@ -201,7 +209,7 @@ impl Error {
             Self::Exists { .. } | Self::ParentMoved { .. } | Self::Conflict { .. } => {
                 ErrorKind::Conflict
             }
-            Self::Busy { .. } | Self::Full => ErrorKind::Unavailable,
+            Self::Busy { .. } | Self::Upstream { .. } | Self::Full => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Store(error) => error.kind(),
             Self::Internal { .. } => ErrorKind::Internal,

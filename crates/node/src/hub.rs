@@ -23,6 +23,7 @@ use crate::download::Caches;
 use crate::error::{Error, Result};
 use crate::gc::{CollectWorker, Condemned, FollowLists, GcSettings};
 use crate::policy::Policy;
+use crate::origin::Seam;
 use crate::pool::Pool;
 use crate::quarantine::{FollowDamage, Quarantine};
 use crate::quota::Quotas;
@@ -145,6 +146,7 @@ pub struct Hub {
     pub(crate) quarantine: Quarantine,
     pub(crate) scrubbed: Scrubbed,
     pub(crate) scanning: Scans,
+    pub(crate) origin: Seam,
 }
 
 impl fmt::Debug for Hub {
@@ -254,6 +256,7 @@ impl Hub {
             quarantine: Quarantine::default(),
             scrubbed: Scrubbed::default(),
             scanning: Scans::default(),
+            origin: Seam::default(),
             pool: Pool::new(settings.pool_threads),
             runner: Runner::new(),
             store,

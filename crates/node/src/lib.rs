@@ -16,6 +16,7 @@ pub mod error;
 pub mod gc;
 pub mod hub;
 mod pace;
+pub mod origin;
 pub mod pool;
 mod quarantine;
 pub mod quota;

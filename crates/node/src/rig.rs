@@ -267,7 +267,7 @@ impl Git {
             let kind = match row.kind {
                 ObjectKind::Blob => "blob",
                 ObjectKind::Tree => "tree",
-                ObjectKind::Commit => "commit",
+                ObjectKind::Commit | ObjectKind::UpstreamCommit => "commit",
             };
             let given = git.feed(&["hash-object", "-t", kind, "-w", "--stdin"], &content);
             assert_eq!(given.trim(), id.to_string(), "{kind}");

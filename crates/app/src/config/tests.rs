@@ -84,6 +84,11 @@ fn values_that_make_no_sense_are_refused() {
         "[storage]\nurl = \"s3://models\"\naccess_key = \"id\"",
         "[storage]\nurl = \"s3://models\"\nsecret_file = \"/nowhere/at/all\"",
         "[storage]\nurl = \"s3://models\"\nendpoint = \"http://127.0.0.1:1\"",
+        "[upstream]\nurl = \"models\"",
+        "[upstream]\nrevalidate = \"soon\"",
+        "[upstream]\nfetches = 0",
+        "[upstream]\nurl = \"https://models\"\ntoken_file = \"/nowhere/at/all\"",
+        "offline = true\n[storage]\nurl = \"s3://models\"",
         "[log]\nlevel = \"=\"",
         "[log]\nformat = \"xml\"",
     ] {

@@ -126,6 +126,13 @@ pub enum CatalogueChange {
         /// Why, for a refusal.
         reason: Option<String>,
     },
+    /// A repo is a mirror: what is in it comes from the repo of the same name at an upstream.
+    RepoMirrors {
+        /// Which.
+        id: RepoId,
+        /// The upstream's address.
+        upstream: String,
+    },
 }
 
 impl Change for CatalogueChange {
@@ -178,6 +185,11 @@ impl Change for CatalogueChange {
                 to.u8(status_byte(*status));
                 to.option(reason.as_ref(), |to, reason| to.str(reason));
             }
+            Self::RepoMirrors { id, upstream } => {
+                to.u8(8);
+                to.array(id.as_bytes());
+                to.str(upstream);
+            }
         }
     }
 
@@ -212,6 +224,7 @@ impl Change for CatalogueChange {
                 status: status(from)?,
                 reason: from.option(|from| Ok(from.str()?.to_owned()))?,
             },
+            8 => Self::RepoMirrors { id, upstream: from.str()?.to_owned() },
             tag => return unknown(from, "change of the catalogue", tag),
         })
     }

@@ -11,6 +11,8 @@ use crate::name::{Namespace, RefName, RepoKind, RepoName};
 const KEPT_REPO: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-repo-v1.bin");
 const KEPT_CATALOGUE: &[u8] =
     include_bytes!("../../../../tests/fixtures/log-entry-catalogue-v1.bin");
+const KEPT_MIRROR: &[u8] =
+    include_bytes!("../../../../tests/fixtures/log-entry-catalogue-mirror-v1.bin");
 const KEPT_ACCOUNTS: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-accounts-v1.bin");
 
 /// The first of the second version.
@@ -131,6 +133,12 @@ fn token(role: TokenRole, expires_ms: Option<u64>) -> AccountChange {
     }
 }
 
+/// What was added to the catalogue later.
+fn mirror_entry() -> Entry<CatalogueChange> {
+    let (id, upstream) = (RepoId::from_bytes([16; 16]), "https://hub.example".to_owned());
+    entry(vec![CatalogueChange::RepoMirrors { id, upstream }], None)
+}
+
 fn account_entry() -> Entry<AccountChange> {
     let (id, org) = (user(33), OrgId::from_bytes([34; 16]));
     let scope = |entity, role| TokenScope { entity, role };
@@ -223,6 +231,11 @@ fn kept_bytes_are_written_and_read_today() {
         "35ede9e6b20139cb0311b95940c895173df932a9386930d34db47d0877e8f16b",
     );
     check_kept(
+        &mirror_entry(),
+        KEPT_MIRROR,
+        "e2b46f10807e1f13cd432324ff8a8530b452e53465923a1a1b9fa4adc7f16b24",
+    );
+    check_kept(
         &account_entry(),
         KEPT_ACCOUNTS,
         "cf0b7d6ebdc9a688c9f47f37183dbb0ed3a50f269739dc68e35982485a018f5d",
@@ -250,6 +263,7 @@ fn check_exact<C: Change + Debug + PartialEq>(entry: &Entry<C>, kept: &[u8]) {
 fn an_entry_has_one_encoding() {
     check_exact(&repo_entry(), KEPT_REPO);
     check_exact(&catalogue_entry(), KEPT_CATALOGUE);
+    check_exact(&mirror_entry(), KEPT_MIRROR);
     check_exact(&account_entry(), KEPT_ACCOUNTS);
     check_exact(&quota_entry(), KEPT_QUOTAS);
 }

@@ -1,4 +1,5 @@
-//! Git's objects, with the ids that git gives them: blobs, trees and commits.
+//! Git's objects, with the ids that git gives them: blobs, trees and commits; and what an upstream
+//! says of commits of which it does not give the objects.
 //!
 //! Their bytes are git's own, through `gix-object`; the types here are what the rest of the
 //! workspace works with. Only SHA-1 repositories are known, since that is what clients expect.
@@ -6,10 +7,12 @@
 mod commit;
 mod pointer;
 mod tree;
+mod upstream;
 
 pub use commit::{Commit, Signature};
 pub use pointer::{MAX_POINTER_BYTES, Pointer};
 pub use tree::{EntryMode, Tree, TreeEntry};
+pub use upstream::UpstreamCommit;
 
 use gix_hash::{Hasher, hasher};
 use gix_object::{Kind, compute_hash};
@@ -26,6 +29,8 @@ pub enum ObjectKind {
     Tree,
     /// A commit.
     Commit,
+    /// What an upstream says of a commit, under the id that it claims.
+    UpstreamCommit,
 }
 
 impl ObjectKind {
@@ -35,26 +40,32 @@ impl ObjectKind {
             Self::Blob => 0,
             Self::Tree => 1,
             Self::Commit => 2,
+            Self::UpstreamCommit => 3,
         }
     }
 
     /// The kind that a stored byte means.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Blob, Self::Tree, Self::Commit].into_iter().find(|kind| kind.to_byte() == byte)
+        let kinds = [Self::Blob, Self::Tree, Self::Commit, Self::UpstreamCommit];
+        kinds.into_iter().find(|kind| kind.to_byte() == byte)
     }
 
-    fn to_git(self) -> Kind {
-        match self {
-            Self::Blob => Kind::Blob,
-            Self::Tree => Kind::Tree,
-            Self::Commit => Kind::Commit,
-        }
+    /// Whether a revision can name it.
+    pub fn is_commit(self) -> bool {
+        matches!(self, Self::Commit | Self::UpstreamCommit)
     }
 }
 
-/// The id that git gives to this content. It fails only for content made to collide.
+/// The id that git gives to this content; it fails only for content made to collide. Of what an
+/// upstream says of a commit, the id that it claims; it fails where the bytes are not whole.
 pub fn hash_object(kind: ObjectKind, content: &[u8]) -> Result<ObjectHash> {
-    let id = compute_hash(gix_hash::Kind::Sha1, kind.to_git(), content);
+    let kind = match kind {
+        ObjectKind::Blob => Kind::Blob,
+        ObjectKind::Tree => Kind::Tree,
+        ObjectKind::Commit => Kind::Commit,
+        ObjectKind::UpstreamCommit => return Ok(UpstreamCommit::decode(content)?.id),
+    };
+    let id = compute_hash(gix_hash::Kind::Sha1, kind, content);
     id.map(|id| from_git(&id)).map_err(|_| collision())
 }
 

@@ -71,7 +71,7 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
     }
     let of = |error| Failure::of(error, &call.caller);
     let commit = match segments {
-        [] => at.hub().repo_state(at.repo()).await.map_err(of)?.main(),
+        [] => at.hub().main_of(at.repo()).await.map_err(of)?,
         [_, revision @ ..] => Some(at.whole_revision(&call, revision).await?.0.commit),
     };
     let listed = match commit {

@@ -31,7 +31,7 @@ pub(super) async fn answer(
         _ => return Err(Failure::no_route()),
     };
     let of = |error| Failure::of(error, &call.caller);
-    let repo = place::of_manifest(gateway, &call, name)?;
+    let repo = place::of_manifest(gateway, &call, name).await?;
     let main = gateway.hub.resolve(&repo, "main").await.map_err(of)?.commit;
     let items = gateway.hub.siblings(&repo, main).await.map_err(of)?;
     let names: Vec<&str> = items.iter().map(|item| item.path.as_str()).collect();

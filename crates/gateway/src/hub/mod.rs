@@ -23,6 +23,7 @@ mod repos;
 mod resolve;
 pub(crate) mod security;
 mod settings;
+mod staleness;
 mod storage;
 mod tree;
 
@@ -92,24 +93,28 @@ fn admit(gateway: &Arc<Gateway>, call: &Call, segments: &[&str]) -> Result<(), F
 
 /// Routes below `/api/{kinds}/{namespace}/{name}`.
 async fn repo_api(gateway: &Arc<Gateway>, call: Call, kind: RepoKind, segments: &[&str]) -> Answer {
-    let (place, rest) = place::of_api(gateway, &call, kind, segments)?;
+    let (place, rest) = place::of_api(gateway, &call, kind, segments).await?;
     let at = place::Context { gateway, place: &place };
+    Ok(staleness::marked(&at, below_repo(&at, call, rest).await?))
+}
+
+async fn below_repo(at: &place::Context<'_>, call: Call, rest: &[&str]) -> Answer {
     match (rest, &call.method) {
-        ([] | ["revision", ..], _) => info::answer(&at, call, rest).await,
-        (["tree", rest @ ..], _) => tree::answer(&at, &call, rest).await,
-        (["paths-info", rest @ ..], _) => items::answer(&at, call, rest).await,
-        (["refs"], _) => branches::refs(&at, &call).await,
-        (["commits", rest @ ..], _) => commits::answer(&at, &call, rest).await,
-        (["compare", range @ ..], _) => commits::compare(&at, &call, range).await,
-        (["auth-check"], _) => repos::auth_check(&at, &call, false),
-        (["auth-check", "write"], _) => repos::auth_check(&at, &call, true),
-        (["safetensors-metadata", path @ ..], _) => headers::answer(&at, &call, path).await,
-        (["preupload", rest @ ..], &Method::POST) => preupload::answer(&at, call, rest).await,
-        (["commit", rest @ ..], &Method::POST) => commit::answer(&at, call, rest).await,
-        (["super-squash", rest @ ..], &Method::POST) => commits::squash(&at, call, rest).await,
-        (["lfs-files"], _) => extras::lfs_files(&at, &call).await,
-        (["lfs-files", "duplicate"], &Method::POST) => extras::duplicate_files(&at, call).await,
-        (["lfs-files", "batch"], &Method::POST) => deletions::answer(&at, call).await,
+        ([] | ["revision", ..], _) => info::answer(at, call, rest).await,
+        (["tree", rest @ ..], _) => tree::answer(at, &call, rest).await,
+        (["paths-info", rest @ ..], _) => items::answer(at, call, rest).await,
+        (["refs"], _) => branches::refs(at, &call).await,
+        (["commits", rest @ ..], _) => commits::answer(at, &call, rest).await,
+        (["compare", range @ ..], _) => commits::compare(at, &call, range).await,
+        (["auth-check"], _) => repos::auth_check(at, &call, false),
+        (["auth-check", "write"], _) => repos::auth_check(at, &call, true),
+        (["safetensors-metadata", path @ ..], _) => headers::answer(at, &call, path).await,
+        (["preupload", rest @ ..], &Method::POST) => preupload::answer(at, call, rest).await,
+        (["commit", rest @ ..], &Method::POST) => commit::answer(at, call, rest).await,
+        (["super-squash", rest @ ..], &Method::POST) => commits::squash(at, call, rest).await,
+        (["lfs-files"], _) => extras::lfs_files(at, &call).await,
+        (["lfs-files", "duplicate"], &Method::POST) => extras::duplicate_files(at, call).await,
+        (["lfs-files", "batch"], &Method::POST) => deletions::answer(at, call).await,
         (["xet-read-token", rest @ ..], _) => {
             let repo = at.reading(&call)?;
             crate::xet::token::answer(&call, &repo, &rest.join("/"), false)
@@ -118,15 +123,15 @@ async fn repo_api(gateway: &Arc<Gateway>, call: Call, kind: RepoKind, segments: 
             let repo = at.reading(&call)?;
             crate::xet::token::answer(&call, &repo, &rest.join("/"), true)
         }
-        (["branch", rest @ ..], _) => branches::branch(&at, call, rest).await,
-        (["tag", rest @ ..], _) => branches::tag(&at, call, rest).await,
-        (["settings"], _) => settings::answer(&at, call).await,
-        (["duplicate"], &Method::POST) => repos::duplicate(&at, call).await,
-        (["discussions", rest @ ..], _) => pulls::answer(&at, call, rest).await,
-        (["user-access-request", rest @ ..], _) => gating::answer(&at, call, rest).await,
-        (["like"], _) => accounts::like(&at, &call).await,
-        (["likers"], _) => accounts::likers(&at, &call),
-        (["runtime"], _) if kind == RepoKind::Space => extras::runtime(&at, &call),
+        (["branch", rest @ ..], _) => branches::branch(at, call, rest).await,
+        (["tag", rest @ ..], _) => branches::tag(at, call, rest).await,
+        (["settings"], _) => settings::answer(at, call).await,
+        (["duplicate"], &Method::POST) => repos::duplicate(at, call).await,
+        (["discussions", rest @ ..], _) => pulls::answer(at, call, rest).await,
+        (["user-access-request", rest @ ..], _) => gating::answer(at, call, rest).await,
+        (["like"], _) => accounts::like(at, &call).await,
+        (["likers"], _) => accounts::likers(at, &call),
+        (["runtime"], _) if at.repo().kind() == RepoKind::Space => extras::runtime(at, &call),
         _ => Err(Failure::no_route()),
     }
 }
@@ -139,11 +144,11 @@ async fn web(
     segments: &[&str],
 ) -> Answer {
     let Some(kind) = kind else { return Err(Failure::no_route()) };
-    let Some((place, rest)) = place::of_web(gateway, &call, kind, segments)? else {
+    let Some((place, rest)) = place::of_web(gateway, &call, kind, segments).await? else {
         return Err(Failure::no_route());
     };
     let at = place::Context { gateway, place: &place };
-    match (rest, &call.method) {
+    let answer = match (rest, &call.method) {
         (["resolve", rest @ ..], &Method::GET | &Method::HEAD) => {
             resolve::answer(&at, call, rest).await
         }
@@ -151,5 +156,6 @@ async fn web(
         (["resolve" | "raw", ..], _) => Err(Failure::method("GET, HEAD")),
         (["ask-access"], &Method::POST) => gating::ask(&at, call).await,
         _ => Err(Failure::no_route()),
-    }
+    };
+    Ok(staleness::marked(&at, answer?))
 }

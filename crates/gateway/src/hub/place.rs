@@ -12,7 +12,7 @@ use ballast_node::access::{Access, Repo};
 use ballast_node::download::Resolved;
 use ballast_node::hub::Hub;
 use http::header::LOCATION;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::Gateway;
 use crate::call::{Call, decode};
@@ -138,7 +138,7 @@ pub(super) fn commit_value(commit: ObjectHash) -> HeaderValue {
 }
 
 /// The repo of `/api/{kinds}/…`, and the segments behind its name.
-pub(super) fn of_api<'s>(
+pub(super) async fn of_api<'s>(
     gateway: &Arc<Gateway>,
     call: &Call,
     kind: RepoKind,
@@ -146,28 +146,32 @@ pub(super) fn of_api<'s>(
 ) -> Result<(Place, &'s [&'s str]), Failure> {
     let is_legacy = match segments {
         [_] => true,
-        [_, second, ..] => BELOW.contains(second) && open(gateway, call, kind, segments).is_err(),
+        [_, second, ..] => {
+            let is_known =
+                || name_of(call, segments).is_ok_and(|name| is_here(gateway, call, kind, &name));
+            BELOW.contains(second) && !is_known()
+        }
         [] => return Err(Failure::no_route()),
     };
     let prefix = format!("/api/{}/", kind.plural());
     if is_legacy {
         return Err(legacy(gateway, call, kind, &prefix, segments));
     }
-    Ok((found(gateway, call, kind, &prefix, segments)?, &segments[2..]))
+    Ok((found(gateway, call, kind, &prefix, segments).await?, &segments[2..]))
 }
 
 /// The repo of `/v2/{namespace}/{name}/…`, whose clients follow no redirect.
-pub(super) fn of_manifest(
+pub(super) async fn of_manifest(
     gateway: &Arc<Gateway>,
     call: &Call,
     name: [&str; 2],
 ) -> Result<Repo, Failure> {
-    Ok(open(gateway, call, RepoKind::Model, &name)?.0)
+    Ok(open(gateway, call, RepoKind::Model, &name).await?.0)
 }
 
 /// The repo of `/{prefix}…`, and the segments behind its name; nothing if this is no address of a
 /// repo.
-pub(super) fn of_web<'s>(
+pub(super) async fn of_web<'s>(
     gateway: &Arc<Gateway>,
     call: &Call,
     kind: RepoKind,
@@ -178,32 +182,50 @@ pub(super) fn of_web<'s>(
         [_, "resolve" | "raw", third, ..] if !matches!(*third, "resolve" | "raw") => {
             Err(legacy(gateway, call, kind, &prefix, segments))
         }
-        [_, _, _, ..] => Ok(Some((found(gateway, call, kind, &prefix, segments)?, &segments[2..]))),
+        [_, _, _, ..] => {
+            let place = found(gateway, call, kind, &prefix, segments).await?;
+            Ok(Some((place, &segments[2..])))
+        }
         _ => Ok(None),
     }
 }
 
-fn open(
+/// The repo, if the caller may read it. What only looks is also looked for at the hub's upstream.
+async fn open(
     gateway: &Arc<Gateway>,
     call: &Call,
     kind: RepoKind,
     segments: &[&str],
 ) -> Result<(Repo, RepoName), Failure> {
-    let [namespace, name, ..] = segments else { return Err(Failure::no_route()) };
-    let text = format!("{}/{}", decode(namespace)?, decode(name)?);
-    let name = RepoName::parse(&text).map_err(|_| Failure::hidden(&call.caller))?;
-    let repo = gateway.hub.repo(&call.caller, kind, &name, Access::Read);
+    let name = name_of(call, segments)?;
+    let asks_paths = segments.get(2) == Some(&"paths-info");
+    let repo = match call.method {
+        Method::GET | Method::HEAD => gateway.hub.repo_or_bring(&call.caller, kind, &name).await,
+        _ if asks_paths => gateway.hub.repo_or_bring(&call.caller, kind, &name).await,
+        _ => gateway.hub.repo(&call.caller, kind, &name, Access::Read),
+    };
     Ok((repo.map_err(|error| Failure::of(error, &call.caller))?, name))
 }
 
-fn found(
+/// The name that the first two segments are.
+fn name_of(call: &Call, segments: &[&str]) -> Result<RepoName, Failure> {
+    let [namespace, name, ..] = segments else { return Err(Failure::no_route()) };
+    let text = format!("{}/{}", decode(namespace)?, decode(name)?);
+    RepoName::parse(&text).map_err(|_| Failure::hidden(&call.caller))
+}
+
+fn is_here(gateway: &Arc<Gateway>, call: &Call, kind: RepoKind, name: &RepoName) -> bool {
+    gateway.hub.repo(&call.caller, kind, name, Access::Read).is_ok()
+}
+
+async fn found(
     gateway: &Arc<Gateway>,
     call: &Call,
     kind: RepoKind,
     prefix: &str,
     segments: &[&str],
 ) -> Result<Place, Failure> {
-    let (repo, asked) = open(gateway, call, kind, segments)?;
+    let (repo, asked) = open(gateway, call, kind, segments).await?;
     if *repo.name() != asked {
         return Err(moved(call, prefix, repo.name(), &segments[2..]));
     }

@@ -172,16 +172,17 @@ fn describe_large(
 ) -> Result<(), Failure> {
     headers.insert(X_LINKED_ETAG, text_value(&format!("\"{}\"", large.sha256))?);
     headers.insert(X_LINKED_SIZE, HeaderValue::from(large.size));
-    if !at.gateway.settings.xet || large.size == 0 {
+    // What is not here yet can't be had by Xet: naming it is a promise that clients hold us to.
+    let Some(file) = large.file().filter(|_| at.gateway.settings.xet && large.size > 0) else {
         return Ok(());
-    }
+    };
     let (base, repo) = (call.base(), at.repo());
     let kinds = repo.kind().plural();
     let token = format!("{base}/api/{kinds}/{}/xet-read-token/{commit}", repo.name());
-    let info = format!("{base}/xet/v1/reconstructions/{}", large.file);
+    let info = format!("{base}/xet/v1/reconstructions/{file}");
     let link = format!("<{token}>; rel=\"xet-auth\", <{info}>; rel=\"xet-reconstruction-info\"");
     headers.insert(LINK, text_value(&link)?);
-    headers.insert(X_XET_HASH, text_value(&large.file.to_string())?);
+    headers.insert(X_XET_HASH, text_value(&file.to_string())?);
     Ok(())
 }
 

@@ -108,8 +108,8 @@ fn view(item: &TreeItem, last: Option<Option<&CommitView>>) -> Value {
             "size": large.size,
             "pointerSize": large.pointer_size,
         });
-        if large.size > 0 {
-            view["xetHash"] = json!(large.file.to_string());
+        if let Some(file) = large.file().filter(|_| large.size > 0) {
+            view["xetHash"] = json!(file.to_string());
         }
     }
     if let Some(last) = last {

@@ -129,6 +129,6 @@ fn file_view(repo: &Repo, commit: &str, item: &TreeItem) -> Value {
         "size": item.size,
         "gitBlob": item.id.to_string(),
         "sha256": item.large.as_ref().map(|large| large.sha256.to_string()),
-        "xetHash": item.large.as_ref().map(|large| large.file.to_string()),
+        "xetHash": item.large.and_then(|large| large.file()).map(|file| file.to_string()),
     })
 }

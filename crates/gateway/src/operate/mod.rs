@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use ballast_node::origin::Figure;
 use ballast_node::verify::ScrubCounts;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -45,6 +46,16 @@ pub(crate) fn metrics(call: &Call) -> Answer {
         ("scrub_damaged_objects", "gauge", damaged),
     ] {
         let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {count}");
+    }
+    for Figure { name, is_counter, value } in
+        call.gateway.hub.origin().map(|origin| origin.figures()).unwrap_or_default()
+    {
+        let kind = if is_counter { "counter" } else { "gauge" };
+        let family = name.split('{').next().unwrap_or(name);
+        let kind = format!("# TYPE {family} {kind}\n");
+        // A family with labels is announced once.
+        let kind = if text.contains(&kind) { "" } else { &kind };
+        let _ = writeln!(text, "{kind}{name} {value}");
     }
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = StatusCode::OK;

@@ -225,6 +225,10 @@ impl Hub {
     }
 
     async fn feed(self: &Arc<Self>, repo: &Repo, item: &TreeItem, limit: u64) -> Option<Feed> {
+        // What is only at an upstream is not fetched for this.
+        if item.large.is_some_and(|large| large.manifest().is_none()) {
+            return None;
+        }
         match self.open_item(repo, item, 0..limit.min(item.size)).await {
             Ok(stream) => Some(Feed::new(stream, limit)),
             Err(error) => {

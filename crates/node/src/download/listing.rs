@@ -71,7 +71,7 @@ impl Hub {
         }
         let entries = walk.take(self, limit.max(1)).await?;
         let next = entries.last().filter(|_| !walk.is_done()).map(|(path, _)| path.clone());
-        Ok(Page { items: self.items_of(repo.id(), entries).await?, next })
+        Ok(Page { items: self.items_of(repo, commit, entries).await?, next })
     }
 
     /// Every file of a commit, and no folder.
@@ -81,7 +81,7 @@ impl Hub {
         walk.enter(self, String::new(), &root).await?;
         let mut entries = walk.take(self, MAX_SIBLINGS).await?;
         entries.retain(|(_, entry)| entry.mode != EntryMode::Directory);
-        self.items_of(repo.id(), entries).await
+        self.items_of(repo, commit, entries).await
     }
 }
 

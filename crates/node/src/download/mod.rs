@@ -43,7 +43,7 @@ pub use history::CommitView;
 pub use listing::Page;
 pub use reconstruct::{Fetch, Reconstruction};
 pub use resolve::Resolved;
-pub use tree::{ItemKind, LargeFile, TreeItem};
+pub use tree::{Content, ItemKind, LargeFile, TreeItem};
 
 /// Bytes on their way, piece by piece.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;

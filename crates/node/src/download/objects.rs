@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ballast_format::hash::ObjectHash;
 use ballast_format::id::RepoId;
-use ballast_format::object::{Commit, ObjectKind, Tree, hash_object};
+use ballast_format::object::{Commit, ObjectKind, Tree, UpstreamCommit, hash_object};
 use ballast_store::index::Table;
 use ballast_store::index::schema::{self, ObjectRow};
 use ballast_store::keyspace::{CopyKind, CopyName, Key};
@@ -87,7 +87,7 @@ impl Hub {
             for (key, row) in &rows {
                 let id = key.last_chunk::<20>().copied().map(ObjectHash::from_bytes);
                 let id = id.ok_or_else(|| Error::internal("an object's row has no key"))?;
-                let is_commit = ObjectRow::decode(row)?.kind == ObjectKind::Commit;
+                let is_commit = ObjectRow::decode(row)?.kind.is_commit();
                 if is_commit && id.to_string().starts_with(digits) && found.replace(id).is_some() {
                     return Ok(None);
                 }
@@ -195,8 +195,14 @@ impl Hub {
         if let Some(commit) = self.caches.commits.get(&(repo, *id)) {
             return Ok(commit);
         }
-        let content = self.object(repo, id, ObjectKind::Commit, MAX_TREE_BYTES).await?;
-        let commit = Commit::decode(&content);
+        let row = self.object_row(repo, id).await?.ok_or_else(|| missing(repo, id))?;
+        let commit = if row.kind == ObjectKind::UpstreamCommit {
+            let content = self.object(repo, id, row.kind, MAX_TREE_BYTES).await?;
+            UpstreamCommit::decode(&content).map(|commit| commit.to_commit())
+        } else {
+            let content = self.object(repo, id, ObjectKind::Commit, MAX_TREE_BYTES).await?;
+            Commit::decode(&content)
+        };
         let commit = commit.map_err(|error| Error::corrupt(format!("`{id}`: {error}")))?;
         let commit = Arc::new(commit);
         self.caches.commits.insert((repo, *id), Arc::clone(&commit));

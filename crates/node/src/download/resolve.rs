@@ -2,7 +2,6 @@
 
 use ballast_format::hash::ObjectHash;
 use ballast_format::name::RefName;
-use ballast_format::object::ObjectKind;
 
 use crate::access::Repo;
 use crate::error::{Error, Result};
@@ -11,6 +10,8 @@ use crate::state::repo::RepoState;
 
 /// The most segments of a path that are tried as one revision.
 const MAX_SEGMENTS: usize = 8;
+/// The segments of `refs/pr/1`.
+const REF_SEGMENTS: usize = 3;
 
 /// What a revision means now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,14 @@ pub struct Resolved {
 impl Hub {
     /// The commit that a branch, a tag, a full ref or a commit of this repo names.
     pub async fn resolve(&self, repo: &Repo, revision: &str) -> Result<Resolved> {
+        if repo.is_mirror() {
+            return self.resolve_mirror(repo, revision).await;
+        }
+        self.resolve_here(repo, revision).await
+    }
+
+    /// The same from what is here.
+    pub(crate) async fn resolve_here(&self, repo: &Repo, revision: &str) -> Result<Resolved> {
         let state = self.repo_state(repo).await?;
         let found = self.resolve_in(repo, &state, revision).await;
         match found {
@@ -51,7 +60,7 @@ impl Hub {
             return Ok(found);
         }
         match self.object_row(repo.id(), &commit).await? {
-            Some(row) if row.kind == ObjectKind::Commit => Ok(found),
+            Some(row) if row.kind.is_commit() => Ok(found),
             _ => Err(unknown()),
         }
     }
@@ -65,9 +74,20 @@ impl Hub {
     ) -> Result<(Resolved, usize, String)> {
         let first = segments.first().map(String::as_str).unwrap_or_default();
         let state = self.repo_state(repo).await?;
+        // Refs of a mirror that nobody asked for so far are not here, but known by their form.
+        if let (true, ["refs", ..], Some(named)) =
+            (repo.is_mirror(), [first].as_slice(), segments.get(..REF_SEGMENTS))
+        {
+            let revision = named.join("/");
+            return Ok((self.resolve(repo, &revision).await?, REF_SEGMENTS, revision));
+        }
         for used in (2..=segments.len().min(MAX_SEGMENTS)).rev() {
             let revision = segments[..used].join("/");
             if let Some(found) = by_ref(&state, &revision) {
+                let found = match repo.is_mirror() {
+                    true => self.resolve(repo, &revision).await?,
+                    false => found,
+                };
                 return Ok((found, used, revision));
             }
         }

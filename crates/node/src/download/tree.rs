@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ballast_format::hash::{FileHash, ObjectHash, Sha256, ShardHash};
+use ballast_format::hash::{FileHash, ObjectHash, Sha256};
 use ballast_format::id::RepoId;
 use ballast_format::manifest::ManifestId;
 use ballast_format::name::FilePath;
-use ballast_format::object::{EntryMode, ObjectKind, Tree, TreeEntry};
+use ballast_format::object::{EntryMode, ObjectKind, Pointer, Tree, TreeEntry};
 use ballast_format::pack::FileLink;
 use ballast_store::index::Table;
 use ballast_store::index::schema::{self, FileRow, ObjectRow};
@@ -20,6 +20,7 @@ use super::stream::started;
 use crate::access::Repo;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::origin::Wanted;
 
 /// Rows that are asked for at once, so that others get in between.
 const ROWS: usize = 2000;
@@ -42,22 +43,38 @@ pub struct LargeFile {
     pub size: u64,
     /// The size of the pointer in bytes.
     pub pointer_size: u64,
-    /// Its name in Xet.
-    pub file: FileHash,
-    /// The shard object that holds the manifest by which the repo reads it.
-    pub shard: ShardHash,
+    /// Where its content is.
+    pub content: Content,
+}
+
+/// Where the content of a large file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Here: the manifest by which the repo reads it.
+    Stored(ManifestId),
+    /// Only at the upstream of which the repo is a mirror, under this commit.
+    Upstream(ObjectHash),
 }
 
 impl LargeFile {
-    /// The manifest by which the repo reads it.
-    pub fn manifest(&self) -> ManifestId {
-        ManifestId { file: self.file, shard: self.shard }
+    /// The manifest by which the repo reads it; nothing while its content is not here.
+    pub fn manifest(&self) -> Option<ManifestId> {
+        match self.content {
+            Content::Stored(manifest) => Some(manifest),
+            Content::Upstream(_) => None,
+        }
     }
 
-    /// The same as a commit names it.
-    pub(crate) fn link(&self) -> FileLink {
-        let Self { sha256, file, shard, size, .. } = *self;
-        FileLink { sha256, file, shard, size }
+    /// Its name in Xet, once its content is here.
+    pub fn file(&self) -> Option<FileHash> {
+        self.manifest().map(|manifest| manifest.file)
+    }
+
+    /// The same as a commit names it, once its content is here.
+    pub(crate) fn link(&self) -> Option<FileLink> {
+        let Self { sha256, size, .. } = *self;
+        let link = |ManifestId { file, shard }| FileLink { sha256, file, shard, size };
+        self.manifest().map(link)
     }
 }
 
@@ -131,8 +148,12 @@ impl Hub {
         }
         let missing = || Error::EntryNotFound { path: path.to_string(), commit: Some(commit) };
         let entry = self.entry(repo.id(), commit, path).await?.ok_or_else(missing)?;
-        let mut items = self.items_of(repo.id(), vec![(path.to_string(), entry)]).await?;
+        let mut items = self.items_of(repo, commit, vec![(path.to_string(), entry)]).await?;
         let item = Arc::new(items.pop().ok_or_else(missing)?);
+        // What is fetched at any moment is looked up again.
+        if item.large.is_some_and(|large| large.manifest().is_none()) {
+            return Ok(item);
+        }
         let key = ItemKey { repo: repo.id(), commit, path: path.as_str().into() };
         self.caches.items.insert(key, Arc::clone(&item));
         Ok(item)
@@ -151,7 +172,7 @@ impl Hub {
                 entries.push((path.as_str().to_owned(), entry));
             }
         }
-        self.items_of(repo.id(), entries).await
+        self.items_of(repo, commit, entries).await
     }
 
     /// The tree's entry at a path.
@@ -190,17 +211,18 @@ impl Hub {
     /// Entries as items: with sizes, and with what pointers stand for.
     pub(crate) async fn items_of(
         &self,
-        repo: RepoId,
+        repo: &Repo,
+        commit: ObjectHash,
         entries: Vec<(String, TreeEntry)>,
     ) -> Result<Vec<TreeItem>> {
         let is_blob =
             |entry: &TreeEntry| !matches!(entry.mode, EntryMode::Directory | EntryMode::Submodule);
         let blobs: Vec<ObjectHash> =
             entries.iter().filter(|(_, entry)| is_blob(entry)).map(|(_, entry)| entry.id).collect();
-        let rows = self.object_rows(repo, &blobs).await?;
+        let rows = self.object_rows(repo.id(), &blobs).await?;
         let pointers = rows.iter().filter_map(|row| row.pointer);
         let keys: Vec<_> =
-            pointers.map(|pointer| schema::file_key(&repo, &pointer.sha256)).collect();
+            pointers.map(|pointer| schema::file_key(&repo.id(), &pointer.sha256)).collect();
         let mut files = Vec::with_capacity(keys.len());
         for keys in keys.chunks(ROWS) {
             files.extend(self.index().get_many(Table::File, keys.to_vec()).await?);
@@ -215,7 +237,8 @@ impl Hub {
             }
             let row = rows.next().ok_or_else(|| Error::internal("a row is missing"))?;
             let file = if row.pointer.is_some() { files.next().flatten() } else { None };
-            items.push(file_item(path, &entry, &row, file)?);
+            let elsewhere = repo.is_mirror().then_some(Content::Upstream(commit));
+            items.push(file_item(path, &entry, &row, file, elsewhere)?);
         }
         Ok(items)
     }
@@ -232,7 +255,13 @@ impl Hub {
             return Ok(Box::pin(stream::empty()));
         }
         if let Some(large) = &item.large {
-            let manifest = self.needed_manifest(&self.manifest_now(repo, large).await?).await?;
+            let Content::Stored(known) = large.content else {
+                let wanted =
+                    Wanted::of(item).ok_or_else(|| Error::internal("nothing is wanted"))?;
+                return self.open_upstream(repo, &wanted, range).await;
+            };
+            let known = self.manifest_now(repo, large, known).await?;
+            let manifest = self.needed_manifest(&known).await?;
             return started(self.read_manifest(manifest, range)).await;
         }
         let content = self.raw_blob(repo, item, u64::MAX).await?;
@@ -245,14 +274,19 @@ impl Hub {
 
     /// The manifest by which the repo reads a large file now: a commit may have replaced one that
     /// is damaged.
-    async fn manifest_now(&self, repo: &Repo, large: &LargeFile) -> Result<ManifestId> {
+    async fn manifest_now(
+        &self,
+        repo: &Repo,
+        large: &LargeFile,
+        known: ManifestId,
+    ) -> Result<ManifestId> {
         if self.quarantine.is_empty() {
-            return Ok(large.manifest());
+            return Ok(known);
         }
         let key = schema::file_key(&repo.id(), &large.sha256);
         let row = self.index().get(Table::File, &key).await?;
         let row = row.map(|row| FileRow::decode(&row)).transpose()?;
-        Ok(row.map_or_else(|| large.manifest(), |row| row.manifest))
+        Ok(row.map_or(known, |row| row.manifest))
     }
 
     /// The blob behind a file as it is stored: of a large file, the pointer.
@@ -261,24 +295,27 @@ impl Hub {
     }
 }
 
+/// A file as an item. What a pointer stands for may be elsewhere where it is not here.
 fn file_item(
     path: String,
     entry: &TreeEntry,
     row: &ObjectRow,
     file: Option<Vec<u8>>,
+    elsewhere: Option<Content>,
 ) -> Result<TreeItem> {
     let (kind, id) = (ItemKind::File, entry.id);
+    let file = file.map(|file| FileRow::decode(&file)).transpose()?;
+    let found = match (row.pointer, file) {
+        (Some(Pointer { sha256, .. }), Some(FileRow { manifest, size })) => {
+            Some((sha256, size, Content::Stored(manifest)))
+        }
+        (Some(Pointer { sha256, size }), None) => elsewhere.map(|at| (sha256, size, at)),
+        (None, _) => None,
+    };
     // A pointer whose file the repo never had is a text like any other.
-    let (Some(pointer), Some(file)) = (row.pointer, file) else {
+    let Some((sha256, size, content)) = found else {
         return Ok(TreeItem { path, kind, id, size: row.length, large: None });
     };
-    let file = FileRow::decode(&file)?;
-    let large = LargeFile {
-        sha256: pointer.sha256,
-        size: file.size,
-        pointer_size: row.length,
-        file: file.manifest.file,
-        shard: file.manifest.shard,
-    };
-    Ok(TreeItem { path, kind, id, size: file.size, large: Some(large) })
+    let large = LargeFile { sha256, size, pointer_size: row.length, content };
+    Ok(TreeItem { path, kind, id, size, large: Some(large) })
 }

@@ -191,7 +191,7 @@ async fn a_file_that_comes_back_cut_otherwise_is_whole_again_and_gc_goes_on() ->
     let another = scene.another().await;
     let main = scene.rig.main(&scene.repo).await;
     let item = another.item(&scene.repo, main, &path("w.bin")).await?;
-    assert_eq!(item.large.map(|large| large.link()), Some(scene.link(&another).await));
+    assert_eq!(item.large.and_then(|large| large.link()), Some(scene.link(&another).await));
     // All promises ran out: nothing but the commits counts.
     scene.rig.env.advance(Duration::from_hours(24 * 60));
     let plan = scene.rig.hub.plan_collection().await?;

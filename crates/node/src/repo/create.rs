@@ -22,7 +22,7 @@ use crate::state::ledger::New;
 use crate::state::repo::RepoState;
 
 /// Repos of a hub: what is known about them is in memory.
-const MAX_REPOS: usize = 1_000_000;
+pub(super) const MAX_REPOS: usize = 1_000_000;
 
 /// What runs a space.
 const SDKS: &[&str] = &["docker", "gradio", "static", "streamlit"];
@@ -83,7 +83,7 @@ impl Hub {
     }
 
     /// A name with its namespace as the owner writes it, whatever letters somebody asked with.
-    fn spelled(&self, name: &RepoName) -> Result<RepoName> {
+    pub(super) fn spelled(&self, name: &RepoName) -> Result<RepoName> {
         let owner = self.accounts.read(|state| state.spelled(name.namespace()));
         let owner = owner.unwrap_or_else(|| name.namespace().clone());
         Ok(RepoName::new(owner, name.name())?)
@@ -103,7 +103,8 @@ impl Hub {
         Box::pin(async move {
             let hub = hub?;
             let state = hub.newest_state(repo.id()).await?;
-            if state.main().is_some() {
+            // A mirror's commits are its upstream's.
+            if state.main().is_some() || repo.is_mirror() {
                 return Ok(state);
             }
             hub.first_commit(&repo).await?;
@@ -185,7 +186,7 @@ fn checked_sdk(new: &NewRepo) -> Result<Option<String>> {
 }
 
 /// Former names are free: they lead to a repo until another takes them.
-fn check_free(state: &CatalogueState, kind: RepoKind, name: &RepoName) -> Result<()> {
+pub(super) fn check_free(state: &CatalogueState, kind: RepoKind, name: &RepoName) -> Result<()> {
     match state.by_own_name(kind, name) {
         None => Ok(()),
         Some(_) => Err(Error::Exists { what: format!("the {kind} `{name}`") }),

@@ -37,6 +37,7 @@ impl NewPull<'_> {
         at: ObjectHash,
     ) -> Result<(u32, Vec<RepoChange>)> {
         let author = caller.user()?.user;
+        repo.is_ours_to_change()?;
         if repo.record.discussions_disabled {
             return Err(closed());
         }

@@ -10,7 +10,7 @@ use crate::hub::Hub;
 use crate::state::repo::NewPack;
 
 /// Refs that one repo may have.
-const MAX_REFS: usize = 50_000;
+pub(crate) const MAX_REFS: usize = 50_000;
 
 /// A ref and where it points.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct Refs {
 impl Hub {
     /// Every ref of a repo.
     pub async fn refs(&self, repo: &Repo) -> Result<Refs> {
+        // Those of a mirror that somebody asked for, and `main`.
+        self.main_of(repo).await?;
         let state = self.repo_state(repo).await?;
         let mut refs = Refs::default();
         for (name, commit) in &state.refs {
@@ -76,6 +78,7 @@ impl Hub {
         overwrite: bool,
     ) -> Result<()> {
         self.repo_by_id(caller, repo.id(), Access::Write)?;
+        repo.is_ours_to_change()?;
         let state = self.repo_state(repo).await?;
         if state.refs.contains_key(name) && !overwrite {
             return Err(exists(name));
@@ -94,6 +97,7 @@ impl Hub {
         packs: &[NewPack],
     ) -> Result<()> {
         self.repo_by_id(caller, repo.id(), Access::Write)?;
+        repo.is_ours_to_change()?;
         check_name(name)?;
         self.append_repo(repo, caller.user_id(), packs, |state| {
             self.confirm_by_id(caller, repo.id(), Access::Write)?;
@@ -119,6 +123,7 @@ impl Hub {
     /// Deletes a branch or a tag; `main` stays.
     pub async fn delete_ref(&self, caller: &Caller, repo: &Repo, name: &RefName) -> Result<()> {
         self.repo_by_id(caller, repo.id(), Access::Write)?;
+        repo.is_ours_to_change()?;
         if *name == RefName::main() {
             return Err(Error::denied("the branch `main` can't be deleted"));
         }

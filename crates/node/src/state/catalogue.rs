@@ -37,6 +37,8 @@ pub struct RepoRecord {
     pub sdk: Option<String>,
     /// Whether nobody may open discussions.
     pub discussions_disabled: bool,
+    /// For a mirror: the address of the upstream that it is one of.
+    pub upstream: Option<String>,
 }
 
 /// Somebody's request for a gated repo's files.
@@ -252,7 +254,11 @@ impl CatalogueState {
                     description: None,
                     sdk: sdk.clone(),
                     discussions_disabled: false,
+                    upstream: None,
                 });
+            }
+            CatalogueChange::RepoMirrors { id, upstream } => {
+                self.change(id, time_ms, |record| record.upstream = Some(upstream.clone()));
             }
             CatalogueChange::RepoMoved { id, to } => self.rename(id, to, time_ms),
             CatalogueChange::RepoDeleted { id } => self.delete(id),

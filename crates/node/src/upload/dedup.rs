@@ -102,7 +102,8 @@ impl Hub {
         files.sort_by_key(|item| std::cmp::Reverse(item.size));
         let (mut seen, mut xorbs) = (HashSet::new(), Vec::new());
         for large in files.iter().take(GUESSED_FILES).filter_map(|item| item.large) {
-            let Some(manifest) = self.manifest(&large.manifest()).await? else { continue };
+            let Some(id) = large.manifest() else { continue };
+            let Some(manifest) = self.manifest(&id).await? else { continue };
             let named = manifest.terms.iter().map(|term| term.xorb);
             xorbs.extend(named.filter(|xorb| seen.insert(*xorb)));
             if xorbs.len() >= GUESSED_XORBS {

@@ -10,6 +10,7 @@ mod dedup;
 mod intake;
 mod leases;
 mod lfs;
+mod mirrored;
 mod packing;
 mod parts;
 pub(crate) mod repack;

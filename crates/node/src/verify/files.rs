@@ -19,7 +19,7 @@ use crate::hub::Hub;
 
 impl Hub {
     /// The large file that a repo knows by this SHA-256.
-    pub(super) async fn link_of(&self, repo: RepoId, sha256: &Sha256) -> Result<Option<FileLink>> {
+    pub(crate) async fn link_of(&self, repo: RepoId, sha256: &Sha256) -> Result<Option<FileLink>> {
         let row = self.index().get(Table::File, &schema::file_key(&repo, sha256)).await?;
         let row = row.map(|row| FileRow::decode(&row)).transpose()?;
         Ok(row.map(|FileRow { manifest, size }| FileLink {

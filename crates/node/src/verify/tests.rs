@@ -209,7 +209,7 @@ async fn damage_names_the_files_that_depend_on_it() {
 async fn xorbs_of(scene: &Scene, name: &str) -> BTreeSet<Path> {
     let main = scene.rig.main(&scene.repo).await;
     let item = scene.rig.hub.item(&scene.repo, main, &path(name)).await.expect("it is there");
-    let id = item.large.expect("it is large").manifest();
+    let id = item.large.expect("it is large").manifest().expect("it is here");
     let manifest = scene.rig.hub.needed_manifest(&id).await.expect("it is sound");
     let mut copies = BTreeSet::new();
     for term in &manifest.terms {
@@ -298,7 +298,7 @@ async fn what_the_index_forgot_is_looked_up_in_the_store() {
     let scene = Scene::new().await;
     let main = scene.rig.main(&scene.repo).await;
     let item = scene.rig.hub.item(&scene.repo, main, &path("weights/own.bin")).await;
-    let id = item.expect("it is there").large.expect("it is large").manifest();
+    let id = item.expect("it is there").large.expect("it is large").manifest().expect("it is here");
     let mut batch = ballast_store::index::Batch::new();
     batch.delete(Table::Manifest, ballast_store::index::schema::manifest_key(&id));
     scene.rig.hub.index().apply(batch).await.expect("the index takes it");

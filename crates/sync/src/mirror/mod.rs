@@ -1,3 +1,4 @@
 //! What an upstream hub has, brought here: when a client asks for it, or as a job.
 
+pub mod pull;
 pub mod upstream;

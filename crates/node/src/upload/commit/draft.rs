@@ -98,6 +98,7 @@ impl Hub {
         if repo.record.disabled && !caller.is_admin() {
             return Err(Error::Disabled);
         }
+        repo.is_ours_to_change()?;
         let state = self.repo_state(&repo).await?;
         let base = target_of(&state, &header.revision)?;
         let pull = base.pull_number().and_then(|number| state.pulls.get(&number));

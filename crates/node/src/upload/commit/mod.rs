@@ -8,6 +8,7 @@ mod draft;
 mod files;
 mod folder;
 mod judge;
+mod import;
 mod large;
 mod preupload;
 mod spool;
@@ -23,6 +24,7 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore};
 
 pub use draft::{CommitHeader, Committed, Draft};
 pub use files::StoredFile;
+pub use import::{Import, UpstreamFacts};
 pub use preupload::{Asked, Verdict};
 
 /// What the first commit of a repo holds.

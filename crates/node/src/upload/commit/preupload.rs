@@ -89,7 +89,13 @@ impl Hub {
             }
             // Clients pass over what is there already; what is damaged must come again.
             let (oid, is_whole) = match &item.large {
-                Some(large) => (large.sha256.to_string(), self.is_whole(&large.link()).await?),
+                Some(large) => {
+                    let is_whole = match large.link() {
+                        Some(link) => self.is_whole(&link).await?,
+                        None => false,
+                    };
+                    (large.sha256.to_string(), is_whole)
+                }
                 None => (item.id.to_string(), self.is_small_whole(repo, &item.id).await?),
             };
             if is_whole {

@@ -5,18 +5,19 @@
 //! that is why they wait in memory. How much waits in all drafts together has a bound. Contents
 //! that the repo has already are not stored again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ballast_format::hash::ObjectHash;
 use ballast_format::id::RepoId;
 use ballast_format::object::{ObjectKind, Pointer, hash_object};
-use ballast_format::pack::PackBuilder;
+use ballast_format::pack::{FileLink, PackBuilder};
 use ballast_store::index::schema::ObjectRow;
 use ballast_store::keyspace::{CopyKind, Key};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::folder::NewTree;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::state::repo::NewPack;
@@ -29,10 +30,17 @@ const MAX_CONTENT_BYTES: u64 = 150 << 20;
 const HASHED_AT_ONCE: usize = 64 << 10;
 
 /// A blob that waits.
-pub(super) struct Waiting {
+struct Waiting {
+    id: ObjectHash,
+    content: Bytes,
+    pointer: Option<Pointer>,
+}
+
+/// A commit to write.
+pub(super) struct NewCommit {
     pub(super) id: ObjectHash,
-    pub(super) content: Bytes,
-    pub(super) pointer: Option<Pointer>,
+    pub(super) kind: ObjectKind,
+    pub(super) content: Vec<u8>,
 }
 
 /// What a draft brings.
@@ -47,12 +55,18 @@ pub(super) struct Spool {
     /// Every blob that came, with the large file that it stands for.
     known: HashMap<ObjectHash, Option<Pointer>>,
     content_bytes: u64,
+    max_content_bytes: u64,
     /// Whether something came of which the repo's own is damaged.
     heals: bool,
 }
 
 impl Spool {
     pub(super) fn new(repo: RepoId) -> Self {
+        Self::with_limit(repo, MAX_CONTENT_BYTES)
+    }
+
+    /// For contents of so many bytes in all.
+    pub(super) fn with_limit(repo: RepoId, max_content_bytes: u64) -> Self {
         Self {
             repo,
             waiting: Vec::new(),
@@ -61,6 +75,7 @@ impl Spool {
             packs: Vec::new(),
             known: HashMap::new(),
             content_bytes: 0,
+            max_content_bytes,
             heals: false,
         }
     }
@@ -68,6 +83,16 @@ impl Spool {
     /// Takes in a blob.
     pub(super) async fn add(&mut self, hub: &Hub, content: Bytes) -> Result<ObjectHash> {
         let pointer = Pointer::parse(&content);
+        self.add_as(hub, content, pointer).await
+    }
+
+    /// Takes in a blob of which it is known whether it stands for a large file.
+    pub(super) async fn add_as(
+        &mut self,
+        hub: &Hub,
+        content: Bytes,
+        pointer: Option<Pointer>,
+    ) -> Result<ObjectHash> {
         let id = hash_blob(hub, &content).await?;
         if self.known.contains_key(&id) {
             return Ok(id);
@@ -90,9 +115,9 @@ impl Spool {
     async fn keep(&mut self, hub: &Hub, blob: Waiting) -> Result<()> {
         let length = blob.content.len();
         self.content_bytes += length as u64;
-        if self.content_bytes > MAX_CONTENT_BYTES {
+        if self.content_bytes > self.max_content_bytes {
             let (what, size) = ("the commit's content".to_owned(), self.content_bytes);
-            return Err(Error::TooLarge { what, size, limit: MAX_CONTENT_BYTES });
+            return Err(Error::TooLarge { what, size, limit: self.max_content_bytes });
         }
         self.waiting.push(blob);
         self.waiting_bytes += length;
@@ -127,14 +152,45 @@ impl Spool {
         Ok(())
     }
 
+    /// Writes the last pack: what is in memory, these trees and this object.
+    pub(super) async fn last_pack(
+        &self,
+        hub: &Hub,
+        trees: Vec<NewTree>,
+        commit: NewCommit,
+        links: Vec<FileLink>,
+    ) -> Result<NewPack> {
+        let (mut pack, mut contents) = (PackBuilder::new(), Vec::new());
+        for Waiting { id, content, pointer } in &self.waiting {
+            pack.push(*id, ObjectKind::Blob, content.len() as u64, *pointer);
+            contents.push(content.clone());
+        }
+        let ids: Vec<ObjectHash> = trees.iter().map(|tree| tree.id).collect();
+        let known = hub.known_objects(self.repo, &ids).await?;
+        let mut seen = HashSet::new();
+        for (tree, is_known) in trees.into_iter().zip(known) {
+            if !is_known && seen.insert(tree.id) {
+                pack.push(tree.id, ObjectKind::Tree, tree.content.len() as u64, None);
+                contents.push(Bytes::from(tree.content));
+            }
+        }
+        pack.push(commit.id, commit.kind, commit.content.len() as u64, None);
+        contents.push(Bytes::from(commit.content));
+        for link in links {
+            pack.link(link);
+        }
+        hub.store_pack(pack, contents).await
+    }
+
     /// Whether something came of which the repo's own is damaged.
     pub(super) fn heals(&self) -> bool {
         self.heals
     }
 
-    /// What is in memory, for the commit's last pack.
-    pub(super) fn waiting(&self) -> &[Waiting] {
-        &self.waiting
+    /// How many blobs are in memory.
+    #[cfg(test)]
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting.len()
     }
 
     /// The packs that are written.

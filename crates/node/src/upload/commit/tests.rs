@@ -241,7 +241,7 @@ async fn drafts_that_find_no_memory_write_at_once() -> Result<()> {
     for seed in 2..4 {
         hurried.add_file(path(&seed.to_string()), splitmix(seed, 1000).into()).await?;
     }
-    assert_eq!((hurried.spool.waiting().len(), hurried.spool.packs().len()), (0, 2));
+    assert_eq!((hurried.spool.waiting_count(), hurried.spool.packs().len()), (0, 2));
     hurried.finish().await?;
     drop(others);
     waiting.finish().await?;

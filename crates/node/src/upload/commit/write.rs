@@ -1,6 +1,5 @@
 //! The end of a commit: trees, the commit object, packs, and the one entry that makes it visible.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use ballast_format::hash::ObjectHash;
@@ -8,12 +7,11 @@ use ballast_format::id::RepoId;
 use ballast_format::log::RepoChange;
 use ballast_format::name::{FilePath, RefName};
 use ballast_format::object::{Commit, EntryMode, ObjectKind, Signature, hash_object};
-use ballast_format::pack::{FileLink, PackBuilder};
-use bytes::Bytes;
+use ballast_format::pack::FileLink;
 
 use super::draft::{CommitHeader, Committed, Draft, Operation, is_first};
 use super::folder::{File, Folder, NewTree};
-use super::spool::Waiting;
+use super::spool::NewCommit;
 use crate::access::Caller;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -207,29 +205,11 @@ impl Draft {
     async fn pack(
         &self,
         trees: Vec<NewTree>,
-        (commit, content): (ObjectHash, Vec<u8>),
+        (id, content): (ObjectHash, Vec<u8>),
         links: Vec<FileLink>,
     ) -> Result<NewPack> {
-        let (mut pack, mut contents) = (PackBuilder::new(), Vec::new());
-        for Waiting { id, content, pointer } in self.spool.waiting() {
-            pack.push(*id, ObjectKind::Blob, content.len() as u64, *pointer);
-            contents.push(content.clone());
-        }
-        let ids: Vec<ObjectHash> = trees.iter().map(|tree| tree.id).collect();
-        let known = self.hub.known_objects(self.repo.id(), &ids).await?;
-        let mut seen = HashSet::new();
-        for (tree, is_known) in trees.into_iter().zip(known) {
-            if !is_known && seen.insert(tree.id) {
-                pack.push(tree.id, ObjectKind::Tree, tree.content.len() as u64, None);
-                contents.push(Bytes::from(tree.content));
-            }
-        }
-        pack.push(commit, ObjectKind::Commit, content.len() as u64, None);
-        contents.push(Bytes::from(content));
-        for link in links {
-            pack.link(link);
-        }
-        self.hub.store_pack(pack, contents).await
+        let commit = NewCommit { id, kind: ObjectKind::Commit, content };
+        self.spool.last_pack(&self.hub, trees, commit, links).await
     }
 
     /// The entry by which everything above becomes visible.

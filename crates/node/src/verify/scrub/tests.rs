@@ -28,7 +28,7 @@ async fn scrub(hub: &Hub) -> u64 {
 /// The xorb that only this file is made of.
 async fn xorb_of(rig: &Rig, repo: &Repo, name: &str) -> CopyName {
     let item = rig.hub.item(repo, rig.main(repo).await, &path(name)).await.expect("it is there");
-    let id = item.large.expect("it is large").manifest();
+    let id = item.large.expect("it is large").manifest().expect("it is here");
     let manifest = rig.hub.needed_manifest(&id).await.expect("it reads");
     let copy = rig.hub.xorb_copy(&manifest.terms[0].xorb).await.expect("it looks");
     copy.expect("it is there")

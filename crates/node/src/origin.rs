@@ -1,0 +1,187 @@
+//! The seam: someone who may have what we lack.
+//!
+//! A hub may have one origin. It is asked for repos of which nothing is known here, for revisions
+//! of mirrors, which may have moved, and for files of mirrors that nobody asked for so far. What it
+//! brings comes in through `node/upload`, as everything does.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use ballast_format::hash::{ObjectHash, Sha256};
+use ballast_format::id::RepoId;
+use ballast_format::name::{RepoKind, RepoName};
+
+use crate::access::{Access, Caller, Repo};
+use crate::download::{ByteStream, Content, LargeFile, Resolved, TreeItem};
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+
+/// A large file of a mirror whose content is not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// A commit of the upstream that has it.
+    pub commit: ObjectHash,
+    /// Where that has it.
+    pub path: String,
+    /// The pointer's blob.
+    pub id: ObjectHash,
+    /// The pointer's size in bytes.
+    pub pointer_size: u64,
+    /// What its content must be.
+    pub sha256: Sha256,
+    /// How long it must be, in bytes; not 0.
+    pub size: u64,
+}
+
+impl Wanted {
+    /// What is missing of an item; nothing if all of it is here.
+    pub fn of(item: &TreeItem) -> Option<Self> {
+        let LargeFile { sha256, size, pointer_size, content } = item.large?;
+        match content {
+            Content::Upstream(commit) if size > 0 => {
+                let (path, id) = (item.path.clone(), item.id);
+                Some(Self { commit, path, id, pointer_size, sha256, size })
+            }
+            Content::Upstream(_) | Content::Stored(_) => None,
+        }
+    }
+}
+
+/// A figure of an origin's, for those who watch the hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// Its name, with its labels.
+    pub name: &'static str,
+    /// Whether it only grows.
+    pub is_counter: bool,
+    /// How much.
+    pub value: u64,
+}
+
+/// Someone who may have what we lack. Whoever calls has asked whether the caller may have it.
+#[async_trait]
+pub trait Origin: Send + Sync + 'static {
+    /// Makes a repo known here, if there is one of this name. `RepoNotFound`: there is none, and
+    /// the origin said so itself; anything that may pass is another error.
+    async fn bring_repo(&self, hub: &Arc<Hub>, kind: RepoKind, name: &RepoName) -> Result<()>;
+
+    /// Sees to it that a mirror's revision is here, and no older than the settings want. Where one
+    /// is here that may do (`is_here`), nobody should wait for long.
+    async fn bring_revision(
+        &self,
+        hub: &Arc<Hub>,
+        repo: &Repo,
+        revision: &str,
+        is_here: bool,
+    ) -> Result<()>;
+
+    /// These bytes of a file, as they arrive. The last of them come when all were verified.
+    async fn open(
+        &self,
+        hub: &Arc<Hub>,
+        repo: &Repo,
+        wanted: &Wanted,
+        range: Range<u64>,
+    ) -> Result<ByteStream>;
+
+    /// Since when, in unix milliseconds, it could not be asked whether a mirror is as it was;
+    /// nothing if all is well.
+    fn stale_since(&self, repo: RepoId) -> Option<u64>;
+
+    /// What it counts.
+    fn figures(&self) -> Vec<Figure>;
+}
+
+/// The origin of a hub, if it has one.
+#[derive(Default)]
+pub(crate) struct Seam(OnceLock<Arc<dyn Origin>>);
+
+impl Hub {
+    /// Gives the hub an origin; the first one stays.
+    pub fn set_origin(&self, origin: Arc<dyn Origin>) {
+        // Whoever wires the program does so once.
+        drop(self.origin.0.set(origin));
+    }
+
+    /// The hub's origin.
+    pub fn origin(&self) -> Option<&Arc<dyn Origin>> {
+        self.origin.0.get()
+    }
+
+    /// The repo of this name, if the caller may read it; one of which nothing is known is looked
+    /// for at the origin. A namespace that has an owner here is nobody else's: what is missing in
+    /// it is missing.
+    pub async fn repo_or_bring(
+        self: &Arc<Self>,
+        caller: &Caller,
+        kind: RepoKind,
+        name: &RepoName,
+    ) -> Result<Repo> {
+        let found = self.repo(caller, kind, name, Access::Read);
+        let (Err(Error::RepoNotFound), Some(origin)) = (&found, self.origin()) else {
+            return found;
+        };
+        let is_taken = self.catalogue.read(|state| state.by_name(kind, name).is_some());
+        let is_owned = self.accounts.read(|state| state.owner(name.namespace()).is_some());
+        if is_taken || is_owned || self.admit(caller).is_err() {
+            return found;
+        }
+        origin.bring_repo(self, kind, name).await?;
+        self.repo(caller, kind, name, Access::Read)
+    }
+
+    /// The commit that a revision of a mirror names now. What is here goes on being served when
+    /// the origin can't be asked, or has lost it.
+    pub(crate) async fn resolve_mirror(&self, repo: &Repo, revision: &str) -> Result<Resolved> {
+        let here = self.resolve_here(repo, revision).await;
+        let Some(origin) = self.origin() else { return here };
+        // A commit never changes.
+        if here.as_ref().is_ok_and(|found| found.reference.is_none()) {
+            return here;
+        }
+        match origin.bring_revision(&self.strong()?, repo, revision, here.is_ok()).await {
+            Ok(()) => self.resolve_here(repo, revision).await,
+            Err(error) => here.map_err(|_| error),
+        }
+    }
+
+    /// The commit of `main` now; nothing if there is no such branch.
+    pub async fn main_of(&self, repo: &Repo) -> Result<Option<ObjectHash>> {
+        if !repo.is_mirror() {
+            return Ok(self.repo_state(repo).await?.main());
+        }
+        match self.resolve_mirror(repo, "main").await {
+            Ok(found) => Ok(Some(found.commit)),
+            Err(Error::RevisionNotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// These bytes of a file that is not here.
+    pub(crate) async fn open_upstream(
+        self: &Arc<Self>,
+        repo: &Repo,
+        wanted: &Wanted,
+        range: Range<u64>,
+    ) -> Result<ByteStream> {
+        let Some(origin) = self.origin() else {
+            let reason = format!(
+                "`{}` of `{}` was never fetched from the upstream, and no upstream is configured",
+                wanted.path,
+                repo.name()
+            );
+            return Err(Error::Upstream { reason, retry_seconds: NO_ORIGIN_SECONDS });
+        };
+        origin.open(self, repo, wanted, range).await
+    }
+
+    /// Since when, in unix milliseconds, a mirror may be older than its upstream, because that
+    /// could not be asked.
+    pub fn stale_since(&self, repo: &Repo) -> Option<u64> {
+        self.origin().filter(|_| repo.is_mirror())?.stale_since(repo.id())
+    }
+}
+
+/// When to ask again for what only somebody who changes the configuration can bring.
+const NO_ORIGIN_SECONDS: u64 = 300;

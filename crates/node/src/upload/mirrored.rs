@@ -1,0 +1,62 @@
+//! A large file of a mirror comes in: by the way on which a client's comes, and then the repo's log
+//! links it.
+
+use std::sync::Arc;
+
+use ballast_format::hash::Sha256;
+use ballast_format::id::{TokenId, UserId};
+use ballast_format::log::TokenRole;
+use ballast_format::pack::{FileLink, PackBuilder};
+use ballast_store::index::schema::UploadRow;
+
+use crate::access::{Caller, Repo, UserCaller};
+use crate::download::ByteStream;
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+
+impl Hub {
+    /// Takes in a large file of a mirror; when this returns, the repo has it. It is the file that
+    /// it is said to be, or nothing is stored. For origins: nobody is asked whether they may.
+    pub async fn put_mirrored(
+        self: &Arc<Self>,
+        repo: &Repo,
+        sha256: Sha256,
+        size: u64,
+        body: ByteStream,
+    ) -> Result<()> {
+        if !repo.is_mirror() {
+            return Err(Error::denied(format!("`{}` is no mirror", repo.name())));
+        }
+        let caller = bringer(repo);
+        self.put_file(&caller, repo, sha256, size, body).await?;
+        let upload = self.recent_upload(&caller, &sha256).await?;
+        let UploadRow { manifest, size, .. } =
+            upload.ok_or_else(|| Error::internal("a file was registered and is not known"))?;
+        let mut pack = PackBuilder::new();
+        pack.link(FileLink { sha256, file: manifest.file, shard: manifest.shard, size });
+        let pack = self.store_pack(pack, Vec::new()).await?;
+        self.append_packs(repo.id(), None, &[pack], |_| Ok(Some(Vec::new()))).await?;
+        // The headers of weights tell what the repo is.
+        self.main_moved(repo).await;
+        Ok(())
+    }
+
+    /// Whether a mirror has the content of this large file.
+    pub async fn has_mirrored(&self, repo: &Repo, sha256: &Sha256) -> Result<bool> {
+        self.state_of(repo.id()).await?;
+        Ok(self.link_of(repo.id(), sha256).await?.is_some())
+    }
+}
+
+/// Who brings files to a mirror. Each mirror has its own, so that what one was given is within
+/// reach of no other: an upstream gives to each what its own rules say (R17).
+fn bringer(repo: &Repo) -> Caller {
+    Caller::User(Arc::new(UserCaller {
+        user: UserId::from_bytes(*repo.id().as_bytes()),
+        name: "mirror".to_owned(),
+        admin: false,
+        token: TokenId::from_bytes([0; 16]),
+        role: TokenRole::Write,
+        expires_ms: None,
+    }))
+}

@@ -1,0 +1,115 @@
+//! Reading a spool while it grows.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ballast_node::download::ByteStream;
+use ballast_node::error::Result;
+use ballast_node::hub::Hub;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, future, stream};
+use tokio::sync::watch;
+
+use super::fetch::Flight;
+use super::spool::{Progress, Spool};
+use super::{Counts, Mirror, fault};
+
+/// How much of a spool somebody may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// All that is there: for whoever verifies it.
+    All,
+    /// What was released: for clients.
+    Released,
+}
+
+struct Reader {
+    hub: Arc<Hub>,
+    spool: Arc<Spool>,
+    progress: watch::Receiver<Progress>,
+    share: Share,
+    at: u64,
+    end: u64,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if self.at >= self.end {
+                return Ok(None);
+            }
+            let Progress { written, released, failed } = self.progress.borrow_and_update().clone();
+            let there = if self.share == Share::All { written } else { released };
+            let there = there.min(self.end);
+            if there > self.at {
+                let piece = self.spool.read(&self.hub, self.at, there).await?;
+                self.at += piece.len() as u64;
+                return Ok(Some(piece));
+            }
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            self.progress.changed().await.map_err(|_| fault::closing())?;
+        }
+    }
+}
+
+/// These bytes of a spool, as they come; nothing follows an error.
+pub(super) fn pieces(
+    hub: &Arc<Hub>,
+    spool: &Arc<Spool>,
+    range: Range<u64>,
+    share: Share,
+) -> ByteStream {
+    let reader = Reader {
+        hub: Arc::clone(hub),
+        spool: Arc::clone(spool),
+        progress: spool.watch(),
+        share,
+        at: range.start,
+        end: range.end.min(spool.size()),
+    };
+    Box::pin(stream::try_unfold(reader, |mut reader| async move {
+        Ok(reader.next().await?.map(|piece| (piece, reader)))
+    }))
+}
+
+impl Mirror {
+    /// What a client gets of a file on its way. Its first bytes are waited for, so that a failure
+    /// before them can still be told; those far ahead are not.
+    pub(super) async fn follow(
+        &self,
+        hub: &Arc<Hub>,
+        flight: Arc<Flight>,
+        range: Range<u64>,
+    ) -> Result<ByteStream> {
+        let patience = self.settings.patience;
+        let spool = tokio::select! {
+            biased;
+            spool = flight.spool() => spool?,
+            () = hub.env().sleep(patience) => return Err(fault::on_its_way("this file")),
+        };
+        let mut followed = pieces(hub, &spool, range, Share::Released);
+        let first = tokio::select! {
+            biased;
+            first = followed.next() => first,
+            () = hub.env().sleep(patience) => return self.counted(followed),
+        };
+        match first {
+            None => Ok(followed),
+            Some(first) => {
+                let first = stream::once(future::ready(Ok(first?)));
+                self.counted(Box::pin(first.chain(followed)))
+            }
+        }
+    }
+
+    fn counted(&self, followed: ByteStream) -> Result<ByteStream> {
+        let this = self.this.upgrade().ok_or_else(fault::closing)?;
+        Ok(Box::pin(followed.inspect(move |piece| {
+            if let Ok(piece) = piece {
+                Counts::add(&this.counts.followed_bytes, piece.len() as u64);
+            }
+        })))
+    }
+}
