@@ -13,6 +13,7 @@
 pub mod client;
 pub mod connection;
 pub mod disk;
+pub mod gap;
 pub mod http;
 pub mod objects;
 pub mod relay;

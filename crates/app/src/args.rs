@@ -5,6 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod bundle;
+
+pub(crate) use bundle::{
+    BundleCommand, BundleCreateArgs, BundleImportArgs, BundleInspectArgs, BundleReadArgs,
+    KeyCommand,
+};
 /// A private model hub that you run yourself.
 ///
 /// Start one with `ballast serve`, point `HF_ENDPOINT` at it, and the tools you already have push
@@ -62,6 +68,12 @@ pub(crate) enum Command {
     /// No secrets and no contents: what a person would need to make sense of the bytes without this
     /// program. Exits with 1 if something could not be read.
     ExportMetadata(ExportArgs),
+    /// Carry repos to a hub that no network leads to, in signed files
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// Make keys that bundles are signed with
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Make the index anew while the hub is stopped
     #[command(subcommand)]
     Index(IndexCommand),

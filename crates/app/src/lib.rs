@@ -7,6 +7,7 @@ mod certificate;
 mod client;
 mod command;
 mod config;
+mod importer;
 mod output;
 mod reload;
 mod serve;
@@ -47,6 +48,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::ExportMetadata(args) => command::export(&args, &mut output),
         Command::Backup(args) => command::backup(&args, &mut output),
         Command::Restore(args) => command::restore(&args, &mut output),
+        Command::Bundle(command) => command::bundle(&command, &mut output),
+        Command::Key(command) => command::key(&command, &mut output),
         Command::Index(command) => command::index(&command, &mut output),
         Command::Gc(args) => command::gc(&args, &mut output).map(|()| ExitCode::SUCCESS),
     };

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 
 use crate::args::ServeArgs;
 use crate::config::Config;
+use crate::importer::Importer;
 use crate::output::Output;
 use crate::reload::Reload;
 use crate::shutdown::Shutdown;
@@ -203,6 +204,7 @@ fn gateway_settings(config: &Config, reload: &Reload) -> GatewaySettings {
         trust_forwarded: config.trust_forwarded,
         tls: reload.tls(),
         redirect_downloads: config.storage.redirect_downloads,
+        bundles: Some(Arc::new(Importer)),
         connections: limits.connections,
         connections_per_address: limits.connections_per_address,
         requests_per_second: limits.requests_per_second,

@@ -157,6 +157,12 @@ plain_hash!(
     "pack hash"
 );
 plain_hash!(
+    /// Names a bundle by its list of contents.
+    BundleHash,
+    32,
+    "bundle hash"
+);
+plain_hash!(
     /// Names a log entry by its bytes.
     EntryHash,
     32,
@@ -230,6 +236,13 @@ impl ShardHash {
 
 impl PackHash {
     /// Hashes the stored bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+impl BundleHash {
+    /// The name of the bundle with this list of contents.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }

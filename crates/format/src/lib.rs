@@ -4,6 +4,7 @@
 //! and everything it decodes is checked in full before a value exists.
 
 pub mod archive;
+pub mod bundle;
 pub mod chunk;
 pub mod codec;
 pub mod error;

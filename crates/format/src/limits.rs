@@ -96,3 +96,16 @@ pub const MAX_CONDEMNED: usize = 100_000;
 /// What an upstream says of one commit: git's messages have no limit, ours have 64 KiB, and whoever
 /// brings it cuts it to that.
 pub const MAX_UPSTREAM_COMMIT_BYTES: usize = 262_144;
+
+/// Bytes of a bundle's list of contents, which is held whole: about a million files and folders.
+pub const MAX_BUNDLE_CONTENTS_BYTES: usize = 64 << 20;
+
+/// Volumes of one bundle: as many names as `NNNN.ballast` has.
+pub const MAX_BUNDLE_VOLUMES: usize = 9999;
+
+/// Bytes of git objects in one record of a bundle, unless one alone is longer: they are held at
+/// once where they are taken in.
+pub const MAX_OBJECTS_RECORD_BYTES: u64 = 16 << 20;
+
+/// Bytes of a receipt: some 40,000 revisions. It is one put, as a log entry is.
+pub const MAX_RECEIPT_BYTES: usize = 5_000_000;

@@ -14,6 +14,7 @@ use ballast_node::hub::Hub;
 use crate::auth::Attempts;
 use crate::intake::Buffers;
 use crate::links::Signer;
+use crate::operate::bundle::ImportBundles;
 use crate::operate::metrics::Metrics;
 use crate::rate::{AtOnce, Rates};
 use crate::tls::Tls;
@@ -41,6 +42,8 @@ mod xet;
 #[cfg(test)]
 mod tests;
 
+pub use operate::bundle::{Asked as AskedImport, ImportBundles as BundleImporter};
+
 /// What the gateway may be told.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
@@ -54,6 +57,8 @@ pub struct GatewaySettings {
     pub tls: Option<Arc<Tls>>,
     /// Send clients to the store itself for what they may read there.
     pub redirect_downloads: bool,
+    /// Who takes bundles in; without, there is no such route.
+    pub bundles: Option<Arc<dyn ImportBundles>>,
     /// Connections at once, in all.
     pub connections: usize,
     /// Connections at once from one address; a trusted proxy has all of them.
@@ -86,6 +91,7 @@ impl Default for GatewaySettings {
             xet: true,
             tls: None,
             redirect_downloads: false,
+            bundles: None,
             connections: 4096,
             connections_per_address: 256,
             requests_per_second: 1000,

@@ -10,6 +10,7 @@ pub mod access;
 pub mod account;
 pub mod backup;
 mod broken;
+pub mod carry;
 pub mod discovery;
 pub mod download;
 pub mod error;

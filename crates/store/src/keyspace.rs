@@ -299,6 +299,15 @@ pub enum Key {
         /// Random, so that no two writers ever choose one name.
         nonce: u64,
     },
+    /// A note of which bundles of a creator came.
+    Receipt {
+        /// The creator's public key.
+        creator: [u8; 32],
+        /// The place of the latest bundle in the creator's order.
+        sequence: u64,
+        /// Random: a bundle may come in parts.
+        nonce: u64,
+    },
     /// The random bytes that all of the hub's keys derive from.
     Secret,
     /// Which layout the store has.
@@ -350,6 +359,11 @@ impl Key {
                 }
             }
             ["tally", day, nonce] => Self::Tally { day: decimal(day)?, nonce: hexadecimal(nonce)? },
+            ["receipt", creator, name] => {
+                let (sequence, nonce) = name.split_once('-')?;
+                let (sequence, nonce) = (decimal(sequence)?, hexadecimal(nonce)?);
+                Self::Receipt { creator: read_creator(creator)?, sequence, nonce }
+            }
             ["probe", nonce, number] => {
                 Self::Probe { nonce: hexadecimal(nonce)?, number: decimal(number)? }
             }
@@ -371,9 +385,12 @@ impl Key {
             | Self::Part { .. }
             | Self::Tally { .. }
             | Self::Probe { .. } => true,
-            Self::LogEntry(..) | Self::Gc(_) | Self::GcDone(_) | Self::Secret | Self::Layout => {
-                false
-            }
+            Self::LogEntry(..)
+            | Self::Gc(_)
+            | Self::GcDone(_)
+            | Self::Receipt { .. }
+            | Self::Secret
+            | Self::Layout => false,
         }
     }
 }
@@ -412,6 +429,10 @@ impl fmt::Display for Key {
                 write!(out, "{ROOT}/part/{upload}/{number:05}-{nonce:016x}")
             }
             Self::Tally { day, nonce } => write!(out, "{ROOT}/tally/{day:010}/{nonce:016x}"),
+            Self::Receipt { creator, sequence, nonce } => {
+                let creator = ShardHash::from_bytes(*creator);
+                write!(out, "{ROOT}/receipt/{creator}/{sequence:020}-{nonce:016x}")
+            }
             Self::Secret => write!(out, "{ROOT}/secret"),
             Self::Layout => write!(out, "{ROOT}/layout"),
             Self::Probe { nonce, number } => write!(out, "{ROOT}/probe/{nonce:016x}/{number}"),
@@ -456,6 +477,10 @@ pub enum Prefix {
     Tallies,
     /// The tallies of one day.
     TalliesOf(u32),
+    /// All receipts.
+    Receipts,
+    /// The receipts of one creator's bundles.
+    ReceiptsOf([u8; 32]),
     /// What probes wrote.
     Probes,
     /// What one probe wrote.
@@ -489,6 +514,10 @@ impl fmt::Display for Prefix {
             Self::Parts(upload) => write!(out, "{ROOT}/part/{upload}"),
             Self::Tallies => write!(out, "{ROOT}/tally"),
             Self::TalliesOf(day) => write!(out, "{ROOT}/tally/{day:010}"),
+            Self::Receipts => write!(out, "{ROOT}/receipt"),
+            Self::ReceiptsOf(creator) => {
+                write!(out, "{ROOT}/receipt/{}", ShardHash::from_bytes(*creator))
+            }
             Self::Probes => write!(out, "{ROOT}/probe"),
             Self::ProbesOf(nonce) => write!(out, "{ROOT}/probe/{nonce:016x}"),
         }
@@ -531,6 +560,11 @@ fn read_scrub(share: &str, name: &str) -> Option<ScrubName> {
         nonce: next()?,
     };
     words.next().is_none().then_some(name)
+}
+
+/// Plain digits, as a shard's hash has them.
+fn read_creator(text: &str) -> Option<[u8; 32]> {
+    text.parse().ok().map(|hash: ShardHash| *hash.as_bytes())
 }
 
 fn decimal<N: FromStr>(text: &str) -> Option<N> {

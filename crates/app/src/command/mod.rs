@@ -2,24 +2,28 @@
 
 mod account;
 mod backup;
+mod bundle;
 mod configuration;
 mod export;
 mod gc;
 mod index;
 mod quota;
 mod policy;
+mod key;
 mod repo;
 mod scrub;
 mod verify;
 
 pub(crate) use account::{org, token, user};
 pub(crate) use backup::{backup, restore};
+pub(crate) use bundle::bundle;
 pub(crate) use configuration::check_config;
 pub(crate) use export::export;
 pub(crate) use gc::gc;
 pub(crate) use index::index;
 pub(crate) use quota::quota;
 pub(crate) use policy::policy;
+pub(crate) use key::key;
 pub(crate) use repo::repo;
 pub(crate) use scrub::scrub;
 pub(crate) use verify::verify;

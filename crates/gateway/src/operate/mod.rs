@@ -16,6 +16,7 @@ use crate::error::{Answer, Failure};
 use crate::reply;
 
 pub(crate) mod admin;
+pub(crate) mod bundle;
 mod export;
 mod gc;
 pub(crate) mod metrics;

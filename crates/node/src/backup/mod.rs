@@ -96,6 +96,7 @@ impl Hub {
         };
         self.copy_pins(to).await?;
         self.copy_tallies(to).await?;
+        self.copy_receipts(to).await?;
         self.copy_logs(to, &snapshot, &mut copied).await?;
         copied.repos = snapshot.repos.len() as u64;
         // The sign that the copy is whole; never there before.
@@ -261,6 +262,15 @@ impl Hub {
             if let Some(bytes) = bytes {
                 to.put_absent(&listed.key, bytes).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// What is known of bundles that came.
+    async fn copy_receipts(&self, to: &Store) -> Result<()> {
+        let mut receipts = self.store().list(&Prefix::Receipts);
+        while let Some(listed) = receipts.try_next().await? {
+            self.copy_small(to, &listed.key).await?;
         }
         Ok(())
     }

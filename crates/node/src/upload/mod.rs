@@ -4,6 +4,7 @@
 //! durable; what was refused or cut leaves nothing that a reader, a dedup query or a later shard
 //! can find (R7).
 
+mod carried;
 mod chunked;
 pub mod commit;
 mod dedup;
@@ -22,6 +23,7 @@ mod storing;
 pub(crate) mod tests;
 mod xorb;
 
+pub use carried::{ChunkRun, TakenFile};
 pub use parts::SweepParts;
 pub use shard::{ShardPut, ShardTurn};
 

@@ -65,6 +65,8 @@ fn any_key() -> impl Strategy<Value = Key> {
             Key::Part { upload: UploadId::from_bytes(upload), number, nonce }
         }),
         (any::<u32>(), any::<u64>()).prop_map(|(day, nonce)| Key::Tally { day, nonce }),
+        (any::<[u8; 32]>(), any::<u64>(), any::<u64>())
+            .prop_map(|(creator, sequence, nonce)| Key::Receipt { creator, sequence, nonce }),
         Just(Key::Secret),
         Just(Key::Layout),
         (any::<u64>(), any::<u32>()).prop_map(|(nonce, number)| Key::Probe { nonce, number }),
@@ -133,6 +135,11 @@ fn keys_are_spelled_as_they_always_were() {
             "hub/part/33333333333333333333333333333333/00012-0000000000000001",
         ),
         (Key::Tally { day: 19675, nonce: 2 }, "hub/tally/0000019675/0000000000000002"),
+        (
+            Key::Receipt { creator: [0x55; 32], sequence: 9, nonce: 2 },
+            "hub/receipt/5555555555555555555555555555555555555555555555555555555555555555/\
+             00000000000000000009-0000000000000002",
+        ),
         (Key::Secret, "hub/secret"),
         (Key::Layout, "hub/layout"),
         (Key::Probe { nonce: 1, number: 2 }, "hub/probe/0000000000000001/2"),
@@ -171,6 +178,7 @@ fn a_log_is_never_swept() {
     assert!(!Key::Gc(1).is_sweepable());
     assert!(!Key::Layout.is_sweepable());
     assert!(!Key::Secret.is_sweepable());
+    assert!(!Key::Receipt { creator: [1; 32], sequence: 1, nonce: 1 }.is_sweepable());
     assert!(Key::Tally { day: 1, nonce: 1 }.is_sweepable());
 }
 

@@ -81,7 +81,7 @@ impl Run {
 
 impl Hub {
     /// Hashes the bytes that a file's terms make.
-    pub(super) async fn sha256_of(
+    pub(in crate::upload) async fn sha256_of(
         self: &Arc<Self>,
         manifest: &Arc<Manifest>,
         slot: &mut ShardSlot<'_>,

@@ -1,0 +1,241 @@
+//! The folder of a bundle: which files it has, and how they are read and written.
+//!
+//! Names are made of fixed words and numbers; nothing that stands in a bundle is ever one. A file
+//! gets its name when all of it is durable.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ballast_format::bundle::{Directory, TAIL_BYTES, VolumeHead};
+use ballast_node::pool::Pool;
+use bytes::Bytes;
+
+use super::error::{Error, Result};
+
+/// The signed statement.
+pub(super) const STATEMENT: &str = "bundle.ballast";
+/// The list of contents.
+pub(super) const CONTENTS: &str = "contents.ballast";
+/// The bill of materials.
+pub(super) const MATERIALS: &str = "materials.cdx.json";
+
+/// The name of a volume.
+pub(super) fn volume_name(number: u32) -> String {
+    format!("{number:04}.ballast")
+}
+
+/// A bundle's folder. All reading and writing is done on the pool.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    path: Arc<PathBuf>,
+    pool: Pool,
+}
+
+/// A volume that can be read.
+#[derive(Clone, Debug)]
+pub(super) struct Volume {
+    pub(super) name: String,
+    pub(super) head: VolumeHead,
+    pub(super) directory: Directory,
+    /// The BLAKE3 of its directory.
+    pub(super) directory_hash: [u8; 32],
+    pub(super) bytes: u64,
+    file: Arc<File>,
+    pool: Pool,
+}
+
+impl Folder {
+    pub(super) fn new(path: &Path, pool: &Pool) -> Self {
+        Self { path: Arc::new(path.to_owned()), pool: pool.clone() }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Does something with the path of a file, where it may take its time.
+    async fn with<T: Send + 'static>(
+        &self,
+        name: &str,
+        job: impl FnOnce(&Path) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let path = self.path.join(name);
+        let done = self.pool.run(move || job(&path)).await?;
+        done.map_err(|error| Error::File { file: name.to_owned(), error })
+    }
+
+    /// Makes the folder, if there is none.
+    pub(super) async fn create(&self) -> Result<()> {
+        self.with("", |path| fs::create_dir_all(path)).await
+    }
+
+    /// A whole file of at most so many bytes; nothing if there is none.
+    pub(super) async fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>> {
+        let read = self.with(name, move |path| {
+            let file = match File::open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let mut bytes = Vec::new();
+            file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+            Ok(Some(bytes))
+        });
+        let bytes = read.await?;
+        if bytes.as_ref().is_some_and(|bytes| bytes.len() > limit) {
+            return Err(Error::damaged(name, format!("it is longer than {limit} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    /// Writes a file that is there whole or not at all.
+    pub(super) async fn write(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
+        let mut file = self.begin(name).await?;
+        file.write(Bytes::from(bytes)).await?;
+        file.publish().await
+    }
+
+    /// Begins a file that nobody sees before it is whole.
+    pub(super) async fn begin(&self, name: &str) -> Result<NewFile> {
+        let part = format!("{name}.part");
+        let file = self.with(&part, |path| File::create(path)).await?;
+        let state = Some((file, blake3::Hasher::new()));
+        Ok(NewFile { folder: self.clone(), name: name.to_owned(), state, bytes: 0 })
+    }
+
+    /// Takes away what an interrupted run left behind of this file.
+    pub(super) async fn clear(&self, name: &str) -> Result<()> {
+        self.with(&format!("{name}.part"), |path| match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    /// Makes the names of all files durable.
+    pub(super) async fn sync(&self) -> Result<()> {
+        self.with("", |path| File::open(path)?.sync_all()).await
+    }
+
+    /// Opens a volume; nothing if there is none. One that does not begin and end as a volume is
+    /// damaged.
+    pub(super) async fn volume(&self, number: u32) -> Result<Option<Volume>> {
+        let name = volume_name(number);
+        let opened = self.with(&name, |path| match File::open(path) {
+            Ok(file) => {
+                let bytes = file.metadata()?.len();
+                Ok(Some((file, bytes)))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        });
+        let Some((file, bytes)) = opened.await? else { return Ok(None) };
+        let file = Arc::new(file);
+        let damaged = |error: &dyn ToString| Error::damaged(&name, error.to_string());
+        if bytes < (VolumeHead::BYTES + TAIL_BYTES) as u64 {
+            return Err(damaged(&"it is too short"));
+        }
+        let read = |range| read_at(&self.pool, &name, &file, range);
+        let head = VolumeHead::decode(&read(0..VolumeHead::BYTES as u64).await?);
+        let head = head.map_err(|error| damaged(&error))?;
+        let tail = read(bytes - TAIL_BYTES as u64..bytes).await?;
+        let length = Directory::tail_length(&tail).map_err(|error| damaged(&error))? as u64;
+        let start = bytes.checked_sub(length).ok_or_else(|| damaged(&"it is too short"))?;
+        let tail = read(start..bytes).await?;
+        let directory = Directory::decode(&tail, bytes).map_err(|error| damaged(&error))?;
+        let directory_hash = tail[tail.len() - TAIL_BYTES..][..32].try_into();
+        let directory_hash = directory_hash.expect("32 bytes were cut");
+        let pool = self.pool.clone();
+        Ok(Some(Volume { head, directory, directory_hash, bytes, file, pool, name: name.clone() }))
+    }
+}
+
+impl Volume {
+    /// Where hashing is done.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// These bytes of it.
+    pub(super) async fn read(&self, range: std::ops::Range<u64>) -> Result<Bytes> {
+        read_at(&self.pool, &self.name, &self.file, range).await
+    }
+}
+
+async fn read_at(
+    pool: &Pool,
+    name: &str,
+    file: &Arc<File>,
+    range: std::ops::Range<u64>,
+) -> Result<Bytes> {
+    let file = Arc::clone(file);
+    let read = pool.run(move || {
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, range.start).map(|()| Bytes::from(bytes))
+    });
+    match read.await? {
+        Ok(bytes) => Ok(bytes),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            Err(Error::damaged(name, "it is cut short"))
+        }
+        // What a disk can't read is damage, too.
+        Err(error) => Err(Error::damaged(name, error)),
+    }
+}
+
+/// A file on its way. Dropped before it is published, it leaves a part that the next run takes
+/// away.
+pub(super) struct NewFile {
+    folder: Folder,
+    name: String,
+    /// None after a failure: then the file is no file any more.
+    state: Option<(File, blake3::Hasher)>,
+    bytes: u64,
+}
+
+impl NewFile {
+    /// Appends bytes.
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let Some((mut file, mut hasher)) = self.state.take() else {
+            return Err(Error::refused(format!("`{}` was given up", self.name)));
+        };
+        self.bytes += bytes.len() as u64;
+        let written = self.folder.pool.run(move || {
+            file.write_all(&bytes)?;
+            hasher.update(&bytes);
+            Ok((file, hasher))
+        });
+        let written: std::io::Result<_> = written.await?;
+        let failed = |error| Error::File { file: self.name.clone(), error };
+        self.state = Some(written.map_err(failed)?);
+        Ok(())
+    }
+
+    /// How many bytes it has so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The BLAKE3 of what it has so far.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        self.state.as_ref().map_or([0; 32], |(_, hasher)| *hasher.finalize().as_bytes())
+    }
+
+    /// Makes it durable and gives it its name.
+    pub(super) async fn publish(mut self) -> Result<()> {
+        let Some((file, _)) = self.state.take() else {
+            return Err(Error::refused(format!("`{}` was given up", self.name)));
+        };
+        let name = self.name.clone();
+        self.folder
+            .with(&format!("{name}.part"), move |part| {
+                file.sync_all()?;
+                fs::rename(part, part.with_file_name(name))
+            })
+            .await
+    }
+}

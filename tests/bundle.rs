@@ -1,0 +1,233 @@
+//! Bundles of the built binary: made on one hub, carried in a folder, taken in by another.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use support::client::Python;
+use support::gap::{REPO, World, must_hold, put, read, run, sha256, sound_hub, text};
+use support::noise;
+use support::objects::Objects;
+use support::server::{Server, ballast};
+
+const CARD: &[u8] = b"---\nlicense: apache-2.0\n---\n# A model\n";
+
+#[test]
+fn a_repo_goes_over_the_gap_with_its_commit_and_its_history() -> Result<()> {
+    let world = World::new()?;
+    let (old, new) = (noise(1, 3_000_000), noise(2, 3_000_000));
+    let first = put(&world.open, &[("README.md", CARD), ("w.bin", &old)])?;
+    let second = put(&world.open, &[("w.bin", &new), ("sub/b.bin", &old)])?;
+    let folder = world.folder("one")?;
+    let made = world.create(&folder, &[REPO])?.sound()?;
+    ensure!(made["bytes"].as_u64().is_some_and(|bytes| bytes < 6_200_000), "{made}");
+    let verified = world.verify(&folder)?.sound()?;
+    ensure!(verified["sound"] == json!(true), "{verified}");
+
+    let inspected = run(&["bundle", "inspect", &folder], None)?.sound()?;
+    let repo = &inspected["repos"][0];
+    ensure!(repo["repo"] == json!(REPO) && repo["revisions"] == json!([second]), "{inspected}");
+    ensure!(repo["license"] == json!("apache-2.0"), "{inspected}");
+    ensure!(inspected["trusted"] == json!(false), "no key was given: {inspected}");
+    let materials = fs::read_to_string(format!("{folder}/materials.cdx.json"))?;
+    let materials: Value = serde_json::from_str(&materials)?;
+    ensure!(materials["bomFormat"] == json!("CycloneDX"), "{materials}");
+    let told = materials.to_string();
+    for said in ["Apache-2.0", &sha256(&new), &sha256(CARD), "machine-learning-model", &second] {
+        ensure!(told.contains(said), "`{said}` is not in {told}");
+    }
+
+    let imported = world.import(&folder)?.sound()?;
+    ensure!(imported["standing"] == json!("next"), "{imported}");
+    for revision in ["main", &second] {
+        let files: [(&str, &[u8]); 3] = [("w.bin", &new), ("sub/b.bin", &old), ("README.md", CARD)];
+        must_hold(&world.closed, revision, &files)?;
+    }
+    must_hold(&world.closed, &first, &[("w.bin", &old)])?;
+    let commits = world.closed.get(&format!("/api/models/{REPO}/commits/main"))?;
+    ensure!(commits.as_array().is_some_and(|commits| commits.len() == 3), "{commits}");
+    sound_hub(&world.closed)?;
+
+    // Once more: nothing changes, and it is said.
+    let before = world.closed.objects()?.len();
+    let again = world.import(&folder)?.sound()?;
+    ensure!(again["standing"] == json!("again"), "{again}");
+    ensure!(again["repos"][0]["moved"] == json!([]), "{again}");
+    ensure!(world.closed.objects()?.len() <= before + 1, "a receipt and no more");
+    // Made once more, it is the same bundle.
+    let same = world.create(&folder, &[REPO])?.sound()?;
+    ensure!(same["wasThere"] == json!(true) && same["bundle"] == made["bundle"], "{same}");
+    Ok(())
+}
+
+#[test]
+fn the_next_bundle_brings_what_is_new_and_no_more() -> Result<()> {
+    let world = World::new()?;
+    let mut content = noise(3, 40_000_000);
+    put(&world.open, &[("w.bin", &content)])?;
+    let first = world.folder("one")?;
+    let whole = world.create(&first, &[REPO])?.sound()?;
+    world.import(&first)?.sound()?;
+
+    // Two megabytes of forty are others.
+    content[20_000_000..22_000_000].copy_from_slice(&noise(4, 2_000_000));
+    let commit = put(&world.open, &[("w.bin", &content)])?;
+    let second = world.folder("two")?;
+    let since = world.receipt();
+    let part = world.create(&second, &[REPO, "--since", &since])?.sound()?;
+    let bytes = |made: &Value| made["bytes"].as_u64().unwrap_or(u64::MAX);
+    ensure!(bytes(&part) * 100 <= bytes(&whole) * 6, "{} of {}", bytes(&part), bytes(&whole));
+    ensure!(part["previous"] == whole["bundle"], "{part}");
+    world.verify(&second)?.sound()?;
+    let imported = world.import(&second)?.sound()?;
+    ensure!(imported["standing"] == json!("next"), "{imported}");
+    must_hold(&world.closed, &commit, &[("w.bin", &content)])?;
+    must_hold(&world.closed, "main", &[("w.bin", &content)])?;
+    sound_hub(&world.closed)?;
+
+    // The first one, replayed, moves nothing back.
+    let replayed = world.import(&first)?.sound()?;
+    ensure!(replayed["standing"] == json!("again"), "{replayed}");
+    must_hold(&world.closed, "main", &[("w.bin", &content)])?;
+    // What builds on what is not there is refused by name.
+    let elsewhere = Server::on(&Objects::disk())?;
+    let (public, receipt) = (world.public(), world.receipt());
+    let arguments = ["bundle", "import", &second, "--key", &public, "--receipt", &receipt];
+    run(&arguments, Some(&elsewhere))?.refused("which is not here")?;
+    Ok(())
+}
+
+#[test]
+fn only_whom_the_key_names_is_believed_and_nobody_s_repo_is_written_over() -> Result<()> {
+    let world = World::new()?;
+    put(&world.open, &[("w.bin", &noise(5, 200_000))])?;
+    let folder = world.folder("one")?;
+    world.create(&folder, &[REPO])?.sound()?;
+    let other = world.key.with_file_name("other.pem");
+    ensure!(ballast(&["key", "new", &text(&other)]).output()?.status.success());
+    let other = format!("{}.pub", text(&other));
+    let receipt = world.receipt();
+    let arguments = ["bundle", "import", &folder, "--key", &other, "--receipt", &receipt];
+    run(&arguments, Some(&world.closed))?.refused("whose key was not given")?;
+    run(&["bundle", "verify", &folder, "--key", &other], None)?.refused("was not given")?;
+    // A key is never written over.
+    let again = ballast(&["key", "new", &text(&world.key)]).output()?;
+    ensure!(!again.status.success(), "the key is gone");
+
+    // Every bit of the statement and of the contents counts.
+    for name in ["bundle.ballast", "contents.ballast"] {
+        let path = format!("{folder}/{name}");
+        let bytes = fs::read(&path)?;
+        for place in (0..bytes.len()).step_by(37) {
+            let mut wrong = bytes.clone();
+            wrong[place] ^= 0x10;
+            fs::write(&path, &wrong)?;
+            let verified = world.verify(&folder)?;
+            ensure!(!verified.ok, "byte {place} of {name} counts for nothing");
+        }
+        fs::write(&path, &bytes)?;
+    }
+    world.closed.admin(&["repo", "create", REPO])?;
+    world.import(&folder)?.refused("that no bundle brought")?;
+    Ok(())
+}
+
+#[test]
+fn what_is_missing_or_damaged_is_named_and_the_rest_comes_in() -> Result<()> {
+    let world = World::new()?;
+    world.open.admin(&["repo", "create", "admin/other"])?;
+    let (small, large) = (noise(6, 300_000), noise(7, 40_000_000));
+    put(&world.open, &[("first.bin", &small), ("large.bin", &large)])?;
+    let folder = world.folder("one")?;
+    world.create(&folder, &[REPO, "admin/other", "--split", "16MiB"])?.sound()?;
+    let volumes = fs::read_dir(&folder)?.count() - 3;
+    ensure!(volumes >= 3, "{volumes} volumes");
+    for entry in fs::read_dir(&folder)? {
+        ensure!(entry?.metadata()?.len() <= 16 << 20, "a volume is too long");
+    }
+    let (path, aside) = (format!("{folder}/0002.ballast"), format!("{folder}/aside"));
+    fs::rename(&path, &aside)?;
+    let verified = world.verify(&folder)?;
+    ensure!(!verified.ok && verified.json["volumes"][0]["volume"] == json!(2), "{}", verified.json);
+    let affected = verified.json["affected"].to_string();
+    ensure!(affected.contains("large.bin") && !affected.contains("admin/other"), "{affected}");
+    let imported = world.import(&folder)?;
+    ensure!(!imported.ok, "half a repo is not here");
+    let states: Vec<_> = imported.json["repos"]
+        .as_array()
+        .context("repos")?
+        .iter()
+        .map(|repo| &repo["state"])
+        .collect();
+    ensure!(states == [&json!("waits"), &json!("here")], "{}", imported.json);
+    ensure!(read(&world.closed, "main", "first.bin")? == Err(404), "half a model shows");
+
+    // One flipped byte in it is as good as nothing, and named.
+    let mut bytes = fs::read(&aside)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes)?;
+    let verified = world.verify(&folder)?;
+    ensure!(!verified.ok && verified.json["affected"].to_string().contains("large.bin"));
+    ensure!(!world.import(&folder)?.ok, "a damaged volume went through");
+    ensure!(read(&world.closed, "main", "first.bin")? == Err(404), "half a model shows");
+
+    // When it is mended, what had come is not sent again.
+    fs::rename(&aside, &path)?;
+    let imported = world.import(&folder)?.sound()?;
+    ensure!(imported["presentBytes"].as_u64() > Some(16_000_000), "{imported}");
+    must_hold(&world.closed, "main", &[("first.bin", &small), ("large.bin", &large)])?;
+    sound_hub(&world.closed)
+}
+
+/// Where the test below finds what it takes in: the bundle's folder, its key, the commit.
+const INSIDE: &str = "INSIDE_THE_GAP";
+
+/// The part of the next test that runs where there is no network.
+#[test]
+#[ignore = "run by `a_client_gets_the_pinned_commit_where_no_network_leads`"]
+fn inside() -> Result<()> {
+    let given = std::env::var(INSIDE)?;
+    let [folder, key, commit] = given.split(' ').collect::<Vec<_>>()[..] else {
+        anyhow::bail!("`{given}`");
+    };
+    ensure!(Command::new("ip").args(["link", "set", "lo", "up"]).status()?.success());
+    let routes = Command::new("ip").args(["route"]).output()?;
+    ensure!(routes.stdout.is_empty(), "{}", String::from_utf8_lossy(&routes.stdout));
+    let closed = Server::on(&Objects::disk())?;
+    let receipt = text(&closed.scratch("receipts")?.join("receipt"));
+    let arguments = ["bundle", "import", folder, "--key", key, "--receipt", &receipt];
+    run(&arguments, Some(&closed))?.sound()?;
+    let client = Python::with("hub-2.4")?;
+    for xet in ["0", "1"] {
+        let (home, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
+        let mut download = client.command("hf", &closed, &closed.token, home.path());
+        download.args(["download", REPO, "--revision", commit, "--local-dir"]).arg(to.path());
+        let output = download.env("HF_HUB_DISABLE_XET", xet).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(fs::read(to.path().join("w.bin"))? == noise(8, 5_000_000), "xet off: {xet}");
+        ensure!(fs::read(to.path().join("README.md"))? == CARD);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_gets_the_pinned_commit_where_no_network_leads() -> Result<()> {
+    // Packages are installed while there is a network.
+    Python::with("hub-2.4")?;
+    let world = World::new()?;
+    let commit = put(&world.open, &[("README.md", CARD), ("w.bin", &noise(8, 5_000_000))])?;
+    put(&world.open, &[("w.bin", &noise(9, 1_000_000))])?;
+    let folder = world.folder("one")?;
+    world.create(&folder, &[&format!("{REPO}@{commit}")])?.sound()?;
+    let mut inside = Command::new("unshare");
+    inside.arg("-n").arg(std::env::current_exe()?).args(["--exact", "inside", "--ignored"]);
+    inside.env(INSIDE, format!("{folder} {} {commit}", world.public()));
+    let output = inside.output().context("`unshare` must be installed")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success() && said.contains("1 passed"), "{said}");
+    Ok(())
+}
