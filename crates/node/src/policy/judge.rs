@@ -13,7 +13,7 @@ use super::Policy;
 use super::facts::{FileFacts, RepoFacts, licenses_of};
 use super::rules::{Judgement, Need, Stage};
 use crate::access::Repo;
-use crate::download::{ItemKind, LargeFile, TreeItem};
+use crate::download::{Content, ItemKind, LargeFile, TreeItem};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::scan::item_of;
@@ -70,8 +70,8 @@ impl Hub {
         // What the repo does not have is not given out of it.
         let Some(row) = self.index().get(Table::File, &key).await? else { return Ok(()) };
         let FileRow { manifest, size } = FileRow::decode(&row)?;
-        let (sha256, file, shard) = (*sha256, manifest.file, manifest.shard);
-        let large = LargeFile { sha256, size, pointer_size: 0, file, shard };
+        let (sha256, content) = (*sha256, Content::Stored(manifest));
+        let large = LargeFile { sha256, size, pointer_size: 0, content };
         let item = item_of("", ObjectHash::from_bytes([0; 20]), large);
         self.may_download(repo, &item).await
     }

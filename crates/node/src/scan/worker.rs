@@ -117,7 +117,13 @@ impl ScanWorker {
 
     /// Adds the files of a commit that were not scanned.
     async fn add(&self, hub: &Hub, repo: &Repo, commit: ObjectHash) -> Result<()> {
-        let items = hub.siblings(repo, commit).await?;
+        let mut items = hub.siblings(repo, commit).await?;
+        let all = items.len();
+        items.retain(|item| item.large.is_none_or(|large| large.manifest().is_some()));
+        if items.len() < all {
+            // What a mirror has not brought yet is looked at in a later round.
+            self.with(|state| state.seen.remove(&repo.id()));
+        }
         let known = hub.known_scans(&items).await?;
         let missing = items.into_iter().zip(known).filter(|(_, known)| known.is_none());
         let files: Vec<_> = missing.map(|(item, _)| (repo.clone(), item)).collect();

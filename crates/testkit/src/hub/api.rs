@@ -88,7 +88,7 @@ fn refs(repo: &Repo) -> Answer {
 fn facts(asked: &Asked, repo: &Repo, revision: &Revision) -> Answer {
     let mut sha = revision.id.to_string();
     if asked.lies(Lie::Revision) {
-        sha = "0123456789012345678901234567890123456789".to_owned();
+        "0123456789012345678901234567890123456789".clone_into(&mut sha);
     }
     let siblings: Value = revision.files.keys().map(|path| json!({ "rfilename": path })).collect();
     let card = repo.licence.map_or_else(|| json!({}), |licence| json!({ "license": licence }));

@@ -50,7 +50,7 @@ pub enum Redirect {
 pub enum Lie {
     /// Files are of another commit than was asked for.
     Commit,
-    /// Files have another ETag than the tree says.
+    /// Files have another `ETag` than the tree says.
     Etag,
     /// Files have another size than the tree says, and as many bytes.
     Size,

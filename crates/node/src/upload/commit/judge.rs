@@ -14,7 +14,7 @@ use super::draft::{Draft, Operation};
 use super::folder::Folder;
 use crate::access::Repo;
 use crate::discovery::card::{Card, MAX_README_BYTES};
-use crate::download::{ItemKind, LargeFile, TreeItem};
+use crate::download::{Content, ItemKind, LargeFile, TreeItem};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::policy::{FileFacts, Judgement, Need, RepoFacts, Stage, licenses_of, named, settled};
@@ -99,15 +99,16 @@ impl Draft {
                 sha256: link.sha256,
                 size: link.size,
                 pointer_size: blob.len() as u64,
-                file: link.file,
-                shard: link.shard,
+                content: Content::Stored(link.manifest()),
             };
             return Ok((item_of(path.as_str(), id, large), None));
         }
         let entry = TreeEntry { mode: EntryMode::File, name: path.name().to_owned(), id };
         if pointer.is_some() {
-            // One that the repo has already: its rows are there.
-            let items = self.hub.items_of(self.repo.id(), vec![(path.to_string(), entry)]).await?;
+            // One that the repo has already: its rows are there. The commit has no id yet; only a
+            // mirror would be asked for it.
+            let (commit, entries) = (ObjectHash::from_bytes([0; 20]), vec![(path.to_string(), entry)]);
+            let items = self.hub.items_of(&self.repo, commit, entries).await?;
             let item = items.into_iter().next();
             let item = item.ok_or_else(|| Error::internal("a file of a commit has no item"))?;
             if item.large.is_some() {
