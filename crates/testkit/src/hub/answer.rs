@@ -153,6 +153,7 @@ pub(super) fn page(status: u16) -> Answer {
 }
 
 /// The repo that is asked for, or the refusal that hides it.
+#[expect(clippy::result_large_err, reason = "an answer is what there is in place of the repo")]
 pub(super) fn repo(asked: &Asked, kind: RepoKind, name: &str) -> Result<Repo, Answer> {
     let found = asked
         .state

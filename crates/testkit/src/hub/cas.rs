@@ -29,24 +29,48 @@ pub(super) fn answer(asked: &Asked) -> Answer {
         drop(inner);
         return refuse(404, "", "no such file");
     };
-    let mut terms = Vec::new();
-    let mut fetch = serde_json::Map::new();
-    for (xorb, chunks, length) in &file.terms {
-        let range = json!({ "start": 0, "end": chunks });
+    let (first, last) = wanted(asked);
+    let (mut terms, mut fetch) = (Vec::new(), serde_json::Map::new());
+    let (mut at, mut skip) = (0, None);
+    for (xorb, _, _) in &file.terms {
+        let footer = &inner.xorbs[xorb].1;
+        let (mut chunks, mut length) = (None, 0);
+        for chunk in 0..footer.chunk_count() {
+            let end = at + u64::from(footer.chunk_length(chunk));
+            if end > first && at <= last {
+                skip.get_or_insert_with(|| first.saturating_sub(at));
+                chunks =
+                    Some(chunks.map_or(chunk, |(start, _)| start)).map(|start| (start, chunk + 1));
+                length += end - at;
+            }
+            at = end;
+        }
+        let Some((start, end)) = chunks else { continue };
+        let range = json!({ "start": start, "end": end });
         let key = xorb.to_string();
-        let size = inner.xorbs[xorb].0.len();
+        let bytes = footer.byte_range(start..end).unwrap_or_default();
         terms.push(json!({ "hash": key, "unpacked_length": length, "range": range }));
-        let url_range = json!({ "start": 0, "end": size - 1 });
+        let url_range = json!({ "start": bytes.start, "end": bytes.end - 1 });
         fetch.insert(key.clone(), json!([{ "range": range, "url": key, "url_range": url_range }]));
     }
     drop(inner);
+    let Some(skip) = skip else { return refuse(416, "", "past the end") };
     for (key, entries) in &mut fetch {
         entries[0]["url"] = Value::from(signed(asked, &format!("xorb/{key}")));
     }
     if asked.lies(Lie::Terms) {
         terms.reverse();
     }
-    json(&json!({ "offset_into_first_range": 0, "terms": terms, "fetch_info": fetch }))
+    json(&json!({ "offset_into_first_range": skip, "terms": terms, "fetch_info": fetch }))
+}
+
+/// The first and the last byte of the file that are asked for.
+fn wanted(asked: &Asked) -> (u64, u64) {
+    let range = asked.header("range").and_then(|range| range.strip_prefix("bytes="));
+    let ends = range.and_then(|range| range.split_once('-'));
+    ends.map_or((0, u64::MAX), |(first, last)| {
+        (first.parse().unwrap_or(0), last.parse().unwrap_or(u64::MAX))
+    })
 }
 
 /// A xorb's bytes.

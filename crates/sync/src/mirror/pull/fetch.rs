@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::follow::{Share, pieces};
 use super::spool::{Filler, Spool};
 use super::{Counts, Mirror, fault};
-use crate::mirror::upstream::{self, Download, Entry, EntryKind, Large};
+use crate::mirror::upstream::{self, Entry, EntryKind, Large};
 
 /// Pieces of an answer that wait to be written: some MiB.
 const PIECES_AHEAD: usize = 64;
@@ -143,17 +143,18 @@ impl Fetches {
         let outcome = Err(fault::closing());
         let mut entered =
             Entered { mirror: Arc::clone(mirror), flight: Arc::clone(&flight), key, outcome };
-        let (hub_, repo, wanted) = (Arc::clone(hub), repo.clone(), wanted.clone());
+        let (hub, repo, wanted) = (Arc::clone(hub), repo.clone(), wanted.clone());
         let stopping = hub.runner().stopping();
-        hub.runner().spawn("mirror a file", async move {
+        let runner = hub.runner().clone();
+        runner.spawn("mirror a file", async move {
             let mirror = Arc::clone(&entered.mirror);
             entered.outcome = tokio::select! {
                 biased;
                 () = stopping.cancelled() => Err(fault::closing()),
-                ended = mirror.fetch(&hub_, &repo, &wanted, &entered.flight) => ended,
+                ended = mirror.fetch(&hub, &repo, &wanted, &entered.flight) => ended,
             };
             if let Err(error) = &entered.outcome {
-                let until = hub_.env().monotonic() + FAILED_FOR;
+                let until = hub.env().monotonic() + FAILED_FOR;
                 mirror.fetches.failed.insert(key, (until, error.clone()));
             }
         });
@@ -190,13 +191,17 @@ impl Mirror {
         flight.stage.send_modify(|stage| stage.spool = Some(Arc::clone(&spool)));
         let store =
             || hub.put_mirrored(repo, *sha256, *size, pieces(hub, &spool, 0..*size, Share::All));
-        let (filled, stored) = tokio::join!(self.fill(hub, repo, wanted, &spool), store());
-        if let Err(error) = filled {
-            Counts::add(&self.counts.failures, 1);
-            let (name, path) = (repo.name(), &wanted.path);
-            tracing::warn!(repo = %name, path, %error, "a file could not be fetched");
-            return Err(error);
-        }
+        // What can't be fetched is not waited for in the store.
+        let stored = async { Ok(store().await) };
+        let stored = match tokio::try_join!(self.fill(hub, repo, wanted, &spool), stored) {
+            Ok(((), stored)) => stored,
+            Err(error) => {
+                Counts::add(&self.counts.failures, 1);
+                let (name, path) = (repo.name(), &wanted.path);
+                tracing::warn!(repo = %name, path, %error, "a file could not be fetched");
+                return Err(error);
+            }
+        };
         // The store may have been busy while the upstream was not.
         let stored = match stored {
             Err(_) => store().await,
@@ -279,15 +284,15 @@ impl Mirror {
         let Wanted { commit, path, id, sha256, size, pointer_size } = wanted.clone();
         let path = FilePath::parse(&path)?;
         let entry = Entry {
-            path: path.clone(),
+            path,
             kind: EntryKind::File,
             oid: id,
             size,
             large: Some(Large { sha256, pointer_size }),
             xet_hash: None,
         };
-        let opened = self.patient.open(&there, commit, &path, from, Some(&entry)).await;
-        let mut download: Download = opened.map_err(fault::of_file)?;
+        let opened = self.patient.fetch(hub.pool(), &there, commit, &entry, from).await;
+        let mut download = opened.map_err(fault::of_file)?;
         let (send, receive) = mpsc::channel(PIECES_AHEAD);
         hub.runner().spawn("read from an upstream", async move {
             while let Some(piece) = download.chunk().await.transpose() {

@@ -9,14 +9,19 @@ mod address;
 mod budget;
 mod error;
 mod facts;
+mod fetch;
 mod file;
 mod listing;
 mod send;
+#[cfg(test)]
+mod tests;
+mod xet;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_format::hash::FileHash;
 use ballast_format::name::{RepoKind, RepoName};
 use ballast_store::env::SharedEnv;
 use reqwest::Url;
@@ -27,12 +32,15 @@ use self::budget::Budgets;
 pub use self::budget::{Budget, Class};
 pub use self::error::{Denial, Error, Missing};
 pub use self::facts::{Author, CommitFacts, Facts, Gating, Refs, Target};
+pub use self::fetch::Fetch;
 pub use self::file::Download;
 pub use self::listing::{Entry, EntryKind, Large, RepoPages, TreePages};
 
 /// The public hub.
 pub const PUBLIC_HUB: &str = "https://huggingface.co";
 
+/// Files whose xorbs are remembered to be wrong.
+const DISTRUSTED: usize = 1000;
 /// Idle connections that are kept to one host.
 const IDLE_CONNECTIONS: usize = 16;
 
@@ -90,6 +98,8 @@ pub struct Settings {
     pub plain_hosts: Vec<String>,
     /// Networks, as CIDR, to which it may lead though they are not public.
     pub private_networks: Vec<String>,
+    /// Whether its xorbs are fetched where it has some.
+    pub xet: bool,
     /// A proxy for everything, if one is needed.
     pub proxy: Option<String>,
     /// How long a connection may take.
@@ -110,6 +120,7 @@ impl Settings {
             token: None,
             plain_hosts: Vec::new(),
             private_networks: Vec::new(),
+            xet: true,
             proxy: None,
             connect_timeout: Duration::from_secs(10),
             headers_timeout: Duration::from_secs(30),
@@ -158,6 +169,8 @@ pub struct Upstream {
     idle_timeout: Duration,
     patience: Patience,
     budgets: Arc<Budgets>,
+    xet: bool,
+    distrusted: Arc<quick_cache::sync::Cache<FileHash, ()>>,
     env: SharedEnv,
 }
 
@@ -193,6 +206,8 @@ impl Upstream {
             idle_timeout: settings.idle_timeout,
             patience: settings.patience,
             budgets: Arc::default(),
+            xet: settings.xet,
+            distrusted: Arc::new(quick_cache::sync::Cache::new(DISTRUSTED)),
             env,
         })
     }

@@ -38,6 +38,8 @@ pub(super) struct Ask {
     pub(super) subject: Missing,
     /// The token to send, other than the upstream's.
     pub(super) bearer: Option<String>,
+    /// No token goes with it, wherever it goes.
+    pub(super) is_bare: bool,
     /// The value of `Range`.
     pub(super) range: Option<String>,
     /// A JSON body.
@@ -56,6 +58,7 @@ impl Ask {
             what: what.into(),
             subject,
             bearer: None,
+            is_bare: false,
             range: None,
             body: None,
             answers: &[],
@@ -186,7 +189,10 @@ impl Upstream {
             Some(bearer) if same => {
                 request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
             }
-            None if is_upstream && let Some(token) = &self.token => {
+            None if is_upstream
+                && !ask.is_bare
+                && let Some(token) = &self.token =>
+            {
                 request = request.header(AUTHORIZATION, token.header());
             }
             _ => {}
