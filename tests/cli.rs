@@ -32,6 +32,7 @@ fn help_names_every_command_and_what_it_is_for() -> Result<()> {
         "backup",
         "restore",
         "index",
+        "mirror",
         "export-metadata",
     ] {
         ensure!(help.contains(command), "no `{command}` in:\n{help}");

@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod bundle;
+mod mirror;
 
 pub(crate) use bundle::{
     BundleCommand, BundleCreateArgs, BundleImportArgs, BundleInspectArgs, BundleReadArgs,
     KeyCommand,
 };
+pub(crate) use mirror::{ChosenJobsArgs, ChosenSetArgs, MirrorAddArgs, MirrorCommand};
+
 /// A private model hub that you run yourself.
 ///
 /// Start one with `ballast serve`, point `HF_ENDPOINT` at it, and the tools you already have push
@@ -71,6 +74,9 @@ pub(crate) enum Command {
     /// Carry repos to a hub that no network leads to, in signed files
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Bring repos from the upstream, and bring them again when they have changed
+    #[command(subcommand)]
+    Mirror(MirrorCommand),
     /// Make keys that bundles are signed with
     #[command(subcommand)]
     Key(KeyCommand),

@@ -369,6 +369,10 @@ fn like(default: &Value, variable: &str, text: &str) -> Result<Value> {
     Ok(match default {
         Value::Boolean(_) => Value::Boolean(text.parse().with_context(context)?),
         Value::Integer(_) => Value::Integer(text.parse().with_context(context)?),
+        Value::Array(_) => {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            Value::Array(parts.map(|part| Value::String(part.to_owned())).collect())
+        }
         _ => Value::String(text.to_owned()),
     })
 }

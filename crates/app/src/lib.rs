@@ -8,6 +8,7 @@ mod client;
 mod command;
 mod config;
 mod importer;
+mod mirroring;
 mod output;
 mod reload;
 mod serve;
@@ -49,6 +50,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Backup(args) => command::backup(&args, &mut output),
         Command::Restore(args) => command::restore(&args, &mut output),
         Command::Bundle(command) => command::bundle(&command, &mut output),
+        Command::Mirror(command) => command::mirror(&command, &mut output),
         Command::Key(command) => command::key(&command, &mut output),
         Command::Index(command) => command::index(&command, &mut output),
         Command::Gc(args) => command::gc(&args, &mut output).map(|()| ExitCode::SUCCESS),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ballast_gateway::serve as gateway;
-use ballast_gateway::{Gateway, GatewaySettings};
+use ballast_gateway::{Gateway, GatewaySettings, MirrorRunner};
 use ballast_node::hub::{FirstAdmin, Freshness, Hub, HubSettings};
 use ballast_store::backend::{self, Location};
 use ballast_store::env::{RealEnv, SharedEnv, nonce};
@@ -13,6 +13,7 @@ use ballast_store::index::{IndexHandle, open as index};
 use ballast_store::local::FolderLock;
 use ballast_store::objects::Store;
 use ballast_store::probe::probe;
+use ballast_sync::mirror::jobs::{JobWorker, Jobs};
 use ballast_sync::mirror::pull::Mirror;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use crate::args::ServeArgs;
 use crate::config::Config;
 use crate::importer::Importer;
+use crate::mirroring::Mirroring;
 use crate::output::Output;
 use crate::reload::Reload;
 use crate::shutdown::Shutdown;
@@ -79,9 +81,11 @@ async fn serve(config: &Config, output: &mut Output) -> Result<()> {
         .await
         .with_context(|| format!("cannot listen on `{}`", config.listen))?;
     let hub = open_hub(config, &location, store.clone(), Arc::clone(&env)).await?;
-    connect_upstream(&hub, config, &env).await?;
+    let mirror = connect_upstream(&hub, config, &env).await?;
     announce(output, &hub, config, &listener).await?;
-    let gateway = Gateway::new(Arc::clone(&hub), gateway_settings(config, &reload));
+    let mut settings = gateway_settings(config, &reload);
+    settings.mirrors = mirror.map(|mirror| run_jobs(&hub, mirror));
+    let gateway = Gateway::new(Arc::clone(&hub), settings);
     let served = tokio::select! {
         served = gateway::serve(gateway, listener, shutdown.requested()) => served,
         never = reload.keep(env) => match never {},
@@ -177,24 +181,35 @@ async fn open_hub(
 }
 
 /// Lets the hub pull through from its upstream, if it has one.
-async fn connect_upstream(hub: &Arc<Hub>, config: &Config, env: &SharedEnv) -> Result<()> {
+async fn connect_upstream(
+    hub: &Arc<Hub>,
+    config: &Config,
+    env: &SharedEnv,
+) -> Result<Option<Arc<Mirror>>> {
     let (upstream, url) = (&config.upstream, &config.upstream.url);
     if !upstream.is_on() {
-        return Ok(());
+        return Ok(None);
     }
     if config.offline {
         tracing::info!(url, "offline: the upstream is not asked, and what is here is served");
-        return Ok(());
+        return Ok(None);
     }
     if hub.store().is_read_only() {
         tracing::warn!(url, "nothing can be brought from the upstream: the store is read only");
-        return Ok(());
+        return Ok(None);
     }
     let mirror = Mirror::new(upstream.open(env)?, upstream.pulling(&config.data)?);
     mirror.sweep(hub).await.context("looking at files on their way")?;
-    hub.set_origin(mirror);
+    hub.set_origin(Arc::<Mirror>::clone(&mirror));
     tracing::info!(url, "what is missing is brought from the upstream");
-    Ok(())
+    Ok(Some(mirror))
+}
+
+/// Lets the hub bring what jobs name.
+fn run_jobs(hub: &Arc<Hub>, mirror: Arc<Mirror>) -> Arc<dyn MirrorRunner> {
+    let jobs = Jobs::new(mirror);
+    hub.runner().start(hub, JobWorker::new(Arc::clone(&jobs), hub));
+    Arc::new(Mirroring(jobs))
 }
 
 fn gateway_settings(config: &Config, reload: &Reload) -> GatewaySettings {

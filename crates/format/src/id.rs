@@ -80,6 +80,11 @@ id!(
     UploadId,
     "upload id"
 );
+id!(
+    /// Something that is brought from an upstream, again and again.
+    JobId,
+    "job id"
+);
 
 #[cfg(test)]
 mod tests {

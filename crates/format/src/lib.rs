@@ -16,6 +16,7 @@ pub mod id;
 pub mod limits;
 pub mod log;
 pub mod manifest;
+pub mod mirror_job;
 pub mod name;
 pub mod object;
 pub mod pack;

@@ -109,3 +109,9 @@ pub const MAX_OBJECTS_RECORD_BYTES: u64 = 16 << 20;
 
 /// Bytes of a receipt: some 40,000 revisions. It is one put, as a log entry is.
 pub const MAX_RECEIPT_BYTES: usize = 5_000_000;
+
+/// Bytes of a mirror job: some hundred patterns, and a message.
+pub const MAX_MIRROR_JOB_BYTES: usize = 64 * 1024;
+
+/// Patterns of a mirror job. Each file of a repo is held against each.
+pub const MAX_JOB_PATTERNS: usize = 200;

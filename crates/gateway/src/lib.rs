@@ -16,6 +16,7 @@ use crate::intake::Buffers;
 use crate::links::Signer;
 use crate::operate::bundle::ImportBundles;
 use crate::operate::metrics::Metrics;
+use crate::operate::mirror::RunMirrors;
 use crate::rate::{AtOnce, Rates};
 use crate::tls::Tls;
 
@@ -42,6 +43,9 @@ mod xet;
 #[cfg(test)]
 mod tests;
 
+pub use operate::mirror::{
+    Asked as AskedMirror, AskedWish, Chosen as ChosenJobs, RunMirrors as MirrorRunner,
+};
 pub use operate::bundle::{Asked as AskedImport, ImportBundles as BundleImporter};
 
 /// What the gateway may be told.
@@ -59,6 +63,8 @@ pub struct GatewaySettings {
     pub redirect_downloads: bool,
     /// Who takes bundles in; without, there is no such route.
     pub bundles: Option<Arc<dyn ImportBundles>>,
+    /// Who mirrors; without, nothing is mirrored as a job.
+    pub mirrors: Option<Arc<dyn RunMirrors>>,
     /// Connections at once, in all.
     pub connections: usize,
     /// Connections at once from one address; a trusted proxy has all of them.
@@ -92,6 +98,7 @@ impl Default for GatewaySettings {
             tls: None,
             redirect_downloads: false,
             bundles: None,
+            mirrors: None,
             connections: 4096,
             connections_per_address: 256,
             requests_per_second: 1000,

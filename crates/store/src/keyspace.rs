@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ballast_format::hash::{PackHash, ShardHash, XorbHash};
-use ballast_format::id::{RepoId, UploadId, UserId};
+use ballast_format::id::{JobId, RepoId, UploadId, UserId};
 use object_store::path::Path;
 
 /// All keys live below this word, so that a bucket may hold other things too.
@@ -308,6 +308,13 @@ pub enum Key {
         /// Random: a bundle may come in parts.
         nonce: u64,
     },
+    /// A version of a mirror job.
+    MirrorJob {
+        /// The job.
+        job: JobId,
+        /// Its versions are counted from 1.
+        number: u64,
+    },
     /// The random bytes that all of the hub's keys derive from.
     Secret,
     /// Which layout the store has.
@@ -364,6 +371,9 @@ impl Key {
                 let (sequence, nonce) = (decimal(sequence)?, hexadecimal(nonce)?);
                 Self::Receipt { creator: read_creator(creator)?, sequence, nonce }
             }
+            ["mirror", job, number] => {
+                Self::MirrorJob { job: job.parse().ok()?, number: decimal(number)? }
+            }
             ["probe", nonce, number] => {
                 Self::Probe { nonce: hexadecimal(nonce)?, number: decimal(number)? }
             }
@@ -389,6 +399,7 @@ impl Key {
             | Self::Gc(_)
             | Self::GcDone(_)
             | Self::Receipt { .. }
+            | Self::MirrorJob { .. }
             | Self::Secret
             | Self::Layout => false,
         }
@@ -433,6 +444,7 @@ impl fmt::Display for Key {
                 let creator = ShardHash::from_bytes(*creator);
                 write!(out, "{ROOT}/receipt/{creator}/{sequence:020}-{nonce:016x}")
             }
+            Self::MirrorJob { job, number } => write!(out, "{ROOT}/mirror/{job}/{number:020}"),
             Self::Secret => write!(out, "{ROOT}/secret"),
             Self::Layout => write!(out, "{ROOT}/layout"),
             Self::Probe { nonce, number } => write!(out, "{ROOT}/probe/{nonce:016x}/{number}"),
@@ -481,6 +493,8 @@ pub enum Prefix {
     Receipts,
     /// The receipts of one creator's bundles.
     ReceiptsOf([u8; 32]),
+    /// All versions of all mirror jobs.
+    MirrorJobs,
     /// What probes wrote.
     Probes,
     /// What one probe wrote.
@@ -518,6 +532,7 @@ impl fmt::Display for Prefix {
             Self::ReceiptsOf(creator) => {
                 write!(out, "{ROOT}/receipt/{}", ShardHash::from_bytes(*creator))
             }
+            Self::MirrorJobs => write!(out, "{ROOT}/mirror"),
             Self::Probes => write!(out, "{ROOT}/probe"),
             Self::ProbesOf(nonce) => write!(out, "{ROOT}/probe/{nonce:016x}"),
         }

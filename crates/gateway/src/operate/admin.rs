@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bundle, export, gc, policy, quotas, scrub, verify};
+use super::{bundle, export, gc, policy, quotas, mirror, scrub, verify};
 use crate::call::{Call, decode};
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
@@ -41,6 +41,7 @@ pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
         (["gc"], &Method::POST) => gc::answer(call).await,
         (["export"], &Method::POST) => export::answer(call).await,
         (["bundle", "import"], &Method::POST) => bundle::answer(call).await,
+        (["mirror"], &Method::POST) => mirror::answer(call).await,
         (["scrub"], &Method::GET) => scrub::answer(&call).await,
         _ => Err(Failure::no_route()),
     }

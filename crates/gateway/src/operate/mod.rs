@@ -22,6 +22,7 @@ mod gc;
 pub(crate) mod metrics;
 mod quotas;
 mod policy;
+pub(crate) mod mirror;
 mod scrub;
 mod verify;
 

@@ -266,11 +266,13 @@ impl Hub {
         Ok(())
     }
 
-    /// What is known of bundles that came.
+    /// What is known of bundles that came, and what is to be mirrored.
     async fn copy_receipts(&self, to: &Store) -> Result<()> {
-        let mut receipts = self.store().list(&Prefix::Receipts);
-        while let Some(listed) = receipts.try_next().await? {
-            self.copy_small(to, &listed.key).await?;
+        for prefix in [Prefix::Receipts, Prefix::MirrorJobs] {
+            let mut small = self.store().list(&prefix);
+            while let Some(listed) = small.try_next().await? {
+                self.copy_small(to, &listed.key).await?;
+            }
         }
         Ok(())
     }

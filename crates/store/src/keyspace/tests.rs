@@ -65,6 +65,8 @@ fn any_key() -> impl Strategy<Value = Key> {
             Key::Part { upload: UploadId::from_bytes(upload), number, nonce }
         }),
         (any::<u32>(), any::<u64>()).prop_map(|(day, nonce)| Key::Tally { day, nonce }),
+        (any::<[u8; 16]>(), any::<u64>())
+            .prop_map(|(job, number)| Key::MirrorJob { job: JobId::from_bytes(job), number }),
         (any::<[u8; 32]>(), any::<u64>(), any::<u64>())
             .prop_map(|(creator, sequence, nonce)| Key::Receipt { creator, sequence, nonce }),
         Just(Key::Secret),
@@ -135,6 +137,10 @@ fn keys_are_spelled_as_they_always_were() {
             "hub/part/33333333333333333333333333333333/00012-0000000000000001",
         ),
         (Key::Tally { day: 19675, nonce: 2 }, "hub/tally/0000019675/0000000000000002"),
+        (
+            Key::MirrorJob { job: JobId::from_bytes([0x44; 16]), number: 2 },
+            "hub/mirror/44444444444444444444444444444444/00000000000000000002",
+        ),
         (
             Key::Receipt { creator: [0x55; 32], sequence: 9, nonce: 2 },
             "hub/receipt/5555555555555555555555555555555555555555555555555555555555555555/\

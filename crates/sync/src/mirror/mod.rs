@@ -1,4 +1,5 @@
 //! What an upstream hub has, brought here: when a client asks for it, or as a job.
 
+pub mod jobs;
 pub mod pull;
 pub mod upstream;

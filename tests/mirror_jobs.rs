@@ -1,0 +1,148 @@
+//! Mirror jobs: what they name comes whole, whatever the upstream does, and comes back after a
+//! crash where it was.
+
+mod support;
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ballast_testkit::hub::{PublicHub, Redirect, Troubles};
+use serde_json::{Value, json};
+use support::noise;
+use support::objects::Objects;
+use support::server::Server;
+
+const LARGE: &str = "weights/model.safetensors";
+
+/// A hub whose upstream is this one.
+fn mirror(upstream: &PublicHub, more: &[(&str, &str)]) -> Result<Server> {
+    let mut variables = vec![
+        ("BALLAST_UPSTREAM_URL", upstream.endpoint()),
+        ("BALLAST_UPSTREAM_PRIVATE_NETWORKS", "127.0.0.2/32"),
+    ];
+    variables.extend(more);
+    Server::on_set(&Objects::disk(), &variables)
+}
+
+fn job(server: &Server) -> Result<Value> {
+    let jobs = server.admin(&["mirror", "status"])?;
+    Ok(jobs.as_array().and_then(|jobs| jobs.first()).context("there is no job")?.clone())
+}
+
+/// Waits until the hub itself has brought everything.
+fn until_complete(server: &Server) -> Result<()> {
+    for _ in 0..6_000 {
+        if job(server)?["last"]["complete"] == json!(true) {
+            return Ok(());
+        }
+        thread::park_timeout(Duration::from_millis(10));
+    }
+    bail!("the job never ended: {}", job(server)?)
+}
+
+fn bytes(server: &Server, path: &str) -> Result<Vec<u8>> {
+    Ok(server.request("GET", path, &server.token, &[], &[])?.body)
+}
+
+#[test]
+fn an_organisation_comes_whole_by_the_names_that_it_has_there() -> Result<()> {
+    let upstream = PublicHub::start(5)?;
+    upstream.offer_xet();
+    let (first, second) = (noise(1, 20_000_000), noise(2, 300_000));
+    let commit = upstream.push("acme/one", &[(LARGE, &first), ("config.json", b"{}")]);
+    upstream.push("acme/two", &[(LARGE, &second), ("big.bin", &second)]);
+    upstream.push("other/three", &[(LARGE, &second)]);
+    upstream.change("acme/one", |repo| repo.licence = Some("apache-2.0"));
+    let troubles = Troubles {
+        unavailable: 50,
+        reset: 30,
+        truncated: 50,
+        redirect: Redirect::Elsewhere,
+        ..Troubles::default()
+    };
+    upstream.set_troubles(Troubles { redirect: Redirect::Elsewhere, ..Troubles::default() });
+    let mut server = mirror(&upstream, &[])?;
+    server.expect_in_log("a file could not be fetched");
+    let wish = ["mirror", "add", "hf://acme/*", "--exclude", "*.bin", "--set", "prod"];
+    let planned = server.admin(&[&wish[..], &["--dry-run"]].concat())?;
+    let plan = &planned["plans"][0];
+    ensure!(plan["commit"] == json!(commit.to_string()), "{planned}");
+    ensure!(plan["licence"] == json!("apache-2.0") && plan["gated"] == json!(false), "{planned}");
+    ensure!(plan["missingBytes"] == json!(first.len() + 2), "{planned}");
+    ensure!(upstream.sent_in_all() == 0, "a plan moves no file");
+    ensure!(server.admin(&["mirror", "list"])? == json!([]), "a plan is no job");
+
+    upstream.set_troubles(troubles);
+    let added = server.admin(&wish)?;
+    let id = added["jobs"][0]["id"].as_str().context("no id")?.to_owned();
+    // It may have begun by itself; in the end all is here either way.
+    let _ = server.admin(&["mirror", "run", &id]);
+    until_complete(&server)?;
+    upstream.set_reachable(false);
+    let pinned = bytes(&server, &format!("/acme/one/resolve/{commit}/{LARGE}"))?;
+    ensure!(pinned == first, "a pinned commit means the same here");
+    ensure!(bytes(&server, &format!("/acme/two/resolve/main/{LARGE}"))? == second);
+    ensure!(server.get("/api/models/other/three").is_err(), "nobody asked for it");
+
+    upstream.set_reachable(true);
+    upstream.set_troubles(Troubles::default());
+    upstream.clear_counts();
+    let again = server.admin(&["mirror", "run", "--set", "prod"])?;
+    ensure!(again["summary"]["complete"] == json!(true), "{again}");
+    ensure!(again["summary"]["fetchedBytes"] == json!(0), "{again}");
+    ensure!(upstream.sent_in_all() == 0, "what is here is not fetched again");
+    server.admin(&["mirror", "remove", &id])?;
+    ensure!(server.admin(&["mirror", "list"])? == json!([]));
+    ensure!(server.admin(&["mirror", "remove", &id]).is_err(), "it is gone");
+    Ok(())
+}
+
+#[test]
+fn a_job_survives_a_crash_and_goes_on_where_it_was() -> Result<()> {
+    let upstream = PublicHub::start(6)?;
+    let content = noise(3, 12_000_000);
+    upstream.push("acme/one", &[(LARGE, &content)]);
+    // Some four seconds for the whole of it.
+    let pause = Some(Duration::from_millis(20));
+    upstream.set_troubles(Troubles { pause, ..Troubles::default() });
+    let mut server = mirror(&upstream, &[])?;
+    let key = format!("acme/one/{LARGE}");
+    server.admin(&["mirror", "add", "hf://acme/one"])?;
+    let half = content.len() as u64 / 2;
+    for _ in 0..60_000 {
+        if upstream.sent(&key) > half {
+            break;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    ensure!(upstream.sent(&key) > half, "it never began");
+    server.kill()?;
+    server.expect_in_log("not stopped cleanly");
+    let sent = upstream.sent(&key);
+    ensure!(sent < content.len() as u64, "it was cut in the middle");
+    upstream.set_troubles(Troubles::default());
+    server.restart()?;
+    // The claim of the run that was killed is in the way; whoever asks for the file is not.
+    ensure!(bytes(&server, &format!("/acme/one/resolve/main/{LARGE}"))? == content);
+    let sent = upstream.sent(&key);
+    let most = content.len() as u64 * 11 / 10;
+    ensure!(sent <= most, "{sent} bytes were sent for {} bytes", content.len());
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_mirrored_is_said() -> Result<()> {
+    let upstream = PublicHub::start(7)?;
+    upstream.push("acme/one", &[("config.json", b"{}")]);
+    let server = mirror(&upstream, &[])?;
+    let error = server.admin(&["mirror", "add", "hf://acme/none"]).expect_err("none");
+    ensure!(format!("{error:#}").contains("no such repo"), "{error:#}");
+    let error = server.admin(&["mirror", "add", "nonsense"]).expect_err("no address");
+    ensure!(format!("{error:#}").contains("hf://namespace/name"), "{error:#}");
+    ensure!(server.admin(&["mirror", "run"]).is_err(), "which?");
+    let alone = Server::start()?;
+    let error = alone.admin(&["mirror", "list"]).expect_err("no upstream");
+    ensure!(format!("{error:#}").contains("upstream.url"), "{error:#}");
+    Ok(())
+}
