@@ -232,6 +232,9 @@ fn event_view(event: &Event) -> Value {
         Event::File { repo, path, bytes } => {
             json!({"type": "file", "repo": repo, "path": path, "bytes": bytes})
         }
+        Event::Refused { repo, path, reason } => {
+            json!({"type": "refused", "repo": repo, "path": path, "reason": reason})
+        }
         Event::Repo { repo } => json!({"type": "repo", "repo": repo}),
         Event::Failed { what, reason } => {
             json!({"type": "failed", "what": what, "reason": reason})

@@ -149,6 +149,10 @@ fn show_event(line: &Value, output: &mut Output) -> Result<()> {
             output.line(format!("{}/{} ({bytes})", text(line, "repo"), text(line, "path")))
         }
         Some("repo") => output.line(format!("{}: complete", text(line, "repo"))),
+        Some("refused") => {
+            let (repo, path) = (text(line, "repo"), text(line, "path"));
+            output.line(format!("left out: {repo}/{path}: {}", text(line, "reason")))
+        }
         Some("failed") => {
             output.line(format!("failed: {}: {}", text(line, "what"), text(line, "reason")))
         }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ballast_format::name::{RepoKind, RepoName};
 use serde_json::{Map, Value};
 
 use crate::scan::Scan;
@@ -21,6 +22,18 @@ pub struct RepoFacts {
     pub gated: Option<bool>,
     /// Bytes of all its files.
     pub bytes: Option<u64>,
+}
+
+impl RepoFacts {
+    /// A repo of which nothing but the name is known.
+    pub fn of(kind: RepoKind, name: &RepoName) -> Self {
+        let publisher = name.namespace().as_str().to_owned();
+        let name = match kind {
+            RepoKind::Model => name.to_string(),
+            kind => format!("{}/{name}", kind.plural()),
+        };
+        Self { name, publisher, ..Self::default() }
+    }
 }
 
 /// What is known of a file.

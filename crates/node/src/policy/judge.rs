@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use ballast_format::hash::{FileHash, ObjectHash, Sha256};
 use ballast_format::log::Gating;
-use ballast_format::name::RepoKind;
 use ballast_store::index::Table;
 use ballast_store::index::schema::{self, FileRow};
 
@@ -52,6 +51,22 @@ impl Hub {
         Ok(self.policy().judge_file(stage, facts, &file))
     }
 
+    /// Refuses what comes from elsewhere if it is certain that a rule denies it: a repo with what
+    /// is known of its files. What depends on a scan passes; it is scanned when it is here, and
+    /// judged again when somebody asks for it.
+    pub fn may_enter(&self, stage: Stage, repo: &RepoFacts, files: &[FileFacts]) -> Result<()> {
+        let denied = |judgement| match judgement {
+            judgement @ Judgement::Denied(_) => settled(judgement),
+            _ => Ok(()),
+        };
+        match self.policy().judge_repo(stage, repo) {
+            Judgement::Undecided { .. } => files
+                .iter()
+                .try_for_each(|file| denied(self.policy().judge_file(stage, repo, file))),
+            judgement => denied(judgement),
+        }
+    }
+
     /// Refuses a file that the rules do not let out.
     pub async fn may_download(self: &Arc<Self>, repo: &Repo, item: &TreeItem) -> Result<()> {
         if self.policy().allows_all(Stage::Download) || item.kind != ItemKind::File {
@@ -91,16 +106,8 @@ impl Hub {
 
 /// What a repo's record says.
 pub(crate) fn named(repo: &Repo) -> RepoFacts {
-    let name = match repo.kind() {
-        RepoKind::Model => repo.name().to_string(),
-        kind => format!("{}/{}", kind.plural(), repo.name()),
-    };
-    RepoFacts {
-        name,
-        publisher: repo.name().namespace().as_str().to_owned(),
-        gated: Some(repo.record.gating != Gating::None),
-        ..RepoFacts::default()
-    }
+    let gated = Some(repo.record.gating != Gating::None);
+    RepoFacts { gated, ..RepoFacts::of(repo.kind(), repo.name()) }
 }
 
 /// A judgement as an end: what is not decided although all was looked at is refused.

@@ -11,12 +11,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ballast_format::ErrorKind;
-use ballast_format::bundle::{CarriedFile, CarriedRepo, Receipt, RecordKind, Revision, Run};
+use ballast_format::bundle::{
+    CarriedFile, CarriedRepo, NamedFile, Receipt, RecordKind, Revision, Run,
+};
 use ballast_format::hash::{BundleHash, XorbHash};
+use ballast_format::log::Gating;
 use ballast_format::pack::FileLink;
 use ballast_node::access::{Caller, Repo};
 use ballast_node::carry::{Objects, Refs, TakenObject};
 use ballast_node::hub::Hub;
+use ballast_node::policy::{FileFacts, RepoFacts, Stage};
 use ballast_node::repo::NewMirror;
 use ballast_node::upload::{ChunkRun, TakenFile};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -276,6 +280,7 @@ impl Import<'_> {
 
     /// Makes a repo's revisions visible; the refs that moved.
     async fn repo(&self, carried: &CarriedRepo, standing: &Standing) -> Result<Vec<String>> {
+        self.judge(carried)?;
         let known = self.known_repo(carried)?;
         let links = self.files(carried, known.as_ref()).await?;
         let repo = match known {
@@ -290,6 +295,27 @@ impl Import<'_> {
         let refs = self.refs(&repo, carried, standing).await?;
         let published = objects.publish(self.hub, &repo, &refs).await?;
         Ok(published.moved.iter().map(|name| name.as_str().to_owned()).collect())
+    }
+
+    /// Refuses a repo that a rule of the policy denies, whole or because of one of its files.
+    fn judge(&self, carried: &CarriedRepo) -> Result<()> {
+        let size = |named: &NamedFile| self.bundle.contents.files[named.file as usize].size;
+        let files: Vec<FileFacts> = carried
+            .paths
+            .iter()
+            .map(|named| FileFacts {
+                path: Some(named.path.to_string()),
+                bytes: Some(size(named)),
+                scan: None,
+            })
+            .collect();
+        let licenses = carried.license.iter().map(|license| license.to_lowercase()).collect();
+        let repo = RepoFacts {
+            licenses: Some(licenses),
+            gated: Some(carried.gating != Gating::None),
+            ..RepoFacts::of(carried.kind, &carried.name)
+        };
+        Ok(self.hub.may_enter(Stage::Import, &repo, &files)?)
     }
 
     /// The repo of this name, if there is one. One that is somebody's own is not touched.

@@ -2,4 +2,5 @@
 
 pub mod jobs;
 pub mod pull;
+mod rules;
 pub mod upstream;

@@ -18,7 +18,7 @@ use super::live::Live;
 use super::plan::{RepoPlan, here, plan_repo, targets};
 use super::spec::Selection;
 use super::{Jobs, administrator};
-use crate::mirror::upstream;
+use crate::mirror::{rules, upstream};
 
 /// Files of one repo that are brought at the same time.
 const FILES_AT_ONCE: usize = 4;
@@ -45,7 +45,16 @@ pub enum Event {
         /// Its size in bytes.
         bytes: u64,
     },
-    /// A repo is here, whole.
+    /// A file does not come: a rule of the policy denies it.
+    Refused {
+        /// The repo.
+        repo: String,
+        /// The file.
+        path: String,
+        /// Which rule, and why.
+        reason: String,
+    },
+    /// A repo is here, with all files that may come.
     Repo {
         /// The repo.
         repo: String,
@@ -144,10 +153,20 @@ impl Jobs {
         let items = hub.siblings(&repo, commit).await?;
         let chosen: Vec<_> = items.iter().filter(|item| selection.has(&item.path)).collect();
         sum.files += chosen.len() as u64;
-        let wanted: Vec<Wanted> = chosen.iter().filter_map(|item| Wanted::of(item)).collect();
-        // Made one by one: they begin when their turn comes.
-        let mut files = Vec::with_capacity(wanted.len());
+        let wanted = chosen.iter().filter_map(|item| Wanted::of(item));
+        let mut allowed = Vec::new();
         for wanted in wanted {
+            match rules::may_fetch(hub, &repo, &wanted) {
+                Ok(()) => allowed.push(wanted),
+                Err(error) => {
+                    let (repo, path) = (there.to_string(), wanted.path);
+                    hear(Event::Refused { repo, path, reason: error.to_string() });
+                }
+            }
+        }
+        // Made one by one: they begin when their turn comes.
+        let mut files = Vec::with_capacity(allowed.len());
+        for wanted in allowed {
             files.push(self.bring(hub, &repo, wanted, live));
         }
         let mut coming = stream::iter(files).buffer_unordered(FILES_AT_ONCE);

@@ -30,6 +30,7 @@ use ballast_node::origin::{Figure, Origin, Wanted};
 use self::fetch::{Fetches, Flight};
 use self::once::Once;
 use self::revision::{Key, Known};
+use super::rules;
 use super::upstream::{Class, Patience, Upstream};
 
 /// How patient a fetch is with an upstream: clients wait for it, but so does what was fetched.
@@ -155,6 +156,7 @@ impl Mirror {
     }
 
     fn flight(&self, hub: &Arc<Hub>, repo: &Repo, wanted: &Wanted) -> Result<Arc<Flight>> {
+        rules::may_fetch(hub, repo, wanted)?;
         let this = self.this.upgrade().ok_or_else(|| fault::closing())?;
         self.fetches.join(&this, hub, repo, wanted)
     }

@@ -23,6 +23,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::once::is_absence;
 use super::{Counts, Mirror, fault};
+use crate::mirror::rules;
 use crate::mirror::upstream::{self, Entry, EntryKind, Facts, Large, Missing, Upstream};
 
 /// The longest that an absence is believed: a repo may be published at any moment.
@@ -127,6 +128,9 @@ impl Mirror {
             }
             Err(error) => return Err(fault::of(error, "main")),
         };
+        if let Some(facts) = &facts {
+            rules::may_come(hub, &there, facts, None)?;
+        }
         let is_private = facts.as_ref().is_none_or(|facts| facts.private);
         let is_gated = facts.as_ref().is_none_or(|facts| facts.gating != upstream::Gating::Open);
         // The upstream may write the name in other letters.
@@ -203,6 +207,7 @@ impl Mirror {
         if facts.disabled {
             return Err(Error::denied("the upstream has disabled this repo"));
         }
+        rules::may_come(hub, &there, &facts, None)?;
         let commit = facts.commit;
         let refs = self.refs_of(hub, repo, &there, revision).await?;
         let mut import = hub.begin_import(repo)?;
@@ -212,6 +217,8 @@ impl Mirror {
         }
         let about = self.upstream.commit(&there, commit).await.map_err(of)?;
         let entries = self.list(&there, commit).await?;
+        let bytes = entries.iter().map(|entry| entry.size).sum();
+        rules::may_come(hub, &there, &facts, Some(bytes))?;
         self.bring_blobs(&mut import, &there, commit, &entries).await?;
         for entry in &entries {
             import.put(&entry.path, entry.oid).await?;
