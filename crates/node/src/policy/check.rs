@@ -68,11 +68,13 @@ impl Hub {
         checked.repo.bytes = Some(listed.facts.used_storage);
         for item in self.siblings(repo, commit).await? {
             checked.files += 1;
-            let scan = self.scan(repo, &item).await?;
+            // What a mirror has not brought is not brought for this.
+            let is_here = item.large.is_none_or(|large| large.manifest().is_some());
+            let scan = if is_here { self.scan(repo, &item).await? } else { Arc::default() };
             let file = FileFacts {
                 path: Some(item.path.clone()),
                 bytes: Some(item.size),
-                scan: Some(Arc::clone(&scan)),
+                scan: is_here.then(|| Arc::clone(&scan)),
             };
             let refusal = match self.policy().judge_file(stage, &checked.repo, &file) {
                 Judgement::Allowed { rule } => {
@@ -83,6 +85,7 @@ impl Hub {
                     None
                 }
                 Judgement::Denied(refusal) => Some(refusal),
+                Judgement::Undecided { needs: Need::Scan, .. } if !is_here => None,
                 Judgement::Undecided { rule, needs } => Some(unknown(rule, needs)),
             };
             checked.refused += usize::from(refusal.is_some());

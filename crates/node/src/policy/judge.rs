@@ -69,16 +69,32 @@ impl Hub {
 
     /// Refuses a file that the rules do not let out.
     pub async fn may_download(self: &Arc<Self>, repo: &Repo, item: &TreeItem) -> Result<()> {
-        if self.policy().allows_all(Stage::Download) || item.kind != ItemKind::File {
+        if item.kind != ItemKind::File {
             return Ok(());
         }
         let facts = self.repo_facts(repo);
-        settled(self.judge_item(Stage::Download, &facts, repo, item).await?)
+        for stage in self.stages_out(repo) {
+            settled(self.judge_item(stage, &facts, repo, item).await?)?;
+        }
+        Ok(())
+    }
+
+    /// Where a file of a repo is judged when somebody asks for it, as far as anything is refused
+    /// there. What came from elsewhere before it could be scanned is not given out before it was
+    /// judged as such.
+    fn stages_out(&self, repo: &Repo) -> Vec<Stage> {
+        let border = match (repo.is_mirror(), self.origin()) {
+            (false, _) => None,
+            (true, Some(_)) => Some(Stage::Mirror),
+            (true, None) => Some(Stage::Import),
+        };
+        let stages = [Some(Stage::Download), border].into_iter().flatten();
+        stages.filter(|stage| !self.policy().allows_all(*stage)).collect()
     }
 
     /// The same of a large file that is asked for by its hash alone: rules about paths fit nothing.
     pub async fn may_download_sha256(self: &Arc<Self>, repo: &Repo, sha256: &Sha256) -> Result<()> {
-        if self.policy().allows_all(Stage::Download) {
+        if self.stages_out(repo).is_empty() {
             return Ok(());
         }
         let key = schema::file_key(&repo.id(), sha256);
@@ -93,7 +109,7 @@ impl Hub {
 
     /// The same by its name in Xet.
     pub async fn may_download_file(self: &Arc<Self>, repo: &Repo, file: &FileHash) -> Result<()> {
-        if self.policy().allows_all(Stage::Download) {
+        if self.stages_out(repo).is_empty() {
             return Ok(());
         }
         let key = schema::file_repo_key(file, &repo.id());
