@@ -165,3 +165,43 @@ fn rules_refuse_by_name_what_comes_in_and_what_goes_out() -> Result<()> {
     ensure!(!ok && error.contains("nowhere"), "{error}");
     Ok(())
 }
+
+#[test]
+fn files_that_nobody_signed_are_told_apart() -> Result<()> {
+    let mut server = Server::start()?;
+    let client = Python::with("hub-2.4")?;
+    let (home, folder) = (server.scratch("home")?, server.scratch("signed")?);
+    // What the reference tool signed, its signature, and a file that came later.
+    fs::create_dir(folder.join("sub"))?;
+    fs::write(folder.join("a.txt"), "hi\n")?;
+    fs::write(folder.join("sub/b.bin"), "yo\n")?;
+    fs::write(folder.join("late.bin"), support::noise(8, 100_000))?;
+    let fixture = |name: &str| root().join("tests/fixtures").join(name);
+    fs::copy(fixture("model-signing-1.1.sig"), folder.join("model.sig"))?;
+    let mut upload = client.command("hf", &server, &server.token, &home);
+    finish(upload.args(["upload", "admin/signed"]).arg(&folder).arg("."))?;
+
+    let settings = server.scratch("settings")?.join("ballast.toml");
+    let key = fixture("model-signing-1.1.pub");
+    fs::write(
+        &settings,
+        format!(
+            "[[policy.keys]]\nname = \"release\"\nfile = \"{}\"\n[[policy.rules]]\n\
+             name = \"only-signed\"\naction = \"deny\"\nformats = [\"bin\"]\n\
+             signed_by = [\"none\"]\nstages = [\"download\", \"mirror\"]\n",
+            key.display()
+        ),
+    )?;
+    server.stop()?;
+    server.set("BALLAST_CONFIG", &settings.to_string_lossy());
+    server.restart()?;
+    for (path, status) in [("a.txt", 200), ("sub/b.bin", 200), ("late.bin", 403)] {
+        let address = format!("/admin/signed/resolve/main/{path}");
+        let answer = server.request("GET", &address, &server.token, &[], &[])?;
+        ensure!(answer.status == status, "{path}: {answer:?}");
+    }
+    let (ok, told, _) = check(&server, &["admin/signed", "--stage", "mirror"])?;
+    ensure!(!ok && told.contains("signed by `release`: 2 files"), "{told}");
+    ensure!(told.contains("`only-signed`: `late.bin` has the format `bin`, and"), "{told}");
+    Ok(())
+}

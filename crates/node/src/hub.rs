@@ -28,6 +28,7 @@ use crate::pool::Pool;
 use crate::quarantine::{FollowDamage, Quarantine};
 use crate::quota::Quotas;
 use crate::scan::{ScanWorker, Scans};
+use crate::signature::SignedCache;
 use crate::state::accounts::AccountsState;
 use crate::state::catalogue::CatalogueState;
 use crate::state::ledger::Ledger;
@@ -147,6 +148,7 @@ pub struct Hub {
     pub(crate) scrubbed: Scrubbed,
     pub(crate) scanning: Scans,
     pub(crate) origin: Seam,
+    pub(crate) signed: SignedCache,
 }
 
 impl fmt::Debug for Hub {
@@ -257,6 +259,7 @@ impl Hub {
             scrubbed: Scrubbed::default(),
             scanning: Scans::default(),
             origin: Seam::default(),
+            signed: SignedCache::default(),
             pool: Pool::new(settings.pool_threads),
             runner: Runner::new(),
             store,

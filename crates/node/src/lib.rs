@@ -18,16 +18,17 @@ pub mod gc;
 pub mod hub;
 mod pace;
 pub mod origin;
+pub mod policy;
 pub mod pool;
 mod quarantine;
 pub mod quota;
-pub mod policy;
 pub mod repo;
 #[cfg(test)]
 mod rig;
+pub mod scan;
+pub mod signature;
 #[cfg(test)]
 mod sim;
-pub mod scan;
 pub mod state;
 pub mod tally;
 pub mod upload;

@@ -26,6 +26,7 @@ use crate::download::TreeItem;
 use crate::error::Result;
 use crate::gc::GcSettings;
 use crate::hub::{Freshness, Hub, HubSettings};
+use crate::policy::Policy;
 use crate::repo::NewRepo;
 use crate::upload::commit::{CommitHeader, Committed, Draft};
 use crate::verify::ScrubSettings;
@@ -46,6 +47,17 @@ impl Rig {
     pub(crate) async fn over(objects: Arc<dyn ObjectStore>, env: Arc<SimEnv>) -> Self {
         let hub = open(&objects, &env, Opened::Clean).await;
         Self::of(objects, env, hub).await
+    }
+
+    /// A hub with these rules.
+    pub(crate) async fn with_policy(policy: Policy) -> Self {
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let env = SimEnv::new(7);
+        let index = IndexHandle::over(Memory::new()).expect("an index");
+        let store = Store::new(Arc::clone(&objects), Arc::clone(&env) as _);
+        let settings = HubSettings { pool_threads: 2, policy, ..HubSettings::default() };
+        let hub = Hub::open(store, index, &Opened::Clean, Arc::clone(&env) as _, settings).await;
+        Self::of(objects, env, hub.expect("a hub")).await
     }
 
     /// A hub that was just made on this store.

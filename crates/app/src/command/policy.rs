@@ -82,6 +82,15 @@ fn show(repo: &Value, output: &mut Output) -> Result<()> {
             repo["files"],
         ),
     })?;
+    for signed in repo["signatures"].as_array().into_iter().flatten() {
+        let differ = signed["differ"].as_array().map_or(0, Vec::len);
+        let differ = if differ == 0 { String::new() } else { format!(", {differ} differ") };
+        let (by, files) = (text(signed, "by"), &signed["files"]);
+        output.line(format!("  signed by `{by}`: {files} files{differ}"))?;
+    }
+    for (path, reason) in repo["badSignatures"].as_object().into_iter().flatten() {
+        output.line(format!("  `{path}` does not count: {}", reason.as_str().unwrap_or("")))?;
+    }
     let files = repo["told"].as_array().into_iter().flatten();
     for file in files {
         let path = text(file, "path");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use ballast_node::policy::{Action, Globs, Policy, Rule, Stage};
 use ballast_node::scan::Status;
+use ballast_node::signature::Key;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +22,20 @@ pub(crate) struct PolicyConfig {
     pub(crate) default: String,
     /// Scan files after each commit, and not only where a rule asks for it.
     pub(crate) scan: bool,
+    /// Keys whose signatures count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) keys: Vec<KeyConfig>,
     /// The rules; the first one that fits decides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) rules: Vec<RuleConfig>,
+}
+
+/// A public key, in a file of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeyConfig {
+    name: String,
+    file: PathBuf,
 }
 
 /// A rule: it fits if all that it says is so.
@@ -49,6 +61,8 @@ pub(crate) struct RuleConfig {
     gated: Option<bool>,
     #[serde(default)]
     scans: Vec<String>,
+    #[serde(default)]
+    signed_by: Vec<String>,
 }
 
 /// A file of rules.
@@ -62,7 +76,7 @@ struct RuleFile {
 impl Default for PolicyConfig {
     fn default() -> Self {
         let (file, default) = (PathBuf::new(), "allow".to_owned());
-        Self { file, default, scan: true, rules: Vec::new() }
+        Self { file, default, scan: true, keys: Vec::new(), rules: Vec::new() }
     }
 }
 
@@ -85,6 +99,7 @@ impl PolicyConfig {
             &from_file
         };
         ensure!(rules.len() <= MAX_RULES, "the policy has more than {MAX_RULES} rules");
+        let keys = self.keys.iter().map(KeyConfig::key).collect::<Result<Vec<Key>>>()?;
         let otherwise = action(&self.default).context("`policy.default`")?;
         let mut read: Vec<Rule> = Vec::with_capacity(rules.len());
         for rule in rules {
@@ -92,9 +107,26 @@ impl PolicyConfig {
             if read.iter().any(|known| known.name == new.name) {
                 bail!("two policy rules are called `{}`", new.name);
             }
+            let is_key = |name: &&String| keys.iter().any(|key| key.name() == *name);
+            if let Some(name) = new.signed_by.iter().find(|name| *name != "none" && !is_key(name)) {
+                bail!("policy rule `{}`: there is no key `{name}` in `policy.keys`", new.name);
+            }
             read.push(new);
         }
-        Ok(Policy::new(read, otherwise))
+        Ok(Policy::new(read, otherwise).with_keys(keys))
+    }
+}
+
+impl KeyConfig {
+    fn key(&self) -> Result<Key> {
+        let (name, path) = (&self.name, self.file.display());
+        ensure!(
+            !name.is_empty() && name != "none",
+            "a key in `policy.keys` needs a name other than `none`"
+        );
+        let pem = std::fs::read(&self.file)
+            .with_context(|| format!("cannot read the key file `{path}`"))?;
+        Ok(Key::from_pem(name.clone(), &pem)?)
     }
 }
 
@@ -106,9 +138,16 @@ impl RuleConfig {
             "a rule's name has letters, digits, `-`, `_` and `.`, and is not `default`"
         );
         let lower = |texts: &[String]| texts.iter().map(|text| text.to_lowercase()).collect();
+        let stages: Vec<Stage> =
+            self.stages.iter().map(|stage| parse_stage(stage)).collect::<Result<_>>()?;
+        ensure!(
+            self.signed_by.is_empty() || !(stages.is_empty() || stages.contains(&Stage::Upload)),
+            "`signed_by` is not known while files are uploaded\nhint: name the `stages`, without \
+             `upload`"
+        );
         let formats = self.formats.iter().map(|text| text.trim_start_matches('.').to_lowercase());
         Ok(Rule {
-            stages: self.stages.iter().map(|stage| parse_stage(stage)).collect::<Result<_>>()?,
+            stages,
             repos: Globs::parse(&self.repos)?,
             publishers: self.publishers.clone(),
             licenses: lower(&self.licenses),
@@ -118,6 +157,7 @@ impl RuleConfig {
             repo_larger_than: self.repo_larger_than.map(|size| size.as_u64()),
             gated: self.gated,
             scans: self.scans.iter().map(|scan| parse_status(scan)).collect::<Result<_>>()?,
+            signed_by: self.signed_by.clone(),
             ..Rule::new(self.name.clone(), action(&self.action)?)
         })
     }
@@ -179,6 +219,9 @@ mod tests {
             &format!("{rule}{rule}"),
             &format!("file = \"/nowhere/at/all\"\n{rule}"),
             "file = \"/nowhere/at/all\"",
+            "[[keys]]\nname = \"a\"\nfile = \"/nowhere/at/all\"",
+            &format!("{rule}signed_by = [\"none\"]"),
+            &format!("{rule}signed_by = [\"a\"]\nstages = [\"download\"]"),
         ] {
             assert!(read(text).is_err(), "{text}");
         }

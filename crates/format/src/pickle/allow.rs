@@ -118,6 +118,14 @@ const TORCH_UTILS: &[&str] = &[
     "_rebuild_tensor_v3",
 ];
 
+const TORCH_JIT: &[&str] = &[
+    "build_boollist",
+    "build_doublelist",
+    "build_intlist",
+    "build_tensorlist",
+    "restore_type_tag",
+];
+
 /// Modules with the names of each that do no harm.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("__builtin__", BUILTINS_2),
@@ -140,6 +148,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("torch", TORCH),
     ("torch._tensor", &["_rebuild_from_type_v2"]),
     ("torch._utils", TORCH_UTILS),
+    ("torch.jit._pickle", TORCH_JIT),
     ("torch.nn.parameter", &["Buffer", "Parameter"]),
     ("torch.serialization", &["_get_layout"]),
     ("torch.storage", &["TypedStorage", "UntypedStorage"]),
@@ -148,6 +157,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What the import of this name may do.
 pub fn safety(module: &str, name: &str) -> Safety {
+    if module == "__torch__" || module.starts_with("__torch__.") {
+        // No module of Python is called so: only a loader of TorchScript finds it, in the archive.
+        return Safety::Suspicious;
+    }
     let names = ALLOWED.binary_search_by_key(&module, |(module, _)| module);
     match names {
         Ok(at) if ALLOWED[at].1.contains(&name) => Safety::Innocuous,
@@ -165,6 +178,12 @@ mod tests {
         for (module, names) in ALLOWED {
             assert!(names.iter().all(|name| safety(module, name) == Safety::Innocuous));
         }
+    }
+
+    #[test]
+    fn torchscript_is_told_apart() {
+        assert_eq!(safety("__torch__.model", "Net"), Safety::Suspicious);
+        assert_eq!(safety("__torch__x", "Net"), Safety::Dangerous);
     }
 
     #[test]

@@ -27,9 +27,9 @@ pub const MAX_IMPORTS: usize = 1000;
 /// Bytes of a name that are kept.
 pub const MAX_NAME_BYTES: usize = 256;
 /// Values that wait on the stack.
-const MAX_STACK: usize = 1 << 20;
+const MAX_STACK: usize = 1 << 18;
 /// Values that the memo holds.
-const MAX_MEMO: usize = 1 << 20;
+const MAX_MEMO: usize = 1 << 19;
 /// Texts that are kept because they may be names, in bytes.
 const MAX_TEXT_BYTES: usize = 32 << 20;
 /// Storages of tensors that a pickle may name.
@@ -44,7 +44,9 @@ pub const RULES: u32 = 1;
 pub enum Safety {
     /// It is on the list of names that do no harm.
     Innocuous,
-    /// It is not.
+    /// It names a part of a program in `TorchScript`, which runs in a machine of its own.
+    Suspicious,
+    /// It is not on the list.
     Dangerous,
 }
 
@@ -53,6 +55,7 @@ impl Safety {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Innocuous => "innocuous",
+            Self::Suspicious => "suspicious",
             Self::Dangerous => "dangerous",
         }
     }

@@ -8,7 +8,7 @@ use super::{MAX_NAME_BYTES, Problem, Report};
 /// Bytes of a line or a text that are kept: more than any name has.
 const KEPT: usize = MAX_NAME_BYTES + 1;
 /// Pickles within arrays within pickles.
-const MAX_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 2;
 
 /// How far a walker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

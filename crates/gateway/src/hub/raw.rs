@@ -30,7 +30,7 @@ pub(super) async fn answer(at: &Context<'_>, call: &Call, segments: &[&str]) -> 
         return Err(missing());
     }
     if item.large.is_none() {
-        at.hub().may_download(at.repo(), &item).await.map_err(of)?;
+        at.hub().may_download(at.repo(), resolved.commit, &item).await.map_err(of)?;
     }
     let mut headers = HeaderMap::new();
     headers.insert(X_REPO_COMMIT, commit_value(resolved.commit));

@@ -47,7 +47,7 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
     if item.kind != ItemKind::File {
         return Err(missing());
     }
-    at.hub().may_download(at.repo(), &item).await.map_err(of)?;
+    at.hub().may_download(at.repo(), resolved.commit, &item).await.map_err(of)?;
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(X_REPO_COMMIT, commit_value(resolved.commit));
     let etag = etag(&item);

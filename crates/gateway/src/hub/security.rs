@@ -37,11 +37,13 @@ pub(crate) fn file_status(scan: Option<&Scan>, is_coming: bool) -> Value {
         return json!({"status": "queued", "avScan": null, "pickleImportScan": null});
     };
     let imports = json!(scan.imports);
-    let is_dangerous = scan.imports.iter().any(|import| import.safety == "dangerous");
-    let highest = match (is_dangerous, scan.status) {
-        (true, _) => "dangerous",
-        (false, Status::Safe | Status::Caution) => "innocuous",
-        (false, Status::Suspicious | Status::Unsafe) => "suspicious",
+    let imports_any = |safety: &str| scan.imports.iter().any(|import| import.safety == safety);
+    let highest = if imports_any("dangerous") {
+        "dangerous"
+    } else if imports_any("suspicious") || scan.status > Status::Caution {
+        "suspicious"
+    } else {
+        "innocuous"
     };
     let pickle = scan.has_pickle().then(|| {
         // Clients of different ages read different names.

@@ -121,6 +121,11 @@ fn view(checked: &Checked, revision: Option<&str>) -> Value {
             })
         })
         .collect();
+    let signatures: Vec<Value> = checked
+        .vouched
+        .iter()
+        .map(|signed| json!({"by": signed.by, "files": signed.files, "differ": signed.differ}))
+        .collect();
     json!({
         "type": "repo",
         "repo": checked.repo.name,
@@ -133,6 +138,8 @@ fn view(checked: &Checked, revision: Option<&str>) -> Value {
         "files": checked.files,
         "filesRefused": checked.refused,
         "allowedBy": checked.allowed_by,
+        "signatures": signatures,
+        "badSignatures": checked.bad_signatures,
         "told": files,
     })
 }

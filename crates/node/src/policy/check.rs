@@ -1,5 +1,6 @@
 //! What the rules say of repos as they are: which file is refused by which rule, and why.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ballast_format::hash::ObjectHash;
@@ -12,6 +13,7 @@ use crate::access::Repo;
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::scan::{Scan, Status};
+use crate::signature::Vouched;
 
 /// Files of one repo that are named.
 pub const MAX_FILES_TOLD: usize = 1000;
@@ -42,6 +44,10 @@ pub struct Checked {
     pub refused: usize,
     /// The rules that let the others pass, each once; nothing stands for no rule.
     pub allowed_by: Vec<String>,
+    /// The keys that signed it, with how many files are as they were signed.
+    pub vouched: Vec<Vouched>,
+    /// Signatures of which nothing counts, each with the reason.
+    pub bad_signatures: BTreeMap<String, String>,
     /// Those that are refused or not safe; at most [`MAX_FILES_TOLD`].
     pub told: Vec<CheckedFile>,
 }
@@ -60,13 +66,18 @@ impl Hub {
             files: 0,
             refused: 0,
             allowed_by: Vec::new(),
+            vouched: Vec::new(),
+            bad_signatures: BTreeMap::new(),
             told: Vec::new(),
         };
         let Some(commit) = commit else { return Ok(checked) };
         let listed = self.listed_at(repo, commit).await?;
         checked.repo.licenses = Some(licenses_of(listed.facts.card.as_ref()));
         checked.repo.bytes = Some(listed.facts.used_storage);
-        for item in self.siblings(repo, commit).await? {
+        let items = self.siblings(repo, commit).await?;
+        checked.vouched = self.vouched(repo, commit, &items).await?;
+        checked.bad_signatures = self.signatures(repo, commit).await?.bad.clone();
+        for item in items {
             checked.files += 1;
             // What a mirror has not brought is not brought for this.
             let is_here = item.large.is_none_or(|large| large.manifest().is_some());
@@ -75,6 +86,7 @@ impl Hub {
                 path: Some(item.path.clone()),
                 bytes: Some(item.size),
                 scan: is_here.then(|| Arc::clone(&scan)),
+                signed_by: Some(self.signed_by(repo, commit, &item).await?),
             };
             let refusal = match self.policy().judge_file(stage, &checked.repo, &file) {
                 Judgement::Allowed { rule } => {

@@ -45,6 +45,8 @@ pub struct FileFacts {
     pub bytes: Option<u64>,
     /// What a scan of it found.
     pub scan: Option<Arc<Scan>>,
+    /// The names of the keys that vouch for it; empty if none does.
+    pub signed_by: Option<Vec<String>>,
 }
 
 impl FileFacts {

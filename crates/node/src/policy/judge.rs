@@ -33,22 +33,29 @@ impl Hub {
         }
     }
 
-    /// Judges a file of a repo that is here, and scans it where a rule asks for that.
+    /// Judges a file of a commit that is here; scans it, and looks who signed it, where a rule asks
+    /// for that.
     pub async fn judge_item(
         self: &Arc<Self>,
         stage: Stage,
         facts: &RepoFacts,
-        repo: &Repo,
+        (repo, commit): (&Repo, ObjectHash),
         item: &TreeItem,
     ) -> Result<Judgement> {
         let path = (!item.path.is_empty()).then(|| item.path.clone());
-        let mut file = FileFacts { path, bytes: Some(item.size), scan: None };
-        let judgement = self.policy().judge_file(stage, facts, &file);
-        if !matches!(judgement, Judgement::Undecided { needs: Need::Scan, .. }) {
-            return Ok(judgement);
+        let mut file = FileFacts { path, bytes: Some(item.size), ..FileFacts::default() };
+        loop {
+            let judgement = self.policy().judge_file(stage, facts, &file);
+            match judgement {
+                Judgement::Undecided { needs: Need::Scan, .. } if file.scan.is_none() => {
+                    file.scan = Some(self.scan(repo, item).await?);
+                }
+                Judgement::Undecided { needs: Need::Signed, .. } if file.signed_by.is_none() => {
+                    file.signed_by = Some(self.signed_by(repo, commit, item).await?);
+                }
+                settled => return Ok(settled),
+            }
         }
-        file.scan = Some(self.scan(repo, item).await?);
-        Ok(self.policy().judge_file(stage, facts, &file))
     }
 
     /// Refuses what comes from elsewhere if it is certain that a rule denies it: a repo with what
@@ -67,21 +74,26 @@ impl Hub {
         }
     }
 
-    /// Refuses a file that the rules do not let out.
-    pub async fn may_download(self: &Arc<Self>, repo: &Repo, item: &TreeItem) -> Result<()> {
-        if item.kind != ItemKind::File {
+    /// Refuses a file of a commit that the rules do not let out.
+    pub async fn may_download(
+        self: &Arc<Self>,
+        repo: &Repo,
+        commit: ObjectHash,
+        item: &TreeItem,
+    ) -> Result<()> {
+        let stages = self.stages_out(repo);
+        if stages.is_empty() || item.kind != ItemKind::File {
             return Ok(());
         }
         let facts = self.repo_facts(repo);
-        for stage in self.stages_out(repo) {
-            settled(self.judge_item(stage, &facts, repo, item).await?)?;
+        for stage in stages {
+            settled(self.judge_item(stage, &facts, (repo, commit), item).await?)?;
         }
         Ok(())
     }
 
     /// Where a file of a repo is judged when somebody asks for it, as far as anything is refused
-    /// there. What came from elsewhere before it could be scanned is not given out before it was
-    /// judged as such.
+    /// there. What came from elsewhere before it could be scanned is judged as such, too.
     fn stages_out(&self, repo: &Repo) -> Vec<Stage> {
         let border = match (repo.is_mirror(), self.origin()) {
             (false, _) => None,
@@ -92,7 +104,8 @@ impl Hub {
         stages.filter(|stage| !self.policy().allows_all(*stage)).collect()
     }
 
-    /// The same of a large file that is asked for by its hash alone: rules about paths fit nothing.
+    /// The same of a large file that is asked for by its hash alone: rules about paths fit nothing,
+    /// and the signatures that count are those of `main`.
     pub async fn may_download_sha256(self: &Arc<Self>, repo: &Repo, sha256: &Sha256) -> Result<()> {
         if self.stages_out(repo).is_empty() {
             return Ok(());
@@ -100,11 +113,12 @@ impl Hub {
         let key = schema::file_key(&repo.id(), sha256);
         // What the repo does not have is not given out of it.
         let Some(row) = self.index().get(Table::File, &key).await? else { return Ok(()) };
+        let Some(main) = self.repo_state(repo).await?.main() else { return Ok(()) };
         let FileRow { manifest, size } = FileRow::decode(&row)?;
         let (sha256, content) = (*sha256, Content::Stored(manifest));
         let large = LargeFile { sha256, size, pointer_size: 0, content };
         let item = item_of("", ObjectHash::from_bytes([0; 20]), large);
-        self.may_download(repo, &item).await
+        self.may_download(repo, main, &item).await
     }
 
     /// The same by its name in Xet.

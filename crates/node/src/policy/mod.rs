@@ -19,24 +19,39 @@ pub use rules::{Action, Globs, Judgement, Need, Refusal, Rule, Stage};
 pub(crate) use judge::{named, settled};
 use rules::{Subject, judge};
 
+use crate::signature::Key;
+
 /// The rules, in the order in which they are asked.
 #[derive(Clone, Debug)]
 pub struct Policy {
     rules: Vec<Rule>,
     /// What is done with that of which no rule says anything.
     otherwise: Action,
+    /// Keys whose signatures count.
+    keys: Vec<Key>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { rules: Vec::new(), otherwise: Action::Allow }
+        Self::new(Vec::new(), Action::Allow)
     }
 }
 
 impl Policy {
     /// A policy of these rules. The first one that fits decides; if none does, `otherwise`.
     pub fn new(rules: Vec<Rule>, otherwise: Action) -> Self {
-        Self { rules, otherwise }
+        Self { rules, otherwise, keys: Vec::new() }
+    }
+
+    /// The same with keys whose signatures count.
+    #[must_use]
+    pub fn with_keys(self, keys: Vec<Key>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// Keys whose signatures count.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
     }
 
     /// Whether nothing is ever refused at this stage.

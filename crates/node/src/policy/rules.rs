@@ -104,6 +104,8 @@ pub struct Rule {
     pub gated: Option<bool>,
     /// Verdicts of scans.
     pub scans: Vec<Status>,
+    /// Keys that vouch for a file; `none` for one that none vouches for.
+    pub signed_by: Vec<String>,
 }
 
 impl Rule {
@@ -122,6 +124,7 @@ impl Rule {
             repo_larger_than: None,
             gated: None,
             scans: Vec::new(),
+            signed_by: Vec::new(),
         }
     }
 
@@ -139,6 +142,8 @@ pub enum Need {
     Bytes,
     /// What a scan of the file finds.
     Scan,
+    /// Who vouches for the file.
+    Signed,
     /// The licences that the repo states.
     Licenses,
     /// Whether the repo is gated.
@@ -315,7 +320,8 @@ fn of_file(rule: &Rule, file: Option<&FileFacts>) -> Vec<Fit> {
     let asks = !rule.files.0.is_empty()
         || !rule.formats.is_empty()
         || rule.larger_than.is_some()
-        || !rule.scans.is_empty();
+        || !rule.scans.is_empty()
+        || !rule.signed_by.is_empty();
     let file = match file {
         None if asks => return vec![Fit::Unknown(Need::File)],
         None => return Vec::new(),
@@ -338,6 +344,9 @@ fn of_file(rule: &Rule, file: Option<&FileFacts>) -> Vec<Fit> {
     if !rule.formats.is_empty() {
         parts.push(of_format(&rule.formats, file));
     }
+    if !rule.signed_by.is_empty() {
+        parts.push(of_signers(&rule.signed_by, file));
+    }
     if !rule.scans.is_empty() {
         parts.push(match &file.scan {
             None => Fit::Unknown(Need::Scan),
@@ -349,6 +358,20 @@ fn of_file(rule: &Rule, file: Option<&FileFacts>) -> Vec<Fit> {
         });
     }
     parts
+}
+
+/// Whether one of the keys that vouch for a file is one that a rule names.
+fn of_signers(named: &[String], file: &FileFacts) -> Fit {
+    let called = file.called();
+    let Some(keys) = &file.signed_by else { return Fit::Unknown(Need::Signed) };
+    if keys.is_empty() {
+        let is_named = named.iter().any(|name| name == "none");
+        return Fit::when(is_named, || format!("{called} is signed by no key that is configured"));
+    }
+    match keys.iter().find(|key| named.contains(key)) {
+        Some(key) => Fit::Yes(format!("{called} is signed by `{key}`")),
+        None => Fit::No,
+    }
 }
 
 /// Whether a file has one of these formats, by its name or by what it is.

@@ -17,7 +17,7 @@ fn repo() -> RepoFacts {
 }
 
 fn file(path: &str) -> FileFacts {
-    FileFacts { path: Some(path.to_owned()), bytes: Some(100), scan: None }
+    FileFacts { path: Some(path.to_owned()), bytes: Some(100), ..FileFacts::default() }
 }
 
 fn scanned(path: &str, status: Status, kinds: &[&str]) -> FileFacts {

@@ -161,7 +161,10 @@ pub(super) fn objects(head: &[u8]) -> Objects {
     if !text.contains("'descr': ") || !text.chars().all(plain) {
         return Objects::Unclear;
     }
-    match (text.contains('O'), text.contains("'descr': '|O',")) {
+    // The last three as older versions wrote it.
+    let said = ["|O", "O", "|O4", "|O8"].map(|element| format!("'descr': '{element}',"));
+    let is_object = said.iter().any(|said| text.contains(said));
+    match (text.contains('O'), is_object) {
         (false, _) => Objects::None,
         (true, true) => Objects::From((start + length) as u64),
         // A record with objects, or a name with this letter.

@@ -162,6 +162,10 @@ async fn arrays_of_objects_are_pickles() {
     };
     let numbers = array("'<f8'", HARM);
     assert_eq!(scan_as(&rig.hub, "a.npy", &numbers).await.status, Status::Safe);
+    for element in ["'O'", "'|O8'"] {
+        let old = array(element, HARM);
+        assert_eq!(scan_as(&rig.hub, "a.npy", &old).await.status, Status::Unsafe, "{element}");
+    }
     let objects = array("'|O'", HARM);
     assert_eq!(scan_as(&rig.hub, "a.npy", &objects).await.status, Status::Unsafe);
     assert_eq!(scan_as(&rig.hub, "a.bin", &objects).await.status, Status::Unsafe);
@@ -177,6 +181,15 @@ async fn arrays_of_objects_are_pickles() {
         let scan = scan_as(&rig.hub, "a.npy", &array(element, HARM)).await;
         assert_eq!(scan.status, Status::Suspicious, "{element}");
     }
+}
+
+#[tokio::test]
+async fn torchscript_calls_for_caution() {
+    let rig = Rig::start().await;
+    let program = b"\x80\x02c__torch__.model\nNet\n)\x81}(X\x01\0\0\0aK\x01ub.";
+    let archive = zip(&[("a/data.pkl", program), ("a/code/__torch__/model.py", b"class A")], false);
+    let scan = scan_as(&rig.hub, "a.pt", &archive).await;
+    assert_eq!((scan.status, &*scan.imports[0].safety), (Status::Caution, "suspicious"));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ const MAX_PROBLEMS: usize = 20;
 pub enum Status {
     /// Nothing was found.
     Safe,
-    /// It makes programs run code that lies elsewhere in the repo.
+    /// It is, or makes programs run, code that is not looked into.
     Caution,
     /// It can't be followed to its end, or programs may disagree about what it is.
     Suspicious,
@@ -50,7 +50,7 @@ pub struct Imported {
     pub module: String,
     /// The name in it.
     pub name: String,
-    /// `innocuous` or `dangerous`.
+    /// `innocuous`, `suspicious` or `dangerous`.
     pub safety: String,
 }
 
@@ -123,12 +123,15 @@ impl Scan {
         if report.is_dangerous() {
             self.at_least(Status::Unsafe);
         }
+        if report.imports.iter().any(|import| import.safety == Safety::Suspicious) {
+            self.note(Status::Caution, "it holds TorchScript, which is a program");
+        }
         for problem in report.problems {
             self.note(Status::Suspicious, problem);
         }
         // The dangerous ones first, should there be more than are kept.
         let mut imports = report.imports;
-        imports.sort_by_key(|import| import.safety == Safety::Innocuous);
+        imports.sort_by_key(|import| std::cmp::Reverse(import.safety));
         for import in imports {
             let import = Imported::from(import);
             if self.imports.contains(&import) {

@@ -306,7 +306,7 @@ impl Import<'_> {
             .map(|named| FileFacts {
                 path: Some(named.path.to_string()),
                 bytes: Some(size(named)),
-                scan: None,
+                ..FileFacts::default()
             })
             .collect();
         let licenses = carried.license.iter().map(|license| license.to_lowercase()).collect();

@@ -30,5 +30,5 @@ pub(super) fn may_fetch(hub: &Hub, repo: &Repo, wanted: &Wanted) -> Result<()> {
     // What is here of it says nothing of how large it is there.
     let facts = RepoFacts { bytes: None, ..hub.repo_facts(repo) };
     let (path, bytes) = (Some(wanted.path.clone()), Some(wanted.size));
-    hub.may_enter(Stage::Mirror, &facts, &[FileFacts { path, bytes, scan: None }])
+    hub.may_enter(Stage::Mirror, &facts, &[FileFacts { path, bytes, ..FileFacts::default() }])
 }

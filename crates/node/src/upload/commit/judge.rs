@@ -35,7 +35,7 @@ impl Hub {
         let facts = named(repo);
         for asked in asked {
             let path = Some(asked.path.to_string());
-            let file = FileFacts { path, bytes: Some(asked.size), scan: None };
+            let file = FileFacts { path, bytes: Some(asked.size), ..FileFacts::default() };
             let judgement = policy.judge_file(Stage::Upload, &facts, &file);
             if !matches!(judgement, Judgement::Undecided { .. }) {
                 settled(judgement)?;
@@ -77,7 +77,8 @@ impl Draft {
         let policy = self.hub.policy();
         let (item, blob) = self.item(path, id).await?;
         let bytes = Some(item.size);
-        let mut file = FileFacts { path: Some(path.to_string()), bytes, scan: None };
+        let path_text = Some(path.to_string());
+        let mut file = FileFacts { path: path_text, bytes, ..FileFacts::default() };
         let judgement = policy.judge_file(Stage::Upload, facts, &file);
         if !matches!(judgement, Judgement::Undecided { needs: Need::Scan, .. }) {
             return settled(judgement);
