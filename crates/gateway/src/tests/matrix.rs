@@ -147,7 +147,7 @@ fn each_route_is_in_a_table() {
     let mut count = 0;
     for (source, functions) in [
         (include_str!("../router.rs"), &["dispatch", "dispatch_fresh"][..]),
-        (include_str!("../hub/mod.rs"), &["route", "api", "repo_api", "web"]),
+        (include_str!("../hub/mod.rs"), &["route", "api", "repo_api", "below_repo", "web"]),
         (include_str!("../xet/mod.rs"), &["route"]),
         (include_str!("../operate/admin.rs"), &["route"]),
     ] {

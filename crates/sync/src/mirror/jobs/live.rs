@@ -11,7 +11,7 @@ use ballast_store::env::SharedEnv;
 use super::plan::RepoPlan;
 
 /// How long the rate is measured back.
-const RATE_WINDOW: Duration = Duration::from_secs(10);
+pub(super) const RATE_WINDOW: Duration = Duration::from_secs(10);
 
 /// A run that is going on.
 #[derive(Clone, Debug)]

@@ -9,6 +9,8 @@ mod plan;
 mod run;
 mod spec;
 mod store;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::HashMap;

@@ -47,7 +47,7 @@ impl Download {
         self.total
     }
 
-    /// The file's ETag without quotes, if the upstream has said it: the git object of a small
+    /// The file's `ETag` without quotes, if the upstream has said it: the git object of a small
     /// file, the SHA-256 of a large one.
     pub fn etag(&self) -> Option<&str> {
         self.etag.as_deref()
@@ -194,7 +194,7 @@ fn agree<T: PartialEq>(known: &mut Option<T>, said: Option<T>) -> Result<(), ()>
     }
 }
 
-/// An ETag without its quotes and without the mark of a weak one.
+/// An `ETag` without its quotes and without the mark of a weak one.
 fn bare_etag(text: &str) -> String {
     text.trim_start_matches("W/").trim_matches('"').to_owned()
 }

@@ -67,7 +67,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The ETag that a hub gives to the file.
+    /// The `ETag` that a hub gives to the file.
     pub fn etag(&self) -> String {
         self.large.map_or_else(|| self.oid.to_string(), |large| large.sha256.to_string())
     }

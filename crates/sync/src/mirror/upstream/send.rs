@@ -72,7 +72,7 @@ pub(super) struct Answer {
     pub(super) response: Response,
     /// `X-Repo-Commit` of the first hop that has it.
     pub(super) commit: Option<String>,
-    /// The ETag that the upstream itself gave, of the file and not of whoever sends its bytes.
+    /// The `ETag` that the upstream itself gave, of the file and not of whoever sends its bytes.
     pub(super) etag: Option<String>,
     /// The size that the upstream itself gave.
     pub(super) size: Option<u64>,
