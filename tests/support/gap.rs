@@ -134,7 +134,8 @@ pub fn put(server: &Server, files: &[(&str, &[u8])]) -> Result<String> {
         let value = json!({"path": path, "algo": "sha256", "oid": oid, "size": size});
         lines.push(json!({"key": "lfsFile", "value": value}));
     }
-    let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    let body = lines.join("\n");
     let headers = [("content-type", "application/x-ndjson")];
     let url = format!("/api/models/{REPO}/commit/main");
     let answer = server.request("POST", &url, &server.token, &headers, body.as_bytes())?;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use ballast_format::bundle::Receipt;
+use ballast_format::hash::Sha256;
 use ballast_format::name::{RepoKind, RepoName};
 use ballast_node::hub::Hub;
 use ballast_node::pool::Pool;
@@ -273,7 +274,7 @@ fn inspect_bundle(args: &BundleInspectArgs, output: &mut Output) -> Result<ExitC
 
 fn inspect_view(bundle: &OpenBundle) -> Value {
     let statement = &bundle.statement;
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8; 32]| Sha256::from_bytes(*bytes).to_string();
     let repos = bundle.contents.repos.iter().map(|repo| {
         let files = repo.links.iter().map(|file| &bundle.contents.files[*file as usize]);
         let new_bytes: u64 = files.map(|file| file.size).sum();

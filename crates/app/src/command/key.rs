@@ -51,7 +51,7 @@ fn write(path: &Path, mode: u32, text: &str) -> Result<()> {
 /// Reads a key that signs; nobody else may be able to.
 pub(super) fn signing_key(path: &Path) -> Result<SigningKey> {
     let text = read_secret("--key", path)?;
-    Ok(SigningKey::from_pem(&text).with_context(|| format!("reading `{}`", path.display()))?)
+    SigningKey::from_pem(&text).with_context(|| format!("reading `{}`", path.display()))
 }
 
 /// Reads public keys, as they are written.

@@ -157,7 +157,8 @@ fn what_is_cut_anywhere_is_refused() {
 /// What does not fit together, each with one thing that is wrong.
 #[test]
 fn numbers_of_what_is_not_there_are_refused() {
-    let wrongs: [(&str, fn(&mut Contents)); 11] = [
+    type Change = fn(&mut Contents);
+    let wrongs: [(&str, Change); 11] = [
         ("a volume is left out", |wrong| wrong.records[2].volume = 3),
         ("volumes go back", |wrong| wrong.records[1].volume = 2),
         ("no first volume", |wrong| wrong.records[0].volume = 0),

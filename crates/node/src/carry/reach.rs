@@ -74,7 +74,9 @@ impl Hub {
                 continue;
             }
             let rows = self.object_rows(repo.id(), &[id]).await?;
-            rows.iter().for_each(|row| walk.note(id, row));
+            for row in &rows {
+                walk.note(id, row);
+            }
             let mut files = Vec::new();
             for entry in &self.tree(repo.id(), &id).await?.entries {
                 match entry.mode {

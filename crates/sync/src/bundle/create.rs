@@ -168,7 +168,9 @@ async fn choose(hub: &Hub, wishes: &[Wish]) -> Result<Vec<Chosen>> {
         let name = |chosen: &Chosen| (chosen.repo.kind(), chosen.repo.name().clone());
         name(a).cmp(&name(b))
     });
-    chosen.iter_mut().for_each(|chosen| chosen.commits.sort_unstable());
+    for chosen in &mut chosen {
+        chosen.commits.sort_unstable();
+    }
     Ok(chosen)
 }
 

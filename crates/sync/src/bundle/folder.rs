@@ -27,11 +27,18 @@ pub(super) fn volume_name(number: u32) -> String {
     format!("{number:04}.ballast")
 }
 
-/// A bundle's folder. All reading and writing is done on the pool.
+/// Files that are read or written at the same time.
+const AT_ONCE: usize = 4;
+
+/// A bundle's folder. Reading and writing have threads of their own: what is read ahead may hold
+/// one while nobody looks at it, and whoever hashes must not wait for that.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     path: Arc<PathBuf>,
+    /// For hashing.
     pool: Pool,
+    /// For reading and writing.
+    files: Pool,
 }
 
 /// A volume that can be read.
@@ -45,11 +52,13 @@ pub(super) struct Volume {
     pub(super) bytes: u64,
     file: Arc<File>,
     pool: Pool,
+    files: Pool,
 }
 
 impl Folder {
     pub(super) fn new(path: &Path, pool: &Pool) -> Self {
-        Self { path: Arc::new(path.to_owned()), pool: pool.clone() }
+        let files = Pool::new(AT_ONCE);
+        Self { path: Arc::new(path.to_owned()), pool: pool.clone(), files }
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -63,7 +72,7 @@ impl Folder {
         job: impl FnOnce(&Path) -> std::io::Result<T> + Send + 'static,
     ) -> Result<T> {
         let path = self.path.join(name);
-        let done = self.pool.run(move || job(&path)).await?;
+        let done = self.files.run(move || job(&path)).await?;
         done.map_err(|error| Error::File { file: name.to_owned(), error })
     }
 
@@ -138,7 +147,7 @@ impl Folder {
         if bytes < (VolumeHead::BYTES + TAIL_BYTES) as u64 {
             return Err(damaged(&"it is too short"));
         }
-        let read = |range| read_at(&self.pool, &name, &file, range);
+        let read = |range| read_at(&self.files, &name, &file, range);
         let head = VolumeHead::decode(&read(0..VolumeHead::BYTES as u64).await?);
         let head = head.map_err(|error| damaged(&error))?;
         let tail = read(bytes - TAIL_BYTES as u64..bytes).await?;
@@ -148,8 +157,9 @@ impl Folder {
         let directory = Directory::decode(&tail, bytes).map_err(|error| damaged(&error))?;
         let directory_hash = tail[tail.len() - TAIL_BYTES..][..32].try_into();
         let directory_hash = directory_hash.expect("32 bytes were cut");
-        let pool = self.pool.clone();
-        Ok(Some(Volume { head, directory, directory_hash, bytes, file, pool, name: name.clone() }))
+        let (pool, files) = (self.pool.clone(), self.files.clone());
+        let name = name.clone();
+        Ok(Some(Volume { name, head, directory, directory_hash, bytes, file, pool, files }))
     }
 }
 
@@ -161,18 +171,18 @@ impl Volume {
 
     /// These bytes of it.
     pub(super) async fn read(&self, range: std::ops::Range<u64>) -> Result<Bytes> {
-        read_at(&self.pool, &self.name, &self.file, range).await
+        read_at(&self.files, &self.name, &self.file, range).await
     }
 }
 
 async fn read_at(
-    pool: &Pool,
+    files: &Pool,
     name: &str,
     file: &Arc<File>,
     range: std::ops::Range<u64>,
 ) -> Result<Bytes> {
     let file = Arc::clone(file);
-    let read = pool.run(move || {
+    let read = files.run(move || {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, range.start).map(|()| Bytes::from(bytes))
@@ -204,7 +214,7 @@ impl NewFile {
             return Err(Error::refused(format!("`{}` was given up", self.name)));
         };
         self.bytes += bytes.len() as u64;
-        let written = self.folder.pool.run(move || {
+        let written = self.folder.files.run(move || {
             file.write_all(&bytes)?;
             hasher.update(&bytes);
             Ok((file, hasher))

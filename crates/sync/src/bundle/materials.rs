@@ -1,5 +1,5 @@
 //! The bill of materials: which models a bundle brings, with their files, hashes and licences, in
-//! CycloneDX 1.5.
+//! `CycloneDX` 1.5.
 
 use ballast_format::hash::{BundleHash, Sha256};
 use ballast_format::name::RepoKind;

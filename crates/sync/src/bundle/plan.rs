@@ -316,8 +316,8 @@ fn keep_used(files: &mut [CarriedFile], bases: &[BaseFile]) -> Vec<BaseFile> {
 /// The name of a record of objects.
 pub(super) fn ids_hash(ids: &[ObjectHash]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    ids.iter().for_each(|id| {
+    for id in ids {
         hasher.update(id.as_bytes());
-    });
+    }
     *hasher.finalize().as_bytes()
 }

@@ -57,11 +57,11 @@ impl Verified {
 
 /// Reads everything. `heard` is told how many bytes of volumes were read.
 pub async fn verify(bundle: &OpenBundle, heard: &dyn Fn(u64)) -> Result<Verified> {
-    let mut verified = Verified::default();
-    verified.materials = match bundle.check_materials().await {
+    let materials = match bundle.check_materials().await {
         Err(Error::Damaged { reason, .. }) => Some(reason),
         checked => checked.map(|()| None)?,
     };
+    let mut verified = Verified { materials, ..Verified::default() };
     for (number, sum) in (1..).zip(&bundle.statement.volumes) {
         let state = match bundle.volume(number).await {
             Ok(Some(volume)) => {
@@ -225,4 +225,34 @@ async fn are_objects(
         all && content.is_empty()
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_format::bundle::{Directory, VolumeRecord};
+    use ballast_format::hash::BundleHash;
+    use ballast_testkit::content::splitmix;
+
+    use super::super::folder::{Folder, volume_name};
+    use super::*;
+
+    /// What was read ahead once held all threads that the hashing waited for.
+    #[tokio::test]
+    async fn a_volume_is_hashed_with_one_thread() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::new(place.path(), &Pool::new(1));
+        let content = splitmix(1, 30_000_000);
+        let record =
+            VolumeRecord { kind: RecordKind::Chunks, hash: [1; 32], bytes: content.len() as u64 };
+        let head = VolumeHead { bundle: BundleHash::from_bytes([2; 32]), number: 1 };
+        let tail = Directory { records: vec![record] }.encode().expect("small");
+        let whole = [head.encode(), content, tail].concat();
+        folder.write(&volume_name(1), whole.clone()).await.expect("written");
+        let volume = folder.volume(1).await.expect("sound").expect("there");
+        let hash = hash_of(&volume, &|_| ()).await.expect("read");
+        assert_eq!(hash, *blake3::hash(&whole).as_bytes());
+        assert_eq!(ranges(&volume).collect::<Vec<_>>(), [46..46 + 30_000_000]);
+        let sound = check_chunks(&volume, 46..46 + 30_000_000, XorbHash::ZERO).await;
+        assert!(!sound.expect("read"), "noise is no xorb");
+    }
 }

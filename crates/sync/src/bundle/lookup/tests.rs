@@ -104,7 +104,9 @@ fn every_wanted_chunk_travels_once_and_no_other_does() {
         file(&[(&mixed, 0..mixed.chunk_count()), (&two, 5..12)]),
     ];
     let mut lookup = Lookup::default();
-    files.iter().for_each(|file| lookup.add_wanted(file));
+    for file in &files {
+        lookup.add_wanted(file);
+    }
     let records = place(&mut lookup, &footers, u64::MAX);
     let mut carried = Vec::new();
     for record in &records {
