@@ -26,7 +26,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use self::bounds::Bounds;
-use super::{PROMISE_MS, rows};
+use super::{PROMISE_MS, REMEMBERED_MS, rows};
 use crate::access::{Caller, Repo};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
@@ -127,8 +127,8 @@ impl Hub {
             return Err(Error::invalid(reason));
         }
         if let Some(row) = self.recent_upload(caller, &sha256).await? {
-            // Registered anew in time, so that the promise never runs out under an upload.
-            let is_fresh = row.time_ms + PROMISE_MS / 2 > self.env().now_ms();
+            // Registered anew if it would not last as long as clients remember it.
+            let is_fresh = row.time_ms + PROMISE_MS > self.env().now_ms() + REMEMBERED_MS;
             let UploadRow { manifest, size, .. } = row;
             let link = FileLink { sha256, file: manifest.file, shard: manifest.shard, size };
             if row.manifest.file == hash

@@ -63,13 +63,15 @@ async fn the_same_shard_again_changes_nothing_and_is_a_success() -> Result<()> {
     let again = session.send(&rig.hub, &rig.admin, &repo).await?;
     assert!(!again.stored);
     assert_eq!(shard_objects(&rig).await, 1);
-    // Long after, while it still counts, it is registered anew, so that it goes on counting.
-    rig.env.advance(std::time::Duration::from_hours(24 * 15));
+    // Days after, while it still counts, it is registered anew: it counts for three weeks from the
+    // last time that somebody was told so.
+    let days = |days| std::time::Duration::from_hours(24 * days);
+    rig.env.advance(days(5));
     assert!(session.send(&rig.hub, &rig.admin, &repo).await?.stored);
-    rig.env.advance(std::time::Duration::from_hours(24 * 15));
+    rig.env.advance(days(21));
     let digest = session.files[0].sha256.expect("a digest");
     assert!(rig.hub.find_upload(&rig.admin, &repo, &digest).await?.is_some());
-    rig.env.advance(std::time::Duration::from_hours(24 * 15));
+    rig.env.advance(days(2));
     assert!(rig.hub.find_upload(&rig.admin, &repo, &digest).await?.is_none());
     Ok(())
 }
