@@ -26,6 +26,7 @@ fn help_names_every_command_and_what_it_is_for() -> Result<()> {
         "repo",
         "quota",
         "policy",
+        "audit",
         "verify",
         "scrub",
         "gc",

@@ -2,7 +2,7 @@
 #![no_main]
 
 use ballast_format::codec::Format;
-use ballast_format::log::{AccountChange, CatalogueChange, Change, Entry, RepoChange};
+use ballast_format::log::{AccountChange, AuditChange, CatalogueChange, Change, Entry, RepoChange};
 use libfuzzer_sys::fuzz_target;
 
 const fn format(version: u16) -> Format {
@@ -22,5 +22,6 @@ fuzz_target!(|bytes: &[u8]| {
         check::<RepoChange>(bytes);
         check::<CatalogueChange>(bytes);
         check::<AccountChange>(bytes);
+        check::<AuditChange>(bytes);
     }
 });

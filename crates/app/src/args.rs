@@ -51,6 +51,9 @@ pub(crate) enum Command {
     /// See what the rules of the hub's policy say of repos
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// See who changed what, and whether anything of that was taken away or changed
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Read and hash again everything that a repo, or the whole hub, refers to
     ///
     /// Damage does not stop it: it goes on to the end, names each file that is affected, and exits
@@ -399,6 +402,31 @@ pub(crate) enum QuotaCommand {
     Show {
         /// The user or the organisation
         name: String,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+}
+
+/// `ballast audit …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Print every act with when and by whom, in the order of time; JSON lines with `--json`
+    List {
+        /// Only what happened in this repo (`ns/name`, `datasets/ns/name`)
+        #[arg(long, value_name = "REPO")]
+        repo: Option<String>,
+        /// The hub
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// Walk every log; exits with 1 if an entry is missing, changed or not where it was
+    ///
+    /// Keep what `--json` prints elsewhere: with it, a later walk also misses the end of a log.
+    Verify {
+        /// What an earlier `audit verify --json` printed
+        #[arg(long, value_name = "FILE")]
+        heads: Option<PathBuf>,
         /// The hub
         #[command(flatten)]
         remote: RemoteArgs,

@@ -42,6 +42,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Org(command) => command::org(command, &mut output),
         Command::Token(command) => command::token(command, &mut output),
         Command::Repo(command) => command::repo(command, &mut output),
+        Command::Audit(command) => command::audit(command, &mut output),
         Command::Quota(command) => command::quota(command, &mut output),
         Command::Policy(command) => command::policy(command, &mut output),
         Command::Verify(args) => command::verify(&args, &mut output),

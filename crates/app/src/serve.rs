@@ -175,6 +175,7 @@ async fn open_hub(
         scrub: config.scrub.settings()?,
         policy: config.policy.policy()?,
         scan: config.policy.scan,
+        audit_interval: defaults.audit_interval,
     };
     let hub = Hub::open(store, index, &opened, env, settings).await;
     hub.with_context(|| format!("opening the hub in `{}`", config.data.display()))

@@ -39,6 +39,7 @@ pub(crate) fn authenticate(
         Err(error) => {
             if matches!(error, Error::BadToken) {
                 gateway.attempts.failed(gateway, peer);
+                gateway.hub.note_failed_login(network(peer), secret.as_str());
             }
             Err(Failure::of(error, &Caller::Anonymous))
         }

@@ -18,6 +18,7 @@ use futures_util::TryStreamExt as _;
 
 use crate::access::Caller;
 use crate::account::NewUser;
+use crate::audit::{AuditState, FailedLogins, KeepAudit};
 use crate::discovery::{Discovery, FollowFacts};
 use crate::download::Caches;
 use crate::error::{Error, Result};
@@ -75,6 +76,8 @@ pub struct HubSettings {
     pub policy: Policy,
     /// Whether files are scanned after each commit, and not only where a rule asks for it.
     pub scan: bool,
+    /// How often failed logins are written down; nothing: at a stop. A crash takes those since.
+    pub audit_interval: Option<Duration>,
 }
 
 impl Default for HubSettings {
@@ -90,6 +93,7 @@ impl Default for HubSettings {
             scrub: ScrubSettings::default(),
             policy: Policy::default(),
             scan: false,
+            audit_interval: Some(Duration::from_mins(5)),
         }
     }
 }
@@ -140,6 +144,8 @@ pub struct Hub {
     pub(crate) repos: RepoStates,
     pub(crate) tallies: Tallies,
     pub(crate) quotas: Quotas,
+    pub(crate) audit: Ledger<AuditState>,
+    pub(crate) failed_logins: FailedLogins,
     pub(crate) uploads: Uploads,
     pub(crate) caches: Caches,
     pub(crate) discovery: Discovery,
@@ -193,6 +199,9 @@ impl Hub {
         runner.start(self, SweepParts);
         if settings.scan {
             runner.start(self, ScanWorker::default());
+        }
+        if let Some(interval) = settings.audit_interval {
+            runner.start(self, KeepAudit::new(interval));
         }
         if let Some(interval) = settings.scrub.interval {
             runner.start(self, ScrubWorker::new(interval, settings.scrub.rate));
@@ -251,6 +260,8 @@ impl Hub {
             repos: RepoStates::new(),
             tallies: Tallies::default(),
             quotas: Quotas::new(),
+            audit: Ledger::new(&store, LogId::Audit),
+            failed_logins: FailedLogins::default(),
             uploads: Uploads::new(&settings),
             caches: Caches::new(&settings),
             discovery: Discovery::default(),
@@ -291,6 +302,11 @@ impl Hub {
             && let Err(error) = self.flush_tallies().await
         {
             tracing::warn!(%error, "the latest downloads are not counted");
+        }
+        if !self.store.is_read_only()
+            && let Err(error) = self.flush_audit().await
+        {
+            tracing::warn!(%error, "the latest failed logins are not in the audit log");
         }
         Ok(self.index.close().await?)
     }

@@ -235,7 +235,14 @@ pub(crate) async fn open_with(
     let store = Store::new(Arc::clone(objects), Arc::clone(env) as _);
     let gc = GcSettings { interval: None, rewrite_below: 25, ..GcSettings::default() };
     let scrub = ScrubSettings { interval: None, ..ScrubSettings::default() };
-    let settings = HubSettings { freshness, pool_threads: 2, gc, scrub, ..HubSettings::default() };
+    let settings = HubSettings {
+        freshness,
+        pool_threads: 2,
+        gc,
+        scrub,
+        audit_interval: None,
+        ..HubSettings::default()
+    };
     Hub::open(store, index, &opened, Arc::clone(env) as _, settings).await
 }
 

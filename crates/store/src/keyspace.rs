@@ -127,6 +127,8 @@ pub enum LogId {
     Catalogue,
     /// Users, organisations and tokens.
     Accounts,
+    /// What is audited and is in none of the others.
+    Audit,
     /// The refs of one repo.
     Repo(RepoId),
 }
@@ -141,6 +143,7 @@ impl LogId {
         match self {
             Self::Catalogue => bytes[0] = 1,
             Self::Accounts => bytes[0] = 2,
+            Self::Audit => bytes[0] = 4,
             Self::Repo(id) => {
                 bytes[0] = 3;
                 bytes[1..].copy_from_slice(id.as_bytes());
@@ -155,6 +158,7 @@ impl fmt::Display for LogId {
         match self {
             Self::Catalogue => out.write_str("log/catalogue"),
             Self::Accounts => out.write_str("log/accounts"),
+            Self::Audit => out.write_str("log/audit"),
             Self::Repo(id) => write!(out, "log/repo/{id}"),
         }
     }
@@ -349,6 +353,7 @@ impl Key {
             ["secret"] => Self::Secret,
             ["log", "catalogue", number] => Self::LogEntry(LogId::Catalogue, decimal(number)?),
             ["log", "accounts", number] => Self::LogEntry(LogId::Accounts, decimal(number)?),
+            ["log", "audit", number] => Self::LogEntry(LogId::Audit, decimal(number)?),
             ["log", "repo", id, number] => {
                 Self::LogEntry(LogId::Repo(id.parse().ok()?), decimal(number)?)
             }

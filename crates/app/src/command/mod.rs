@@ -1,6 +1,7 @@
 //! One function for each command but `serve`.
 
 mod account;
+mod audit;
 mod backup;
 mod bundle;
 mod configuration;
@@ -16,6 +17,7 @@ mod scrub;
 mod verify;
 
 pub(crate) use account::{org, token, user};
+pub(crate) use audit::audit;
 pub(crate) use backup::{backup, restore};
 pub(crate) use bundle::bundle;
 pub(crate) use configuration::check_config;

@@ -1,14 +1,17 @@
 //! One entry of a log: who changed what, after which entry, knowing which gc epoch.
 //!
-//! There are three logs: the catalogue of repos, the accounts, and one for each repo. They differ
-//! in what a change is; everything around it is the same. An entry is named by its number, and
-//! proves its place by the hash of the entry before it. Layout: `docs/formats/log-entry.md`.
+//! There are logs of four kinds: the catalogue of repos, the accounts, what is audited beside
+//! these, and one for each repo. They differ in what a change is; everything around it is the same.
+//! An entry is named by its number, and proves its place by the hash of the entry before it.
+//! Layout: `docs/formats/log-entry.md`.
 
 mod accounts;
+mod audit;
 mod catalogue;
 mod repo;
 
 pub use accounts::{AccountChange, Owner, Quota, Role, ScopeEntity, TokenRole, TokenScope};
+pub use audit::{Act, AuditChange, Head};
 pub use catalogue::{AccessStatus, CatalogueChange, Gating, Visibility};
 pub use repo::{PullRequestStatus, RepoChange};
 
@@ -20,7 +23,7 @@ use crate::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_CHANGES};
 
 /// The first version.
 const FIRST: u16 = 1;
-/// The latest version: quotas.
+/// The latest version: quotas, and the audit log.
 const LATEST: u16 = 2;
 
 /// An entry has no checksum: the entry after it, and whoever counts on it, knows its hash.

@@ -18,6 +18,8 @@ const KEPT_ACCOUNTS: &[u8] = include_bytes!("../../../../tests/fixtures/log-entr
 /// The first of the second version.
 const KEPT_QUOTAS: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-accounts-v2.bin");
 
+const KEPT_AUDIT: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-audit-v2.bin");
+
 fn entry<C>(changes: Vec<C>, author: Option<UserId>) -> Entry<C> {
     Entry {
         operation: OperationId::from_bytes([1; 16]),
@@ -208,6 +210,24 @@ fn quota_entry() -> Entry<AccountChange> {
     entry(changes, Some(self::user(40)))
 }
 
+fn audit_entry() -> Entry<AuditChange> {
+    let token = TokenId::from_bytes([41; 16]);
+    let failed = |token| {
+        let (address, count, since_ms) = ([42; 16], 43, 44);
+        AuditChange::LoginsFailed { address, token, count, since_ms }
+    };
+    let head = |number, byte| Head { number, hash: EntryHash::from_bytes([byte; 32]) };
+    let changes = vec![
+        failed(None),
+        failed(Some(token)),
+        AuditChange::MoreLoginsFailed { count: u64::MAX },
+        AuditChange::Acted { act: Act::CollectedGarbage, token },
+        AuditChange::Acted { act: Act::ExportedMetadata, token },
+        AuditChange::Heads { catalogue: head(0, 0), accounts: head(45, 46) },
+    ];
+    entry(changes, None)
+}
+
 fn check_kept<C: Change + Debug + PartialEq>(entry: &Entry<C>, kept: &[u8], hash: &str) {
     assert_eq!(entry.encode().expect("small"), kept);
     assert_eq!(&Entry::decode(kept).expect("kept"), entry);
@@ -247,6 +267,16 @@ fn kept_bytes_are_written_and_read_today() {
     );
 }
 
+#[test]
+fn kept_bytes_of_the_audit_log_are_written_and_read_today() {
+    check_kept(
+        &audit_entry(),
+        KEPT_AUDIT,
+        "b311532697020d6292cb9283a0499fa32acbd3f8aa6ebca7c48411a7887c0d8c",
+    );
+    check_exact(&audit_entry(), KEPT_AUDIT);
+}
+
 /// Every byte of a kept entry matters: no other bytes are read as the same entry.
 fn check_exact<C: Change + Debug + PartialEq>(entry: &Entry<C>, kept: &[u8]) {
     for bit in 0..kept.len() * 8 {
@@ -273,6 +303,7 @@ fn an_entry_of_another_log_is_refused() {
     assert!(Entry::<CatalogueChange>::decode(KEPT_REPO).is_err());
     assert!(Entry::<AccountChange>::decode(KEPT_CATALOGUE).is_err());
     assert!(Entry::<RepoChange>::decode(KEPT_ACCOUNTS).is_err());
+    assert!(Entry::<AuditChange>::decode(KEPT_QUOTAS).is_err());
 }
 
 #[test]
@@ -455,6 +486,18 @@ fn an_account_change() -> impl Strategy<Value = AccountChange> {
     ]
 }
 
+fn an_audit_change() -> impl Strategy<Value = AuditChange> {
+    let token = || any::<[u8; 16]>().prop_map(TokenId::from_bytes);
+    let failed = (any::<[u8; 16]>(), proptest::option::of(token()), any::<(u32, u64)>());
+    prop_oneof![
+        failed.prop_map(|(address, token, (count, since_ms))| {
+            AuditChange::LoginsFailed { address, token, count, since_ms }
+        }),
+        any::<u64>().prop_map(|count| AuditChange::MoreLoginsFailed { count }),
+        token().prop_map(|token| AuditChange::Acted { act: Act::CollectedGarbage, token }),
+    ]
+}
+
 fn an_entry<C: Debug>(change: impl Strategy<Value = C>) -> impl Strategy<Value = Entry<C>> {
     let numbers = any::<([u8; 16], [u8; 32], u64, u64, u64)>();
     let changes = proptest::collection::vec(change, 0..8);
@@ -497,11 +540,17 @@ proptest! {
     }
 
     #[test]
+    fn round_trip_of_audit_entries(entry in an_entry(an_audit_change())) {
+        prop_assert_eq!(Entry::decode(&entry.encode().expect("small")).expect("own"), entry);
+    }
+
+    #[test]
     fn noise_never_panics(noise: Vec<u8>, start in 0..400_usize) {
         let _ = Entry::<RepoChange>::decode(&noise);
         let _ = Entry::<RepoChange>::decode(&framed(&noise, 0));
         let _ = Entry::<CatalogueChange>::decode(&framed(&noise, 1));
         let _ = Entry::<AccountChange>::decode(&framed(&noise, 2));
+        let _ = Entry::<AuditChange>::decode(&framed(&noise, 3));
         // And noise behind a good beginning.
         let start = start.min(KEPT_ACCOUNTS.len() - 15);
         let bytes = [&KEPT_ACCOUNTS[15..15 + start], &noise].concat();

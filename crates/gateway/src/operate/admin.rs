@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bundle, export, gc, policy, quotas, mirror, scrub, verify};
+use super::{bundle, audit, export, gc, policy, quotas, mirror, scrub, verify};
 use crate::call::{Call, decode};
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
@@ -36,6 +36,8 @@ pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
         (["tokens", id], &Method::DELETE) => revoke_token(&call, &decode(id)?).await,
         (["quotas", name], &Method::GET) => quotas::show(&call, &decode(name)?).await,
         (["quotas", name], &Method::PATCH) => quotas::change(call, &decode(name)?).await,
+        (["audit"], &Method::POST) => audit::list(call).await,
+        (["audit", "verify"], &Method::POST) => audit::verify(call).await,
         (["verify"], &Method::POST) => verify::answer(call).await,
         (["policy", "check"], &Method::POST) => policy::answer(call).await,
         (["gc"], &Method::POST) => gc::answer(call).await,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ballast_format::id::UserId;
-use ballast_format::log::{Gating, Visibility};
+use ballast_format::log::{Act, Gating, Visibility};
 use ballast_node::access::Repo;
 use ballast_node::backup::Exported;
 use ballast_node::download::TreeItem;
@@ -31,6 +31,8 @@ pub(super) async fn answer(call: Call) -> Answer {
         let message = "only an administrator of the hub may export all of it";
         return Err(Failure::new(StatusCode::FORBIDDEN, message));
     }
+    let noted = call.gateway.hub.note_act(&call.caller, Act::ExportedMetadata).await;
+    noted.map_err(|error| Failure::of(error, &call.caller))?;
     let (told, heard) = mpsc::channel::<Exported>(QUEUE);
     let (lines, answer) = mpsc::channel::<Value>(QUEUE);
     let (hub, caller) = (Arc::clone(&call.gateway.hub), call.caller.clone());

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use ballast_format::log::Act;
 use ballast_node::gc::{Collection, Condemning, Plan};
 use ballast_node::hub::Hub;
 use http::StatusCode;
@@ -35,6 +36,10 @@ pub(super) async fn answer(mut call: Call) -> Answer {
     if !call.caller.is_admin() {
         let message = "only an administrator of the hub may collect garbage";
         return Err(Failure::new(StatusCode::FORBIDDEN, message));
+    }
+    if !asked.dry_run {
+        let noted = call.gateway.hub.note_act(&call.caller, Act::CollectedGarbage).await;
+        noted.map_err(|error| Failure::of(error, &call.caller))?;
     }
     let (lines, told) = mpsc::channel::<Value>(QUEUE);
     let hub = Arc::clone(&call.gateway.hub);

@@ -17,6 +17,7 @@ use crate::reply;
 
 pub(crate) mod admin;
 pub(crate) mod bundle;
+mod audit;
 mod export;
 mod gc;
 pub(crate) mod metrics;

@@ -127,6 +127,7 @@ pub(super) fn open(call: &mut Call, need: Need) -> Result<Repo, Failure> {
     let claims = gateway.signer.open(Purpose::Xet, now, secret.as_str());
     let Some(claims) = claims.and_then(|claims| XetToken::decode(&claims).ok()) else {
         gateway.attempts.failed(gateway, call.peer);
+        gateway.hub.note_failed_login(auth::network(call.peer), secret.as_str());
         return Err(Failure::bad_token());
     };
     if now > claims.expires + GRACE_SECONDS {

@@ -104,6 +104,11 @@ impl Hub {
         self.accounts.read(|state| state.org_by_name(&parsed)).ok_or_else(missing)
     }
 
+    /// The organisation of this id.
+    pub fn org_of_id(&self, id: OrgId) -> Option<Arc<Org>> {
+        self.accounts.read(|state| state.org(&id))
+    }
+
     /// An organisation's members by name, with their role.
     pub fn members(&self, org: &Org) -> Vec<(Arc<User>, Role)> {
         let mut members: Vec<_> = self.accounts.read(|state| {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use ballast_format::hash::{EntryHash, PackHash};
 use ballast_format::id::RepoId;
-use ballast_format::log::{AccountChange, CatalogueChange, Change, RepoChange};
+use ballast_format::log::{AccountChange, AuditChange, CatalogueChange, Change, RepoChange};
 use ballast_format::manifest::ManifestId;
 use ballast_format::pack::FileLink;
 use ballast_store::keyspace::{Key, LogId, Prefix};
@@ -26,6 +26,7 @@ const AT_ONCE: usize = 8;
 pub(super) struct Snapshot {
     catalogue: Until,
     accounts: Until,
+    audit: Until,
     /// The living repos.
     pub(super) repos: Vec<(RepoId, Until)>,
     pub(super) packs: HashSet<PackHash>,
@@ -57,10 +58,13 @@ struct OfRepo {
 impl Hub {
     /// Reads all logs. What a log refers to in another is read after it: owners and authors last.
     pub(super) async fn snapshot(&self, copied: &mut Copied) -> Result<Snapshot> {
+        self.audit.look(self, Damage::Stops).await?;
+        let audit = Until::end(self.audit.tail());
         self.catalogue.look(self, Damage::Stops).await?;
         let mut snapshot = Snapshot {
             catalogue: Until::end(self.catalogue.tail()),
             accounts: Until::end(Tail::EMPTY),
+            audit,
             repos: Vec::new(),
             packs: HashSet::new(),
             manifests: HashSet::new(),
@@ -140,6 +144,8 @@ impl Hub {
         copied.entries += self.copy_log::<AccountChange>(to, id, until, known_of(id)).await?;
         let (id, until) = (LogId::Catalogue, snapshot.catalogue);
         copied.entries += self.copy_log::<CatalogueChange>(to, id, until, known_of(id)).await?;
+        let (id, until) = (LogId::Audit, snapshot.audit);
+        copied.entries += self.copy_log::<AuditChange>(to, id, until, known_of(id)).await?;
         Ok(())
     }
 

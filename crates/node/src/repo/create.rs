@@ -163,6 +163,11 @@ impl Hub {
         self.forget_facts(&id).await
     }
 
+    /// The record of this repo, as the catalogue knows it now.
+    pub fn record_of(&self, id: RepoId) -> Option<Arc<RepoRecord>> {
+        self.catalogue.read(|state| state.by_id(&id))
+    }
+
     /// Records of the repos that `keep` lets through, as the catalogue knows them now.
     pub fn records(&self, mut keep: impl FnMut(&RepoRecord) -> bool) -> Vec<Arc<RepoRecord>> {
         self.catalogue.read(|state| {

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ballast_format::hash::{ObjectHash, XorbHash};
-use ballast_format::log::{AccountChange, CatalogueChange};
+use ballast_format::log::{AccountChange, AuditChange, CatalogueChange};
 use ballast_format::manifest::ManifestId;
 use ballast_store::keyspace::{CopyKind, CopyName, Key, LogId};
 use tokio::sync::mpsc;
@@ -93,6 +93,7 @@ impl Hub {
         } else {
             check.log::<CatalogueChange>(LogId::Catalogue, |_| {}).await?;
             check.log::<AccountChange>(LogId::Accounts, |_| {}).await?;
+            check.log::<AuditChange>(LogId::Audit, |_| {}).await?;
             check.lists().await?;
             check.tell_the_rest(None).await?;
             self.records(|_| true).into_iter().map(|record| Repo { record }).collect()

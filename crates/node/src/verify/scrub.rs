@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ballast_format::log::{AccountChange, CatalogueChange, RepoChange};
+use ballast_format::log::{AccountChange, AuditChange, CatalogueChange, RepoChange};
 use ballast_store::env::nonce;
 use ballast_store::index::{Table, schema};
 use ballast_store::keyspace::{CopyKind, CopyName, Key, LogId, Prefix, ScrubName, ScrubShare};
@@ -32,6 +32,8 @@ use crate::worker::Worker;
 
 /// How often it is asked what is due.
 const PAUSE: Duration = Duration::from_mins(1);
+/// The logs that are no repo's.
+const OF_THE_HUB: [LogId; 3] = [LogId::Catalogue, LogId::Accounts, LogId::Audit];
 /// Index rows that are read at once.
 const ROWS: usize = 1000;
 /// Damage to logs that is kept in mind.
@@ -259,9 +261,7 @@ impl Hub {
                 let logs: Vec<LogId> = repos.map(LogId::Repo).collect();
                 self.scrub_logs(share, &logs, pace).await?
             }
-            ScrubShare::Hub => {
-                self.scrub_logs(share, &[LogId::Catalogue, LogId::Accounts], pace).await?
-            }
+            ScrubShare::Hub => self.scrub_logs(share, &OF_THE_HUB, pace).await?,
         };
         let Seen { objects, bytes, damaged } = seen;
         if objects == 0 {
@@ -362,6 +362,7 @@ impl Hub {
             match log {
                 LogId::Catalogue => check.log::<CatalogueChange>(*log, |_| {}).await?,
                 LogId::Accounts => check.log::<AccountChange>(*log, |_| {}).await?,
+                LogId::Audit => check.log::<AuditChange>(*log, |_| {}).await?,
                 LogId::Repo(_) => check.log::<RepoChange>(*log, |_| {}).await?,
             }
             pace.wait(self.env().as_ref(), check.summary.bytes - before).await;

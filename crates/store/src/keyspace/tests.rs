@@ -115,6 +115,7 @@ fn keys_are_spelled_as_they_always_were() {
         ),
         (Key::LogEntry(LogId::Catalogue, 7), "hub/log/catalogue/00000000000000000007"),
         (Key::LogEntry(LogId::Accounts, 1), "hub/log/accounts/00000000000000000001"),
+        (Key::LogEntry(LogId::Audit, 1), "hub/log/audit/00000000000000000001"),
         (
             Key::LogEntry(LogId::Repo(repo), u64::MAX),
             "hub/log/repo/11111111111111111111111111111111/18446744073709551615",

@@ -67,7 +67,8 @@ async fn start(seed: u64) -> (Rig, Arc<FaultStore>, Repo) {
     // Nothing else writes, so that what is scripted hits what it is for.
     let scrub = ScrubSettings { interval: None, ..ScrubSettings::default() };
     let freshness = Freshness::Exclusive;
-    let settings = HubSettings { freshness, scrub, ..HubSettings::default() };
+    let audit_interval = None;
+    let settings = HubSettings { freshness, scrub, audit_interval, ..HubSettings::default() };
     let store = store.with_writing(writing);
     let hub = Hub::open(store, index, &Opened::Clean, env, settings).await;
     let rig = Rig::of(Arc::clone(&objects) as _, sim, hub.expect("a hub")).await;
