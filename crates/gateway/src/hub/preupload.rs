@@ -1,8 +1,9 @@
 //! Before an upload: what a client may ask about its files.
 
+use ballast_format::hash::ObjectHash;
 use ballast_format::name::FilePath;
 use ballast_node::Error;
-use ballast_node::access::Access;
+use ballast_node::access::{Access, Repo};
 use ballast_node::upload::commit::Asked;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -34,6 +35,33 @@ struct File {
     sample: String,
 }
 
+/// Refuses what would be more than the owner may have: who uploads by Xet is told here, since its
+/// clients do not show why something that they send is refused. What has the same size as what is
+/// there, at the same path, is taken for the same.
+async fn check_room(
+    at: &Context<'_>,
+    repo: &Repo,
+    commit: Option<ObjectHash>,
+    sent: &[&Asked],
+) -> Result<(), Error> {
+    let all = sent.iter().fold(0_u64, |sum, asked| sum.saturating_add(asked.size));
+    match at.hub().check_room(repo, all).await {
+        Err(Error::QuotaExceeded { .. }) => {}
+        other => return other,
+    }
+    let mut new = 0_u64;
+    for asked in sent {
+        let known = match commit {
+            Some(commit) => at.hub().item(repo, commit, &asked.path).await.ok(),
+            None => None,
+        };
+        if known.is_none_or(|known| known.size != asked.size) {
+            new = new.saturating_add(asked.size);
+        }
+    }
+    if new == 0 { Ok(()) } else { at.hub().check_room(repo, new).await }
+}
+
 /// `POST …/preupload/{revision}`. Who may only read may still propose.
 pub(super) async fn answer(at: &Context<'_>, mut call: Call, segments: &[&str]) -> Answer {
     let revision = whole(segments)?;
@@ -61,8 +89,11 @@ pub(super) async fn answer(at: &Context<'_>, mut call: Call, segments: &[&str]) 
     at.hub().may_upload(&repo, &asked).map_err(|error| of(&call, error))?;
     let (ignore, attributes) = (body.git_ignore.as_deref(), body.git_attributes.as_deref());
     let verdicts = at.hub().preupload(&repo, commit, &asked, ignore, attributes).await;
+    let verdicts = verdicts.map_err(|error| of(&call, error))?;
+    let sent = asked.iter().zip(&verdicts).filter(|(_, verdict)| verdict.large && !verdict.ignore);
+    let sent: Vec<&Asked> = sent.map(|(asked, _)| asked).collect();
+    check_room(at, &repo, commit, &sent).await.map_err(|error| of(&call, error))?;
     let files: Vec<Value> = verdicts
-        .map_err(|error| of(&call, error))?
         .into_iter()
         .map(|verdict| {
             let mode = if verdict.large { "lfs" } else { "regular" };

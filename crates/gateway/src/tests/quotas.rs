@@ -59,6 +59,31 @@ async fn an_upload_over_the_quota_is_refused_before_it_is_sent_and_says_why() {
 }
 
 #[tokio::test]
+async fn who_asks_before_an_upload_hears_that_it_would_be_too_much() {
+    let rig = Rig::start().await;
+    let repo = rig.repo("m", false).await;
+    let packed = pack(&splitmix(1, 300_000));
+    rig.publish(&rig.admin, &repo, &packed).await;
+    let ask = |path: &str, size: u64| {
+        let body = json!({"files": [{"path": path, "size": size, "sample": ""}]});
+        let ask = rig.ask("POST", &format!("/api/models/{repo}/preupload/main"));
+        ask.bearer(&rig.admin).json(&body).send()
+    };
+    let quota = rig.quota("admin", &json!({"bytes": null})).await;
+    let used = quota["bytes"]["used"].as_u64().expect("a number");
+    rig.quota("admin", &json!({"bytes": used + 20_000_000})).await;
+    ask("new.bin", 20_000_000).await.expect(200);
+    let refused = ask("new.bin", 20_000_001).await.expect(413);
+    assert!(refused.error().contains("20000001 more are too many"), "{}", refused.error());
+    // What is there already is sent again without being more.
+    rig.quota("admin", &json!({"bytes": 1})).await;
+    ask("weights.bin", 300_000).await.expect(200);
+    ask("weights.bin", 300_001).await.expect(413);
+    ask("other.bin", 300_000).await.expect(413);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_repo_too_many_is_refused_and_owners_see_what_they_have() {
     let rig = Rig::start().await;
     let ann = rig.user("ann").await;
