@@ -30,6 +30,7 @@ struct Shared {
     way: Mutex<Way>,
     changed: Condvar,
     passed: AtomicU64,
+    open: Mutex<Vec<TcpStream>>,
     over: AtomicBool,
 }
 
@@ -49,6 +50,7 @@ impl Relay {
             way: Mutex::new(Way::Open),
             changed: Condvar::new(),
             passed: AtomicU64::new(0),
+            open: Mutex::default(),
             over: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -69,10 +71,14 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
-    /// From now on it is like this.
+    /// From now on it is like this, for new connections: those that there are end.
     pub fn set(&self, way: Way) {
         *self.shared.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
         self.shared.changed.notify_all();
+        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in open.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// Bytes that came from the upstream so far.
@@ -114,6 +120,9 @@ fn join(shared: &Arc<Shared>, client: &TcpStream) -> Result<()> {
         _ => {}
     }
     let upstream = TcpStream::connect(&shared.target)?;
+    let mut open = shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+    open.extend([client.try_clone()?, upstream.try_clone()?]);
+    drop(open);
     let (mut from, mut to) = (client.try_clone()?, upstream.try_clone()?);
     thread::spawn(move || {
         let _ = std::io::copy(&mut from, &mut to);

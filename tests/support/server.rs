@@ -43,6 +43,7 @@ pub struct Server {
     variables: Vec<(String, String)>,
     days_ahead: u32,
     clock: Option<PathBuf>,
+    wrapper: Vec<String>,
 }
 
 impl Server {
@@ -120,6 +121,7 @@ impl Server {
             variables: Vec::new(),
             days_ahead: 0,
             clock: None,
+            wrapper: Vec::new(),
         })
     }
 
@@ -137,6 +139,11 @@ impl Server {
     /// follows when the file changes. Its other clocks run as ever.
     pub fn follow_clock(&mut self, file: &Path) {
         self.clock = Some(file.to_owned());
+    }
+
+    /// From the next start on another program starts it, which must become it.
+    pub fn wrap(&mut self, command: &[&str]) {
+        self.wrapper = command.iter().map(|&part| part.to_owned()).collect();
     }
 
     /// Mounts a small file system where its data is; the server must not be running.
@@ -159,7 +166,14 @@ impl Server {
 
     /// The program, with its clocks where they are to be.
     fn program(&self) -> Result<Command> {
-        let mut program = Command::new(binary());
+        let mut program = match self.wrapper.split_first() {
+            None => Command::new(binary()),
+            Some((wrapper, arguments)) => {
+                let mut program = Command::new(wrapper);
+                program.args(arguments).arg(binary());
+                program
+            }
+        };
         if let Some(file) = &self.clock {
             program.env("LD_PRELOAD", faketime(&["-m"])?);
             program.env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_CACHE_DURATION", "1");

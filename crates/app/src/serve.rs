@@ -200,7 +200,7 @@ async fn connect_upstream(
         return Ok(None);
     }
     let mirror = Mirror::new(upstream.open(env)?, upstream.pulling(&config.data)?);
-    mirror.sweep(hub).await.context("looking at files on their way")?;
+    mirror.forget_old_spools(hub).await.context("looking at files on their way")?;
     hub.set_origin(Arc::<Mirror>::clone(&mirror));
     tracing::info!(url, "what is missing is brought from the upstream");
     Ok(Some(mirror))

@@ -89,6 +89,9 @@ pub trait Origin: Send + Sync + 'static {
     /// nothing if all is well.
     fn stale_since(&self, repo: RepoId) -> Option<u64>;
 
+    /// Whether bytes of this file that turned out wrong were handed out lately.
+    fn was_wrong(&self, hub: &Hub, repo: RepoId, sha256: &Sha256) -> bool;
+
     /// What it counts.
     fn figures(&self) -> Vec<Figure>;
 }
@@ -174,6 +177,14 @@ impl Hub {
             return Err(Error::Upstream { reason, retry_seconds: NO_ORIGIN_SECONDS });
         };
         origin.open(self, repo, wanted, range).await
+    }
+
+    /// Whether somebody who wants the rest of this file may have a wrong beginning of it: then all
+    /// of it should be sent.
+    pub fn was_wrong(&self, repo: &Repo, item: &TreeItem) -> bool {
+        let origin = self.origin().filter(|_| repo.is_mirror());
+        let (Some(origin), Some(large)) = (origin, item.large) else { return false };
+        origin.was_wrong(self, repo.id(), &large.sha256)
     }
 
     /// Since when, in unix milliseconds, a mirror may be older than its upstream, because that

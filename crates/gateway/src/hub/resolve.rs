@@ -8,7 +8,7 @@ use ballast_format::name::FilePath;
 use ballast_node::download::{ItemKind, LargeFile, TreeItem};
 use http::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -68,7 +68,9 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
 }
 
 async fn bytes(at: &Context<'_>, call: &Call, item: &TreeItem, mut headers: HeaderMap) -> Answer {
-    let range = call.range(headers.get(ETAG));
+    // Who has a wrong beginning must not be given the right rest: all of it makes clients begin anew.
+    let is_disputed = resumes(call) && at.hub().was_wrong(at.repo(), item);
+    let range = if is_disputed { None } else { call.range(headers.get(ETAG)) };
     let (status, range) = match range {
         None => (StatusCode::OK, 0..item.size),
         Some(_) if item.size == 0 => {
@@ -99,6 +101,12 @@ async fn bytes(at: &Context<'_>, call: &Call, item: &TreeItem, mut headers: Head
     let stream = at.hub().open_item(at.repo(), item, range).await;
     let stream = stream.map_err(|error| Failure::of(error, &call.caller))?;
     Ok(with(status, headers, Body::stream_of(stream, length)))
+}
+
+/// Whether a client has the beginning and wants the rest.
+fn resumes(call: &Call) -> bool {
+    let range = call.header(RANGE).and_then(|range| range.trim().strip_prefix("bytes="));
+    range.is_some_and(|range| range.ends_with('-') && range != "0-")
 }
 
 fn with(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {

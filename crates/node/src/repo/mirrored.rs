@@ -31,6 +31,37 @@ pub struct NewMirror {
 }
 
 impl Hub {
+    /// Shuts a mirror off as far as its upstream was shut off since. It is never opened again by
+    /// itself: who may see it here is for people to say.
+    pub async fn restrict_mirror(
+        &self,
+        repo: &Repo,
+        visibility: Visibility,
+        gating: Gating,
+    ) -> Result<()> {
+        let record = &repo.record;
+        let hides = visibility == Visibility::Private && record.visibility != visibility;
+        let gates = gating != Gating::None && record.gating == Gating::None;
+        if !hides && !gates {
+            return Ok(());
+        }
+        let id = repo.id();
+        let change = CatalogueChange::RepoSettings {
+            id,
+            visibility: hides.then_some(visibility),
+            gating: gates.then_some(gating),
+            description: None,
+            discussions_disabled: None,
+            disabled: None,
+        };
+        self.catalogue
+            .append(self, New::by(None), |state| match state.by_id(&id) {
+                Some(record) if record.upstream.is_some() => Ok(vec![change.clone()]),
+                _ => Err(Error::RepoNotFound),
+            })
+            .await
+    }
+
     /// Creates a mirror, or finds the one that another request made meanwhile. For origins: nobody
     /// is asked whether they may.
     pub async fn create_mirror(&self, new: &NewMirror) -> Result<Repo> {

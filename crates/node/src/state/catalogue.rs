@@ -41,6 +41,33 @@ pub struct RepoRecord {
     pub upstream: Option<String>,
 }
 
+impl RepoRecord {
+    fn new(
+        id: RepoId,
+        kind: RepoKind,
+        name: RepoName,
+        visibility: Visibility,
+        creator: UserId,
+        time_ms: u64,
+    ) -> Self {
+        Self {
+            id,
+            kind,
+            name,
+            visibility,
+            gating: Gating::None,
+            creator,
+            created_ms: time_ms,
+            changed_ms: time_ms,
+            disabled: false,
+            description: None,
+            sdk: None,
+            discussions_disabled: false,
+            upstream: None,
+        }
+    }
+}
+
 /// Somebody's request for a gated repo's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRequest {
@@ -241,21 +268,9 @@ impl CatalogueState {
     fn apply_change(&mut self, change: &CatalogueChange, time_ms: u64) {
         match change {
             CatalogueChange::RepoCreated { id, kind, name, visibility, creator, sdk } => {
-                self.create(RepoRecord {
-                    id: *id,
-                    kind: *kind,
-                    name: name.clone(),
-                    visibility: *visibility,
-                    gating: Gating::None,
-                    creator: *creator,
-                    created_ms: time_ms,
-                    changed_ms: time_ms,
-                    disabled: false,
-                    description: None,
-                    sdk: sdk.clone(),
-                    discussions_disabled: false,
-                    upstream: None,
-                });
+                let (name, sdk) = (name.clone(), sdk.clone());
+                let record = RepoRecord::new(*id, *kind, name, *visibility, *creator, time_ms);
+                self.create(RepoRecord { sdk, ..record });
             }
             CatalogueChange::RepoMirrors { id, upstream } => {
                 self.change(id, time_ms, |record| record.upstream = Some(upstream.clone()));

@@ -104,8 +104,13 @@ impl Import {
         self.add(id, content, Some(pointer)).await
     }
 
-    async fn add(&mut self, id: ObjectHash, content: Bytes, as_: Option<Pointer>) -> Result<()> {
-        let actual = self.spool.add_as(&self.hub, content, as_).await?;
+    async fn add(
+        &mut self,
+        id: ObjectHash,
+        content: Bytes,
+        pointer: Option<Pointer>,
+    ) -> Result<()> {
+        let actual = self.spool.add_as(&self.hub, content, pointer).await?;
         if actual != id {
             return Err(Error::invalid(format!("the blob `{id}` was said, `{actual}` came")));
         }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::repo::Settings;
 use crate::rig::{Git, Rig, header, path, sha256};
 
+mod import;
 mod parents;
 mod preupload;
 mod real_git;

@@ -24,7 +24,12 @@ pub(super) fn of(fault: Fault, revision: &str) -> Error {
             reason: fault.to_string(),
             retry_seconds: retry_after.as_secs().clamp(1, LONGEST_SECONDS),
         },
-        other => again(other.to_string()),
+        // What exactly broke is for those who run the hub.
+        Fault::Unavailable { .. } | Fault::Refused { .. } | Fault::Settings { .. } => {
+            tracing::info!(error = %fault, "the upstream failed");
+            again("the upstream does not answer as it should; ask again")
+        }
+        Fault::NotThere { .. } | Fault::Lied { .. } => again(fault.to_string()),
     }
 }
 

@@ -29,6 +29,8 @@ use crate::mirror::upstream::{self, Entry, EntryKind, Large};
 const PIECES_AHEAD: usize = 64;
 /// How long a file that could not be fetched is not asked for again.
 const FAILED_FOR: Duration = Duration::from_secs(5);
+/// How long clients may come back with the beginning of a file that was wrong.
+const WRONG_FOR: Duration = Duration::from_hours(24);
 /// Files of which it is known that they could not be fetched.
 const KEPT_FAILURES: usize = 1000;
 
@@ -73,6 +75,8 @@ impl Flight {
 pub(super) struct Fetches {
     flights: Mutex<HashMap<Key, Arc<Flight>>>,
     failed: quick_cache::sync::Cache<Key, (Duration, Error)>,
+    /// Files of which wrong bytes may have been handed out.
+    wrong: quick_cache::sync::Cache<Key, Duration>,
     slots: Semaphore,
     running: AtomicU64,
     most: usize,
@@ -104,10 +108,16 @@ impl Fetches {
         Self {
             flights: Mutex::default(),
             failed: quick_cache::sync::Cache::new(KEPT_FAILURES),
+            wrong: quick_cache::sync::Cache::new(KEPT_FAILURES),
             slots: Semaphore::new(at_once),
             running: AtomicU64::new(0),
             most: at_once + waiting,
         }
+    }
+
+    /// Whether somebody may have the beginning of this file with wrong bytes in it.
+    pub(super) fn was_wrong(&self, now: Duration, repo: RepoId, sha256: &Sha256) -> bool {
+        self.wrong.get(&(repo, *sha256)).is_some_and(|until| until > now)
     }
 
     /// How many files are being fetched, and how many wait for it.
@@ -264,6 +274,8 @@ impl Mirror {
             return Ok(());
         }
         // Nothing of it is worth keeping: it may be wrong from its first byte on.
+        let until = hub.env().monotonic() + WRONG_FOR;
+        self.fetches.wrong.insert((repo.id(), wanted.sha256), until);
         spool.remove(hub).await?;
         let (path, said) = (&wanted.path, wanted.sha256);
         Err(fault::again(format!(

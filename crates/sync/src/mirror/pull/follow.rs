@@ -19,8 +19,19 @@ use super::{Counts, Mirror, fault};
 pub(super) enum Share {
     /// All that is there: for whoever verifies it.
     All,
-    /// What was released: for clients.
+    /// What was released: for clients that read to the end.
     Released,
+    /// All, as soon as it is verified: for clients that stop before the end.
+    Verified,
+}
+
+impl Share {
+    /// A client that reads to the end can't have all of a wrong file. One that wants a part could
+    /// have all of a wrong part, and waits; but a single byte is how clients ask for the size.
+    fn of(range: &Range<u64>, size: u64) -> Self {
+        let is_question = range.end - range.start <= 1;
+        if range.end >= size || is_question { Self::Released } else { Self::Verified }
+    }
 }
 
 struct Reader {
@@ -39,7 +50,12 @@ impl Reader {
                 return Ok(None);
             }
             let Progress { written, released, failed } = self.progress.borrow_and_update().clone();
-            let there = if self.share == Share::All { written } else { released };
+            let there = match self.share {
+                Share::All => written,
+                Share::Released => released,
+                Share::Verified if released == self.spool.size() => released,
+                Share::Verified => 0,
+            };
             let there = there.min(self.end);
             if there > self.at {
                 let piece = self.spool.read(&self.hub, self.at, there).await?;
@@ -89,11 +105,20 @@ impl Mirror {
             spool = flight.spool() => spool?,
             () = hub.env().sleep(patience) => return Err(fault::on_its_way("this file")),
         };
-        let mut followed = pieces(hub, &spool, range, Share::Released);
+        let written = || spool.watch().borrow().written;
+        let before = written();
+        let share = Share::of(&range, spool.size());
+        let mut followed = pieces(hub, &spool, range, share);
         let first = tokio::select! {
             biased;
             first = followed.next() => first,
-            () = hub.env().sleep(patience) => return self.counted(followed),
+            () = hub.env().sleep(patience) => {
+                // What is far ahead is on its way; what stands still may never come.
+                if written() == before {
+                    return Err(fault::on_its_way("this file"));
+                }
+                return self.counted(followed);
+            }
         };
         match first {
             None => Ok(followed),
@@ -111,5 +136,23 @@ impl Mirror {
                 Counts::add(&this.counts.followed_bytes, piece.len() as u64);
             }
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stops_before_the_end_waits_for_all_of_it_but_not_for_one_byte() {
+        for (range, share) in [
+            (0..100, Share::Released),
+            (50..100, Share::Released),
+            (0..1, Share::Released),
+            (0..2, Share::Verified),
+            (50..99, Share::Verified),
+        ] {
+            assert_eq!(Share::of(&range, 100), share, "{range:?}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ballast_format::hash::Sha256;
 use ballast_format::id::RepoId;
 use ballast_format::name::{FilePath, RepoKind, RepoName};
 use ballast_node::access::Repo;
@@ -119,7 +120,7 @@ impl Mirror {
     }
 
     /// Takes away files on their way that nobody asked for in a week. At a start.
-    pub async fn sweep(&self, hub: &Hub) -> Result<()> {
+    pub async fn forget_old_spools(&self, hub: &Hub) -> Result<()> {
         let (folder, now_ms) = (self.settings.folder.clone(), hub.env().now_ms());
         hub.pool().run(move || spool::sweep(&folder, now_ms)).await?
     }
@@ -155,9 +156,20 @@ impl Mirror {
         }
     }
 
+    /// Whether a repo is a mirror of this upstream, and not of one that was configured before, or
+    /// of one that a bundle came from.
+    fn is_source_of(&self, repo: &Repo) -> bool {
+        repo.record.upstream.as_deref() == Some(self.upstream.endpoint())
+    }
+
     fn flight(&self, hub: &Arc<Hub>, repo: &Repo, wanted: &Wanted) -> Result<Arc<Flight>> {
         rules::may_fetch(hub, repo, wanted)?;
-        let this = self.this.upgrade().ok_or_else(|| fault::closing())?;
+        if !self.is_source_of(repo) {
+            let (name, path) = (repo.name(), &wanted.path);
+            let reason = format!("`{path}` of `{name}` is not here, nor at the hub's upstream");
+            return Err(fault::again(reason));
+        }
+        let this = self.this.upgrade().ok_or_else(fault::closing)?;
         self.fetches.join(&this, hub, repo, wanted)
     }
 
@@ -188,6 +200,10 @@ impl Origin for Mirror {
         revision: &str,
         is_here: bool,
     ) -> Result<()> {
+        // Another hub's mirror is what it is: two histories under one name are none.
+        if !self.is_source_of(repo) {
+            return Ok(());
+        }
         self.revision_here(hub, repo, revision, is_here).await
     }
 
@@ -210,6 +226,10 @@ impl Origin for Mirror {
 
     fn stale_since(&self, repo: RepoId) -> Option<u64> {
         self.stale().get(&repo).copied()
+    }
+
+    fn was_wrong(&self, hub: &Hub, repo: RepoId, sha256: &Sha256) -> bool {
+        self.fetches.was_wrong(hub.env().monotonic(), repo, sha256)
     }
 
     fn figures(&self) -> Vec<Figure> {

@@ -107,12 +107,14 @@ impl Mirror {
             return Err(error);
         }
         let this = self.this.upgrade().ok_or_else(fault::closing)?;
-        let (hub_, key_, name) = (Arc::clone(hub), key.clone(), name.clone());
-        let task = async move {
-            let made = this.make_repo(&hub_, kind, &name).await;
-            this.known.note(&hub_, &key_, &made, ABSENT_FOR);
-            this.count_failure(&made);
-            made
+        let task = {
+            let (hub, key, name) = (Arc::clone(hub), key.clone(), name.clone());
+            async move {
+                let made = this.make_repo(&hub, kind, &name).await;
+                this.known.note(&hub, &key, &made, ABSENT_FOR);
+                this.count_failure(&made);
+                made
+            }
         };
         self.once.done(hub, key, self.settings.patience, task).await
     }
@@ -131,8 +133,7 @@ impl Mirror {
         if let Some(facts) = &facts {
             rules::may_come(hub, &there, facts, None)?;
         }
-        let is_private = facts.as_ref().is_none_or(|facts| facts.private);
-        let is_gated = facts.as_ref().is_none_or(|facts| facts.gating != upstream::Gating::Open);
+        let (visibility, gating) = terms(facts.as_ref());
         // The upstream may write the name in other letters.
         let spelled = facts.as_ref().and_then(|facts| RepoName::parse(&facts.name).ok());
         let spelled = spelled.filter(|spelled| spelled.folded() == name.folded());
@@ -140,9 +141,8 @@ impl Mirror {
             kind,
             name: spelled.unwrap_or_else(|| name.clone()),
             upstream: self.upstream.endpoint().to_owned(),
-            visibility: if is_private { Visibility::Private } else { Visibility::Public },
-            // Its terms were accepted by whoever's token we have, not by our readers.
-            gating: if is_gated { Gating::Manual } else { Gating::None },
+            visibility,
+            gating,
             sdk: None,
         };
         let repo = hub.create_mirror(&new).await?;
@@ -152,7 +152,7 @@ impl Mirror {
             self.known.facts.insert(key, (until, Arc::new(facts)));
         }
         let (name, upstream) = (repo.name(), self.upstream.endpoint());
-        tracing::info!(repo = %name, upstream, is_private, is_gated, "a repo is mirrored");
+        tracing::info!(repo = %name, upstream, ?visibility, ?gating, "a repo is mirrored");
         Ok(())
     }
 
@@ -169,21 +169,23 @@ impl Mirror {
             return outcome;
         }
         let this = self.this.upgrade().ok_or_else(fault::closing)?;
-        let (hub_, key_, repo_) = (Arc::clone(hub), key.clone(), repo.clone());
-        let revision = revision.to_owned();
-        let task = async move {
-            let brought = this.bring(&hub_, &repo_, &revision).await;
-            this.known.note(&hub_, &key_, &brought, this.settings.revalidate);
-            this.count_failure(&brought);
-            match &brought {
-                Ok(()) => this.mark_fresh(repo_.id()),
-                Err(error) => {
-                    this.mark_stale(&hub_, repo_.id());
-                    let name = repo_.name();
-                    tracing::info!(repo = %name, revision, %error, "the upstream does not give it");
+        let task = {
+            let (hub, key, repo) = (Arc::clone(hub), key.clone(), repo.clone());
+            let revision = revision.to_owned();
+            async move {
+                let brought = this.bring(&hub, &repo, &revision).await;
+                this.known.note(&hub, &key, &brought, this.settings.revalidate);
+                this.count_failure(&brought);
+                match &brought {
+                    Ok(()) => this.mark_fresh(repo.id()),
+                    Err(error) => {
+                        this.mark_stale(&hub, repo.id());
+                        let name = repo.name();
+                        tracing::info!(repo = %name, revision, %error, "nothing newer comes");
+                    }
                 }
+                brought
             }
-            brought
         };
         let patience = self.settings.patience;
         let patience = if is_here { patience.min(STALE_AFTER) } else { patience };
@@ -208,6 +210,8 @@ impl Mirror {
             return Err(Error::denied("the upstream has disabled this repo"));
         }
         rules::may_come(hub, &there, &facts, None)?;
+        let (visibility, gating) = terms(Some(&facts));
+        hub.restrict_mirror(repo, visibility, gating).await?;
         let commit = facts.commit;
         let refs = self.refs_of(hub, repo, &there, revision).await?;
         let mut import = hub.begin_import(repo)?;
@@ -338,6 +342,17 @@ impl Mirror {
             Counts::add(&self.counts.failures, 1);
         }
     }
+}
+
+/// Who may see a mirror and have its files: no more than at the upstream. Of a gated repo the terms
+/// were accepted by whoever's token we have, and not by our readers. What is not known is shut.
+fn terms(facts: Option<&Facts>) -> (Visibility, Gating) {
+    let is_private = facts.is_none_or(|facts| facts.private);
+    let is_gated = facts.is_none_or(|facts| facts.gating != upstream::Gating::Open);
+    (
+        if is_private { Visibility::Private } else { Visibility::Public },
+        if is_gated { Gating::Manual } else { Gating::None },
+    )
 }
 
 /// A blob: of a large file, its pointer, which most writers write in the same way.
