@@ -6,6 +6,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use ballast_testkit::hub::PublicHub;
 use serde_json::{Value, json};
 use support::client::Python;
 use support::gap::{REPO, World, must_hold, put, read, run, sha256, sound_hub, text};
@@ -82,8 +83,14 @@ fn the_next_bundle_brings_what_is_new_and_no_more() -> Result<()> {
     ensure!(bytes(&part) * 100 <= bytes(&whole) * 6, "{} of {}", bytes(&part), bytes(&whole));
     ensure!(part["previous"] == whole["bundle"], "{part}");
     world.verify(&second)?.sound()?;
+    // What came in part goes on when the rest is there.
+    let (volume, aside) = (format!("{second}/0001.ballast"), format!("{second}/aside"));
+    fs::rename(&volume, &aside)?;
+    ensure!(!world.import(&second)?.ok, "without its only volume");
+    ensure!(read(&world.closed, &commit, "w.bin")?.is_err(), "half a model shows");
+    fs::rename(&aside, &volume)?;
     let imported = world.import(&second)?.sound()?;
-    ensure!(imported["standing"] == json!("next"), "{imported}");
+    ensure!(imported["repos"][0]["moved"] == json!(["refs/heads/main"]), "{imported}");
     must_hold(&world.closed, &commit, &[("w.bin", &content)])?;
     must_hold(&world.closed, "main", &[("w.bin", &content)])?;
     sound_hub(&world.closed)?;
@@ -180,6 +187,50 @@ fn what_is_missing_or_damaged_is_named_and_the_rest_comes_in() -> Result<()> {
     let imported = world.import(&folder)?.sound()?;
     ensure!(imported["presentBytes"].as_u64() > Some(16_000_000), "{imported}");
     must_hold(&world.closed, "main", &[("first.bin", &small), ("large.bin", &large)])?;
+    sound_hub(&world.closed)
+}
+
+#[test]
+fn a_set_of_mirrors_goes_over_the_gap_under_the_upstream_s_commits() -> Result<()> {
+    let upstream = PublicHub::start(21)?;
+    let (one, two) = (noise(20, 5_000_000), noise(21, 700_000));
+    let commit =
+        upstream.push("acme/one", &[("w.safetensors", &one), ("README.md", CARD)]).to_string();
+    let other =
+        upstream.push("acme/two", &[("w.safetensors", &two), ("config.json", b"{}")]).to_string();
+    let settings = [
+        ("BALLAST_UPSTREAM_URL", upstream.endpoint()),
+        ("BALLAST_UPSTREAM_PRIVATE_NETWORKS", "127.0.0.2/32"),
+    ];
+    let open = Server::on_set(&Objects::disk(), &settings)?;
+    let world = World::between(open, Server::on(&Objects::disk())?)?;
+    world.open.admin(&["mirror", "add", "hf://acme/*", "--set", "prod"])?;
+    for tries in 0.. {
+        let jobs = world.open.admin(&["mirror", "status"])?;
+        if jobs[0]["last"]["complete"] == json!(true) {
+            break;
+        }
+        ensure!(tries < 6000, "the job never ended: {jobs}");
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    let folder = world.folder("one")?;
+    world.create(&folder, &["--set", "nothing"])?.refused("of the set `nothing`")?;
+    world.create(&folder, &["--set", "prod"])?.sound()?;
+    world.verify(&folder)?.sound()?;
+    world.import(&folder)?.sound()?;
+    let read = |url: String| {
+        let answer = world.closed.request("GET", &url, &world.closed.token, &[], &[])?;
+        ensure!(answer.status == 200, "{url}: {}", answer.status);
+        Ok(answer)
+    };
+    for (repo, commit, content) in [("acme/one", &commit, &one), ("acme/two", &other, &two)] {
+        let info = read(format!("/api/models/{repo}"))?.json()?;
+        ensure!(info["sha"] == json!(commit), "{info}");
+        for revision in ["main", commit] {
+            let found = read(format!("/{repo}/resolve/{revision}/w.safetensors"))?;
+            ensure!(found.body == *content, "{repo} at {revision}");
+        }
+    }
     sound_hub(&world.closed)
 }
 

@@ -34,6 +34,8 @@ fn help_names_every_command_and_what_it_is_for() -> Result<()> {
         "restore",
         "index",
         "mirror",
+        "bundle",
+        "key",
         "export-metadata",
     ] {
         ensure!(help.contains(command), "no `{command}` in:\n{help}");

@@ -40,6 +40,11 @@ impl World {
     pub fn with(closed: Server) -> Result<Self> {
         let open = Server::on(&Objects::disk())?;
         open.admin(&["repo", "create", REPO])?;
+        Self::between(open, closed)
+    }
+
+    /// Between these two.
+    pub fn between(open: Server, closed: Server) -> Result<Self> {
         let key = open.scratch("keys")?.join("creator.pem");
         let made = ballast(&["key", "new", &text(&key)]).output()?;
         ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

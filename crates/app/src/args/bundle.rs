@@ -41,8 +41,11 @@ pub(crate) enum BundleCommand {
 #[derive(Debug, Args)]
 pub(crate) struct BundleCreateArgs {
     /// The repos: `REPO`, at its branch `main`, or `REPO@REVISION`
-    #[arg(required = true, value_name = "REPO")]
+    #[arg(required_unless_present = "set", value_name = "REPO")]
     pub(crate) repos: Vec<String>,
+    /// The repos of a set, as `mirror add --set` named it; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) set: Vec<String>,
     /// The folder to make it in
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,

@@ -18,6 +18,7 @@ use ballast_store::env::RealEnv;
 use ballast_sync::bundle::{
     Affected, Created, NewBundle, OpenBundle, VolumeState, Wish, create, open, verify,
 };
+use ballast_sync::mirror::jobs::members_of_set;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
@@ -99,11 +100,9 @@ fn wish(text: &str) -> Result<Wish> {
 fn create_bundle(args: &BundleCreateArgs, output: &mut Output) -> Result<ExitCode> {
     let config = Config::load(&args.config.to_config())?;
     telemetry::start(&config.log)?;
-    let wishes: Vec<Wish> = args.repos.iter().map(|repo| wish(repo)).collect::<Result<_>>()?;
+    let mut wishes: Vec<Wish> = args.repos.iter().map(|repo| wish(repo)).collect::<Result<_>>()?;
     let key = signing_key(&args.key)?;
     let since = args.since.as_deref().map(read_receipt).transpose()?;
-    let new =
-        NewBundle { wishes: &wishes, since: since.as_ref(), split: args.split.as_u64(), key: &key };
     let env = RealEnv::shared();
     let location = config.storage.location(&config.data)?;
     let from = backend::open_to_read(&location, &config.storage.access()?)?;
@@ -112,6 +111,14 @@ fn create_bundle(args: &BundleCreateArgs, output: &mut Output) -> Result<ExitCod
     let created = runtime()?.block_on(async {
         let hub = Hub::open_to_read(store, env).await?;
         let heard = |done, total| progress.hear(done, total);
+        for set in &args.set {
+            wishes.extend(members_of_set(&hub, set).await?.into_iter().map(|(repo, revision)| {
+                let (kind, name) = (repo.kind(), repo.name().clone());
+                Wish { kind, name, revision: Some(revision) }
+            }));
+        }
+        let (since, split) = (since.as_ref(), args.split.as_u64());
+        let new = NewBundle { wishes: &wishes, since, split, key: &key };
         let created = create(&hub, &args.output, &new, &heard).await;
         hub.close().await?;
         Ok::<_, anyhow::Error>(created?)

@@ -160,7 +160,7 @@ fn numbers_of_what_is_not_there_are_refused() {
     type Change = fn(&mut Contents);
     let wrongs: [(&str, Change); 11] = [
         ("a volume is left out", |wrong| wrong.records[2].volume = 3),
-        ("volumes go back", |wrong| wrong.records[1].volume = 2),
+        ("volumes go back", |wrong| (wrong.records[1].volume, wrong.records[2].volume) = (2, 1)),
         ("no first volume", |wrong| wrong.records[0].volume = 0),
         ("a run of objects", |wrong| wrong.files[0].runs[0] = Run::Record(0, 0..1)),
         ("a record that is not there", |wrong| wrong.files[0].runs[0] = Run::Record(3, 0..1)),
@@ -201,16 +201,4 @@ proptest! {
         bytes[place / 8] ^= 1 << (place % 8);
         prop_assert!(Receipt::decode(&bytes).is_err());
     }
-}
-
-/// Writes the kept bytes of formats that have none yet; run by hand, once for each version.
-#[test]
-#[ignore = "writes into the tree"]
-fn write_kept_bytes() {
-    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
-    let write = |name: &str, bytes: Vec<u8>| std::fs::write(format!("{kept}/{name}"), bytes);
-    write("bundle-contents-v1.bin", contents().encode().expect("small")).expect("written");
-    write("bundle-statement-v1.bin", signed()).expect("written");
-    write("bundle-volume-v1.bin", volume()).expect("written");
-    write("receipt-v1.bin", receipt().encode().expect("small")).expect("written");
 }

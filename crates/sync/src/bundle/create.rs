@@ -1,8 +1,8 @@
 //! Creating: reads a hub's store, while it serves or not, and writes a folder.
 //!
-//! Volumes are written first, each under a name of its own until it is durable; the signed statement
-//! comes last, and with it the folder is a bundle. What an interrupted run had written is found
-//! again by the next one.
+//! Volumes are written first, each under a name of its own until it is durable; the signed
+//! statement comes last, and with it the folder is a bundle. What an interrupted run had written is
+//! found again by the next one.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -114,6 +114,9 @@ pub async fn import(
     let bundle = open(folder, keys, hub.pool()).await?;
     let mut received = Received::of(hub, &bundle.statement.creator).await?;
     let standing = standing(&bundle, &received);
+    // One that came in part goes on; one before the latest moves nothing back.
+    let latest = received.bundles.last_key_value().map(|(sequence, _)| *sequence);
+    let is_latest = latest.is_none_or(|latest| latest <= bundle.statement.sequence);
     let mut import = Import {
         hub,
         caller,
@@ -132,7 +135,7 @@ pub async fn import(
         let name = format!("{}{}", repo.kind.url_prefix(), repo.name);
         let outcome = match affected.get(&name) {
             Some(affected) => Outcome::Waits(affected.clone()),
-            None => match import.repo(repo, &standing).await {
+            None => match import.repo(repo, is_latest).await {
                 Ok(moved) => Outcome::Here(moved),
                 Err(error) => Outcome::Refused(refusal(error)?),
             },
@@ -279,7 +282,7 @@ impl Import<'_> {
     }
 
     /// Makes a repo's revisions visible; the refs that moved.
-    async fn repo(&self, carried: &CarriedRepo, standing: &Standing) -> Result<Vec<String>> {
+    async fn repo(&self, carried: &CarriedRepo, is_latest: bool) -> Result<Vec<String>> {
         self.judge(carried)?;
         let known = self.known_repo(carried)?;
         let links = self.files(carried, known.as_ref()).await?;
@@ -292,7 +295,7 @@ impl Import<'_> {
             self.objects(carried, &mut objects).await?;
         }
         objects.link(self.hub, &links).await?;
-        let refs = self.refs(&repo, carried, standing).await?;
+        let refs = self.refs(&repo, carried, is_latest).await?;
         let published = objects.publish(self.hub, &repo, &refs).await?;
         Ok(published.moved.iter().map(|name| name.as_str().to_owned()).collect())
     }
@@ -425,11 +428,11 @@ impl Import<'_> {
     }
 
     /// The refs to set. A repo that has no branch `main` gets one: clients ask for it first.
-    async fn refs(&self, repo: &Repo, carried: &CarriedRepo, standing: &Standing) -> Result<Refs> {
+    async fn refs(&self, repo: &Repo, carried: &CarriedRepo, is_latest: bool) -> Result<Refs> {
         let state = self.hub.repo_state(repo).await?;
         let mut refs: Refs =
             carried.refs.iter().map(|carried| (carried.name.clone(), carried.commit)).collect();
-        if *standing == Standing::Older || *standing == Standing::Again {
+        if !is_latest {
             refs.retain(|name, _| !state.refs.contains_key(name));
         }
         if state.main().is_none()

@@ -16,7 +16,8 @@ use futures_util::TryStreamExt as _;
 
 use super::error::{Error, Result};
 
-/// Receipts of one creator that are read: a hundred years of a bundle each day. Of more, the newest.
+/// Receipts of one creator that are read: a hundred years of a bundle each day. Of more, the
+/// newest.
 const MAX_RECEIPTS: usize = 40_000;
 
 /// What came from one creator.

@@ -5,6 +5,7 @@
 //! again.
 
 mod live;
+mod members;
 mod plan;
 mod run;
 mod spec;
@@ -32,6 +33,7 @@ use super::pull::Mirror;
 use super::upstream::{self, Patience, Upstream};
 
 pub use self::live::Progress;
+pub use self::members::members_of_set;
 pub use self::plan::RepoPlan;
 pub use self::run::{Event, Hear};
 pub use self::spec::{Wish, address_of};
@@ -41,7 +43,7 @@ pub use self::worker::JobWorker;
 /// How long a claim keeps others from running a job; a run that lasts longer claims it anew.
 const CLAIM_MS: u64 = 5 * 60 * 1000;
 /// When a run that lasts claims its job anew.
-const RENEW: Duration = Duration::from_secs(2 * 60);
+const RENEW: Duration = Duration::from_mins(2);
 /// How long after a run that was not complete the next one begins.
 const RETRY_MS: u64 = 60 * 1000;
 

@@ -1,0 +1,36 @@
+//! Which repos belong to a set: those of this hub that the set's jobs are about.
+
+use ballast_node::access::Repo;
+use ballast_node::error::{Error, Result};
+use ballast_node::hub::Hub;
+
+use super::spec::{is_pattern, name_matcher};
+use super::store;
+
+/// The mirrors of a set that are here, each with the revision that its job is about.
+pub async fn members_of_set(hub: &Hub, set: &str) -> Result<Vec<(Repo, String)>> {
+    let jobs = store::all(hub).await?;
+    let jobs: Vec<_> =
+        jobs.into_iter().map(|stored| stored.job).filter(|job| job.set == set).collect();
+    if set.is_empty() || jobs.is_empty() {
+        return Err(Error::NotFound { what: format!("a mirror job of the set `{set}`") });
+    }
+    let mut members = Vec::new();
+    for job in &jobs {
+        let matches = name_matcher(&job.name)?;
+        let is_one = |name: &str| match is_pattern(&job.name) {
+            true => matches(name),
+            false => name.eq_ignore_ascii_case(&job.name),
+        };
+        let records = hub.records(|record| {
+            let (namespace, name) = (record.name.namespace().as_str(), record.name.name());
+            record.kind == job.kind
+                && record.upstream.is_some()
+                && namespace.eq_ignore_ascii_case(&job.namespace)
+                && is_one(name)
+        });
+        let revision = &job.revision;
+        members.extend(records.into_iter().map(|record| (Repo { record }, revision.clone())));
+    }
+    Ok(members)
+}
