@@ -151,9 +151,7 @@ impl GcConfig {
 fn bytes_a_second(key: &str, text: &str) -> Result<u64> {
     let rate = text.strip_suffix("/s").and_then(|rate| rate.parse::<ByteSize>().ok());
     let rate = rate.map(|rate| rate.as_u64()).filter(|rate| *rate > 0);
-    rate.with_context(|| {
-        format!("`{key}` is `{text}`\nhint: a size for each second, as `20MB/s`")
-    })
+    rate.with_context(|| format!("`{key}` is `{text}`\nhint: a size for each second, as `20MB/s`"))
 }
 
 /// How log lines look.

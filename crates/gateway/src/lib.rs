@@ -43,10 +43,10 @@ mod xet;
 #[cfg(test)]
 mod tests;
 
+pub use operate::bundle::{Asked as AskedImport, ImportBundles as BundleImporter};
 pub use operate::mirror::{
     Asked as AskedMirror, AskedWish, Chosen as ChosenJobs, RunMirrors as MirrorRunner,
 };
-pub use operate::bundle::{Asked as AskedImport, ImportBundles as BundleImporter};
 
 /// What the gateway may be told.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{bundle, audit, export, gc, policy, quotas, mirror, scrub, verify};
+use super::{audit, bundle, export, gc, mirror, policy, quotas, scrub, verify};
 use crate::call::{Call, decode};
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;

@@ -16,14 +16,14 @@ use crate::error::{Answer, Failure};
 use crate::reply;
 
 pub(crate) mod admin;
-pub(crate) mod bundle;
 mod audit;
+pub(crate) mod bundle;
 mod export;
 mod gc;
 pub(crate) mod metrics;
-mod quotas;
-mod policy;
 pub(crate) mod mirror;
+mod policy;
+mod quotas;
 mod scrub;
 mod verify;
 

@@ -50,19 +50,20 @@ impl Hub {
             (first, offset) = (first + 1, end);
         }
         let next = Arc::clone(self);
-        let pieces = stream::try_unfold((first, offset, reader), move |(first, offset, mut reader)| {
-            let (hub, footer, end) = (Arc::clone(&next), Arc::clone(&footer), bytes.end);
-            async move {
-                if offset >= end {
-                    return Ok(None);
+        let pieces =
+            stream::try_unfold((first, offset, reader), move |(first, offset, mut reader)| {
+                let (hub, footer, end) = (Arc::clone(&next), Arc::clone(&footer), bytes.end);
+                async move {
+                    if offset >= end {
+                        return Ok(None);
+                    }
+                    let last = run_end(&footer, first, footer.chunk_count(), reader.piece_bytes());
+                    let piece = Piece::new(copy, &footer, first..last)?;
+                    let room = reader.room(hub.env(), piece.serialized_bytes()).await?;
+                    let after = piece.place.end;
+                    Ok::<_, Error>(Some(((piece, room), (last, after, reader))))
                 }
-                let last = run_end(&footer, first, footer.chunk_count(), reader.piece_bytes());
-                let piece = Piece::new(copy, &footer, first..last)?;
-                let room = reader.room(hub.env(), piece.serialized_bytes()).await?;
-                let after = piece.place.end;
-                Ok::<_, Error>(Some(((piece, room), (last, after, reader))))
-            }
-        });
+            });
         let read = move |(piece, room): (Piece, Room)| {
             let (hub, wanted) = (Arc::clone(&hub), wanted.clone());
             async move { hub.fetch_piece(&piece, room, &wanted).await }
@@ -164,12 +165,7 @@ impl Hub {
         Box::pin(decoded)
     }
 
-    async fn decode_step(
-        &self,
-        step: Step,
-        room: Room,
-        repeated: &Repeated,
-    ) -> Result<Vec<Bytes>> {
+    async fn decode_step(&self, step: Step, room: Room, repeated: &Repeated) -> Result<Vec<Bytes>> {
         let piece = step.piece;
         if let Some(decoded) = repeated.get(&piece) {
             return Ok(cut(decoded, &step.wanted));

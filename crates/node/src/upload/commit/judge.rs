@@ -108,7 +108,8 @@ impl Draft {
         if pointer.is_some() {
             // One that the repo has already: its rows are there. The commit has no id yet; only a
             // mirror would be asked for it.
-            let (commit, entries) = (ObjectHash::from_bytes([0; 20]), vec![(path.to_string(), entry)]);
+            let (commit, entries) =
+                (ObjectHash::from_bytes([0; 20]), vec![(path.to_string(), entry)]);
             let items = self.hub.items_of(&self.repo, commit, entries).await?;
             let item = items.into_iter().next();
             let item = item.ok_or_else(|| Error::internal("a file of a commit has no item"))?;

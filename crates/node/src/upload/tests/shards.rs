@@ -65,7 +65,7 @@ async fn the_same_shard_again_changes_nothing_and_is_a_success() -> Result<()> {
     assert_eq!(shard_objects(&rig).await, 1);
     // Days after, while it still counts, it is registered anew: it counts for three weeks from the
     // last time that somebody was told so.
-    let days = |days| std::time::Duration::from_hours(24 * days);
+    let days = |days: u64| std::time::Duration::from_hours(24 * days);
     rig.env.advance(days(5));
     assert!(session.send(&rig.hub, &rig.admin, &repo).await?.stored);
     rig.env.advance(days(21));
