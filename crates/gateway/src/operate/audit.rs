@@ -256,6 +256,11 @@ impl Names<'_> {
                 let seen = visibility(*seen);
                 ("repo created", json!({"repo": repo, "id": id.to_string(), "visibility": seen}))
             }
+            CatalogueChange::RepoMirrors { id, upstream } => {
+                let repo = self.repo(id);
+                let details = json!({"repo": repo, "id": id.to_string(), "upstream": upstream});
+                ("repo mirrors", details)
+            }
             CatalogueChange::RepoMoved { id, to } => {
                 ("repo moved", json!({"id": id.to_string(), "to": to.to_string()}))
             }
