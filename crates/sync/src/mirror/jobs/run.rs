@@ -27,7 +27,7 @@ const TRIES: u32 = 12;
 /// How long to wait for a hub that has too much to do.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// The longest wait between two tries.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// The longest list of what went wrong.
 const MAX_MESSAGE: usize = 2000;
 

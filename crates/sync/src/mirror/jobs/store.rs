@@ -103,14 +103,12 @@ async fn at(hub: &Hub, id: JobId, number: u64) -> Result<Option<StoredJob>> {
 async fn put(hub: &Hub, stored: &StoredJob) -> Result<bool> {
     let key = Key::MirrorJob { job: stored.id, number: stored.number };
     let bytes = Bytes::from(stored.job.encode()?);
-    match hub.store().put_absent(&key, bytes).await {
-        Ok(Put::Stored) => Ok(true),
-        _ => {
-            let found = at(hub, stored.id, stored.number).await?;
-            let found = found.ok_or_else(|| Error::Busy {
-                reason: "the store did not say whether it has the job".to_owned(),
-            })?;
-            Ok(found == *stored)
-        }
+    if let Ok(Put::Stored) = hub.store().put_absent(&key, bytes).await {
+        return Ok(true);
     }
+    let found = at(hub, stored.id, stored.number).await?;
+    let found = found.ok_or_else(|| Error::Busy {
+        reason: "the store did not say whether it has the job".to_owned(),
+    })?;
+    Ok(found == *stored)
 }

@@ -63,7 +63,7 @@ fn wanted(path: &str, size: u64) -> Wanted {
 #[test]
 fn progress_tells_how_much_is_here_how_fast_and_how_long_still() {
     let sim = SimEnv::new(1);
-    let env: SharedEnv = sim.clone();
+    let env: SharedEnv = Arc::<SimEnv>::clone(&sim);
     let live = Live::new(&env);
     let name = RepoName::parse("org/model").expect("a name");
     live.plan(&RepoPlan {

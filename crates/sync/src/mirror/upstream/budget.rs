@@ -10,7 +10,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 
 /// The longest time that an upstream may tell us to wait; longer ones are cut to it.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 /// What a refusal without a time means.
 pub(super) const UNSTATED: Duration = Duration::from_secs(10);
 /// Longer names of a limit are no names.

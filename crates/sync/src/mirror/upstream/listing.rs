@@ -262,5 +262,5 @@ fn entry(wire: WireEntry) -> Result<Entry, Error> {
     };
     // An upstream whose Xet hash is none is one without Xet.
     let xet_hash = wire.xet_hash.and_then(|hash| hash.parse().ok());
-    Ok(Entry { kind, oid, size, large, xet_hash, path })
+    Ok(Entry { path, kind, oid, size, large, xet_hash })
 }

@@ -100,13 +100,12 @@ impl<'a> Tries<'a> {
         }
         let env = self.upstream.env();
         let luck = f64::from(u16::from_be_bytes(random_bytes(env.as_ref()))) / 65536.0;
-        let wait = match &error {
+        let wait = if let Error::RateLimited { retry_after } = &error {
             // Whoever waits for the same moment should not come at the same moment.
-            Error::RateLimited { retry_after } => *retry_after + Duration::from_secs_f64(luck),
-            _ => {
-                let full = patience.first_wait.saturating_mul(1 << (self.failed - 1).min(16));
-                full.min(patience.longest_wait).mul_f64(0.5 + luck / 2.0)
-            }
+            *retry_after + Duration::from_secs_f64(luck)
+        } else {
+            let full = patience.first_wait.saturating_mul(1 << (self.failed - 1).min(16));
+            full.min(patience.longest_wait).mul_f64(0.5 + luck / 2.0)
         };
         if wait > patience.longest_wait + Duration::from_secs(1) {
             return Err(error);

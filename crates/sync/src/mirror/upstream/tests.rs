@@ -332,8 +332,8 @@ async fn nothing_is_asked_while_nothing_is_left() {
     let (hub, commit, _) = hub();
     let env = SimEnv::new(3);
     let settings = Settings { headers_timeout: Duration::from_secs(1000), ..settings(&hub) };
-    let upstream = Upstream::new(&settings, env.clone()).expect("right");
-    let limit = Some((2, Duration::from_secs(60)));
+    let upstream = Upstream::new(&settings, Arc::<SimEnv>::clone(&env)).expect("right");
+    let limit = Some((2, Duration::from_mins(1)));
     hub.set_troubles(Troubles { limit, ..Troubles::default() });
     for left in [1, 0] {
         upstream.revision(&repo(MODEL), "main").await.expect("allowed");
@@ -343,7 +343,7 @@ async fn nothing_is_asked_while_nothing_is_left() {
     hub.clear_counts();
     let error = upstream.revision(&repo(MODEL), "main").await.expect_err("nothing is left");
     let Error::RateLimited { retry_after } = error else { panic!("{error}") };
-    assert!(retry_after > Duration::from_secs(30) && retry_after <= Duration::from_secs(60));
+    assert!(retry_after > Duration::from_secs(30) && retry_after <= Duration::from_mins(1));
     assert_eq!(hub.asked("/"), 0, "it was not even asked");
     // Files are counted apart.
     upstream.open(&repo(MODEL), commit, &path("config.json"), 0, None).await.expect("allowed");
@@ -361,7 +361,7 @@ async fn whoever_has_patience_waits_as_long_as_it_is_told() {
     let settings = Settings { patience, ..settings(&hub) };
     let limit = Some((1, Duration::from_millis(1)));
     hub.set_troubles(Troubles { limit, ..Troubles::default() });
-    let upstream = Upstream::new(&settings, Waiting::shared(env.clone())).expect("right");
+    let upstream = Upstream::new(&settings, Waiting::shared(env)).expect("right");
     for _ in 0..20 {
         assert_eq!(upstream.revision(&repo(MODEL), "main").await.expect("waits").commit, commit);
     }
@@ -403,14 +403,14 @@ impl ballast_store::env::Env for Waiting {
 #[tokio::test]
 async fn a_body_that_falls_silent_is_given_up() {
     let (hub, commit, _) = hub();
-    hub.set_troubles(Troubles { pause: Some(Duration::from_secs(600)), ..Troubles::default() });
+    hub.set_troubles(Troubles { pause: Some(Duration::from_mins(10)), ..Troubles::default() });
     let patience = Patience { tries: 1, ..settings(&hub).patience };
     let idle_timeout = Duration::from_millis(20);
-    let settings = Settings { patience, idle_timeout, ..settings(&hub) };
+    let settings = Settings { idle_timeout, patience, ..settings(&hub) };
     let upstream = Upstream::new(&settings, RealEnv::shared()).expect("right");
     let error = fetch(&upstream, commit, 0).await.expect_err("silence");
     assert!(error.to_string().contains("the next byte"), "{error}");
-    hub.set_troubles(Troubles { latency: Some(Duration::from_secs(600)), ..Troubles::default() });
+    hub.set_troubles(Troubles { latency: Some(Duration::from_mins(10)), ..Troubles::default() });
     let headers_timeout = Duration::from_millis(20);
     let settings = Settings { headers_timeout, ..settings };
     let upstream = Upstream::new(&settings, RealEnv::shared()).expect("right");

@@ -50,6 +50,9 @@ struct WireToken {
     cas_url: String,
 }
 
+/// Pieces of ranges, in order; the first of each range says so.
+type Pieces = BoxStream<'static, Result<(bool, Bytes), Error>>;
+
 /// Where xorbs are, and what opens them.
 #[derive(Debug)]
 struct Door {
@@ -86,7 +89,7 @@ pub(super) struct XetDownload {
 struct Part {
     runs: VecDeque<Run>,
     /// Pieces of all runs, in order; which run each is of is told by where it begins.
-    pieces: BoxStream<'static, Result<(bool, Bytes), Error>>,
+    pieces: Pieces,
     /// Bytes of the file that the part still has to give.
     left: u64,
 }
@@ -176,10 +179,7 @@ impl XetDownload {
     }
 
     /// The bytes of all runs, fetched ahead; each first piece of a run says so.
-    fn pieces(
-        &self,
-        runs: &[Run],
-    ) -> Result<BoxStream<'static, Result<(bool, Bytes), Error>>, Error> {
+    fn pieces(&self, runs: &[Run]) -> Result<Pieces, Error> {
         let mut asks = Vec::new();
         for run in runs {
             let url: Url =
