@@ -68,7 +68,7 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
 }
 
 async fn bytes(at: &Context<'_>, call: &Call, item: &TreeItem, mut headers: HeaderMap) -> Answer {
-    // Who has a wrong beginning must not be given the right rest: all of it makes clients begin anew.
+    // Who has a wrong beginning must not get the right rest: all of it makes clients begin anew.
     let is_disputed = resumes(call) && at.hub().was_wrong(at.repo(), item);
     let range = if is_disputed { None } else { call.range(headers.get(ETAG)) };
     let (status, range) = match range {

@@ -68,7 +68,7 @@ impl Hub {
         let id = RepoId::from_bytes(random_bytes(self.env().as_ref()));
         let creator = UserId::from_bytes([0; 16]);
         let NewMirror { kind, name, visibility, sdk, .. } = new.clone();
-        let gating = (new.gating != Gating::None).then(|| CatalogueChange::RepoSettings {
+        let gating = (new.gating != Gating::None).then_some(CatalogueChange::RepoSettings {
             id,
             visibility: None,
             gating: Some(new.gating),

@@ -61,7 +61,7 @@ impl PullSettings {
     pub fn in_folder(folder: PathBuf) -> Self {
         Self {
             folder,
-            revalidate: Duration::from_secs(60),
+            revalidate: Duration::from_mins(1),
             patience: Duration::from_secs(8),
             fetches: 8,
             waiting: 256,

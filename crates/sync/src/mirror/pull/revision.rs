@@ -27,7 +27,7 @@ use crate::mirror::rules;
 use crate::mirror::upstream::{self, Entry, EntryKind, Facts, Large, Missing, Upstream};
 
 /// The longest that an absence is believed: a repo may be published at any moment.
-const ABSENT_FOR: Duration = Duration::from_secs(60);
+const ABSENT_FOR: Duration = Duration::from_mins(1);
 /// How long an upstream that failed is not asked the same again.
 const FAILED_FOR: Duration = Duration::from_secs(15);
 /// How long what was learnt about a repo saves asking when its revision is brought.

@@ -228,7 +228,9 @@ impl Filler {
         };
         let (filler, pieces) = hub.pool().run(job).await?.map_err(|error| on_disk(&error))?;
         let mut recent = filler.spool.recent();
-        pieces.into_iter().for_each(|piece| recent.push(piece));
+        for piece in pieces {
+            recent.push(piece);
+        }
         drop(recent);
         filler.spool.advance(filler.at);
         Ok(filler)
