@@ -1,5 +1,7 @@
 //! Bundles of the built binary: made on one hub, carried in a folder, taken in by another.
 
+#[path = "support/gap.rs"]
+mod gap;
 mod support;
 
 use std::fs;
@@ -7,9 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use ballast_testkit::hub::PublicHub;
+use gap::{REPO, World, must_hold, put, read, run, sha256, sound_hub, text};
 use serde_json::{Value, json};
 use support::client::Python;
-use support::gap::{REPO, World, must_hold, put, read, run, sha256, sound_hub, text};
 use support::noise;
 use support::objects::Objects;
 use support::server::{Server, ballast};

@@ -1,5 +1,7 @@
 //! Bundles that are cut short: by a kill, by a full disk, at any point. Run again, it goes on.
 
+#[path = "support/gap.rs"]
+mod gap;
 mod support;
 
 use std::fs;
@@ -7,9 +9,9 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use gap::{REPO, World, must_hold, put, read, sound_hub, text};
 use serde_json::json;
 use support::disk::Mounted;
-use support::gap::{REPO, World, must_hold, put, read, sound_hub, text};
 use support::noise;
 use support::objects::Objects;
 use support::server::{Server, ballast, files};

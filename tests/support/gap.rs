@@ -1,4 +1,7 @@
-//! Two hubs that no network connects, and bundles between them.
+//! Two hubs that no network connects, and bundles between them. For the tests of bundles only:
+//! what others share needs fewer crates.
+
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its own part")]
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +10,8 @@ use ballast_format::hash::Sha256;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
-use super::objects::Objects;
-use super::server::{Server, ballast};
+use crate::support::objects::Objects;
+use crate::support::server::{Server, ballast};
 
 /// The repo that travels.
 pub const REPO: &str = "admin/model";

@@ -13,7 +13,6 @@
 pub mod client;
 pub mod connection;
 pub mod disk;
-pub mod gap;
 pub mod http;
 pub mod objects;
 pub mod relay;
