@@ -1,5 +1,8 @@
-//! The policy at the borders: what an upstream or a bundle brings is judged like what a client does.
+//! The policy at the borders: what an upstream or a bundle brings is judged like what a client
+//! sends.
 
+#[path = "support/gap.rs"]
+mod gap;
 mod support;
 
 use std::collections::BTreeMap;
@@ -7,18 +10,31 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use gap::must_hold;
 use support::client::{Python, finish};
-use support::gap::{self, must_hold};
 use support::objects::Objects;
 use support::server::Server;
 use support::{noise, root};
 
-const RULES: &str = "[[rules]]\nname = \"no-nc\"\naction = \"deny\"\nlicenses = [\"cc-by-nc-4.0\"]\n\
-     stages = [\"mirror\", \"import\"]\n\
-     [[rules]]\nname = \"no-onnx\"\naction = \"deny\"\nformats = [\"onnx\"]\nstages = [\"mirror\"]\n\
-     [[rules]]\nname = \"no-pickles\"\naction = \"deny\"\nformats = [\"pickle\"]\n\
-     stages = [\"mirror\", \"import\"]\n";
+const RULES: &str = r#"
+[[rules]]
+name = "no-nc"
+action = "deny"
+licenses = ["cc-by-nc-4.0"]
+stages = ["mirror", "import"]
+
+[[rules]]
+name = "no-onnx"
+action = "deny"
+formats = ["onnx"]
+stages = ["mirror"]
+
+[[rules]]
+name = "no-pickles"
+action = "deny"
+formats = ["pickle"]
+stages = ["mirror", "import"]
+"#;
 
 fn card(license: &str) -> Vec<u8> {
     format!("---\nlicense: {license}\n---\n# A model\n").into_bytes()
@@ -105,6 +121,5 @@ fn what_a_rule_denies_does_not_come_in_a_bundle() -> Result<()> {
     ensure!(!refused.ok && refused.json.to_string().contains("`no-nc`"), "{}", refused.json);
     // What was here stays as it was.
     must_hold(&world.closed, "main", &[("README.md", &card("mit"))])?;
-    ensure!(refused.json["repos"].as_array().is_some_and(|repos| repos.len() == 1), "{}", json!(1));
     Ok(())
 }
