@@ -82,6 +82,11 @@ impl Quarantine {
         self.known().keys().find(|copy| copy.kind == kind && copy.hash == hash).copied()
     }
 
+    /// Whether a copy is damaged for sure.
+    pub(crate) fn is_noted(&self, copy: &CopyName) -> bool {
+        self.known().get(copy) == Some(&Mark::Noted)
+    }
+
     fn suspects(&self) -> Vec<CopyName> {
         self.marked(Mark::Suspect)
     }

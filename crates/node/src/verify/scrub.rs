@@ -311,7 +311,8 @@ impl Hub {
                     }
                 }
                 Verdict::Damaged { what } => {
-                    seen.damaged += u64::from(!self.distrusts(&copy));
+                    // Somebody may have come across it a moment ago: it is not noted for that.
+                    seen.damaged += u64::from(!self.quarantine.is_noted(&copy));
                     self.distrust(&copy, &what);
                 }
                 // Swept, since it was listed.
@@ -321,7 +322,7 @@ impl Hub {
             self.scrubbed.objects.fetch_add(1, Ordering::Relaxed);
         }
         for copy in self.missing_copies(share, kind, &names).await? {
-            seen.damaged += u64::from(!self.distrusts(&copy));
+            seen.damaged += u64::from(!self.quarantine.is_noted(&copy));
             self.distrust(&copy, "it is missing");
         }
         Ok(seen)
