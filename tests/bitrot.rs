@@ -145,13 +145,19 @@ fn key_of(path: &Path) -> String {
     path.split_once("/objects/").map_or_else(|| path.clone(), |(_, key)| key.to_owned())
 }
 
+fn is_only_copy(path: &Path) -> bool {
+    path.parent().and_then(|folder| server::files(folder).ok()).is_some_and(|all| all.len() == 1)
+}
+
 #[test]
 fn no_byte_of_a_damaged_object_reaches_a_client_and_verify_names_it() -> Result<()> {
     let mut rot = Rot::new(&[("BALLAST_SCRUB_INTERVAL", "")])?;
     for kind in ["xorb", "shard", "pack"] {
         for harm in [Harm::Flip, Harm::Flip, Harm::Cut, Harm::Empty, Harm::Gone] {
-            let all = rot.stored(kind)?;
-            // Small packs, too; of xorbs any.
+            // Small packs, too; of xorbs any. Two repos that were made in one second begin alike,
+            // and of such a pack there are two copies: nobody misses one.
+            let mut all = rot.stored(kind)?;
+            all.retain(|path| is_only_copy(path));
             let path = all[usize::try_from(rot.below(all.len() as u64))?].clone();
             let sound = fs::read(&path)?;
             // Without the index, and with nothing in memory: all is read from the damaged store.
