@@ -258,6 +258,12 @@ impl Server {
         };
         child.kill()?;
         child.wait()?;
+        // What `faketime` keeps for a process stays behind when that is killed, and would tell a
+        // later one of the same number another time.
+        let pid = child.id();
+        for left in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
+            let _ = fs::remove_file(Path::new("/dev/shm").join(left));
+        }
         Ok(())
     }
 
