@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use ballast_format::name::{RepoKind, RepoName};
+use ballast_node::access::{Access, Repo};
 use ballast_node::origin::Figure;
 use ballast_node::verify::ScrubCounts;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -65,6 +67,29 @@ pub(crate) fn metrics(call: &Call) -> Answer {
     let value = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, value);
     Ok(response)
+}
+
+/// What a check is asked to look at: a repo (a model, unless it says another kind), for those who
+/// have this access to it; or all of the hub, for its administrators.
+fn asked_scope(
+    call: &Call,
+    kind: Option<&str>,
+    name: Option<&str>,
+    access: Access,
+) -> Result<Option<Repo>, Failure> {
+    let Some(name) = name else {
+        if call.caller.is_admin() {
+            return Ok(None);
+        }
+        let message = "only an administrator of the hub may check all of it";
+        return Err(Failure::new(StatusCode::FORBIDDEN, message));
+    };
+    let of = |error| Failure::of(error, &call.caller);
+    let kind = kind.unwrap_or("model");
+    let kind = RepoKind::from_singular(kind)
+        .ok_or_else(|| Failure::invalid(format!("`{kind}` is no kind of repo")))?;
+    let name = RepoName::parse(name).map_err(|error| of(error.into()))?;
+    call.gateway.hub.repo(&call.caller, kind, &name, access).map(Some).map_err(of)
 }
 
 fn only_read(call: &Call) -> Result<(), Failure> {

@@ -4,15 +4,14 @@
 
 use std::sync::Arc;
 
-use ballast_format::name::{RepoKind, RepoName};
 use ballast_node::access::{Access, Repo};
 use ballast_node::hub::Hub;
 use ballast_node::policy::{Checked, Stage};
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::asked_scope;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::hub::security::file_status;
@@ -40,21 +39,10 @@ pub(super) async fn answer(mut call: Call) -> Answer {
     let stage = asked.stage.as_deref().unwrap_or("download");
     let stage = Stage::parse(stage)
         .ok_or_else(|| Failure::invalid(format!("`{stage}` is no stage of the policy")))?;
-    let repos: Vec<Repo> = match &asked.name {
-        None if call.caller.is_admin() => {
-            hub.records(|_| true).into_iter().map(|record| Repo { record }).collect()
-        }
-        None => {
-            let message = "only an administrator of the hub may check all of it";
-            return Err(Failure::new(StatusCode::FORBIDDEN, message));
-        }
-        Some(name) => {
-            let kind = asked.kind.as_deref().unwrap_or("model");
-            let kind = RepoKind::from_singular(kind)
-                .ok_or_else(|| Failure::invalid(format!("`{kind}` is no kind of repo")))?;
-            let name = RepoName::parse(name).map_err(|error| of(error.into()))?;
-            vec![hub.repo(&call.caller, kind, &name, Access::Write).map_err(of)?]
-        }
+    let scope = asked_scope(&call, asked.kind.as_deref(), asked.name.as_deref(), Access::Write)?;
+    let repos: Vec<Repo> = match scope {
+        None => hub.records(|_| true).into_iter().map(|record| Repo { record }).collect(),
+        Some(repo) => vec![repo],
     };
     if let (Some(revision), [repo]) = (&asked.revision, repos.as_slice()) {
         // A revision that is not there is told before the answer begins.

@@ -4,14 +4,13 @@
 
 use std::sync::Arc;
 
-use ballast_format::name::{RepoKind, RepoName};
-use ballast_node::access::{Access, Repo};
+use ballast_node::access::Access;
 use ballast_node::verify::{Finding, Report, Summary};
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::asked_scope;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::reply;
@@ -33,26 +32,11 @@ struct Asked {
 /// The whole hub for its administrators; one repo for those of the repo.
 pub(super) async fn answer(mut call: Call) -> Answer {
     let asked: Asked = call.json(BODY_BYTES).await?;
-    let of = |error| Failure::of(error, &call.caller);
-    call.caller.user().map_err(of)?;
-    let scope: Option<Repo> = match &asked.name {
-        None if call.caller.is_admin() => None,
-        Some(_) if asked.known => {
-            return Err(Failure::invalid("`known` is about the whole hub: leave out `name`"));
-        }
-        None => {
-            let message = "only an administrator of the hub may check all of it";
-            return Err(Failure::new(StatusCode::FORBIDDEN, message));
-        }
-        Some(name) => {
-            let kind = asked.kind.as_deref().unwrap_or("model");
-            let kind = RepoKind::from_singular(kind)
-                .ok_or_else(|| Failure::invalid(format!("`{kind}` is no kind of repo")))?;
-            let name = RepoName::parse(name).map_err(|error| of(error.into()))?;
-            let repo = call.gateway.hub.repo(&call.caller, kind, &name, Access::Admin);
-            Some(repo.map_err(of)?)
-        }
-    };
+    call.caller.user().map_err(|error| Failure::of(error, &call.caller))?;
+    if asked.known && asked.name.is_some() {
+        return Err(Failure::invalid("`known` is about the whole hub: leave out `name`"));
+    }
+    let scope = asked_scope(&call, asked.kind.as_deref(), asked.name.as_deref(), Access::Admin)?;
     let (reports, heard) = mpsc::channel::<Report>(QUEUE);
     let (lines, told) = mpsc::channel::<Value>(QUEUE);
     let hub = Arc::clone(&call.gateway.hub);

@@ -93,6 +93,13 @@ pub struct TreeItem {
     pub large: Option<LargeFile>,
 }
 
+impl TreeItem {
+    /// Whether its content is here: that of a mirror's large file may not be.
+    pub fn is_here(&self) -> bool {
+        self.large.is_none_or(|large| large.manifest().is_some())
+    }
+}
+
 /// Where an item is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ItemKey {

@@ -80,7 +80,7 @@ impl Hub {
         for item in items {
             checked.files += 1;
             // What a mirror has not brought is not brought for this.
-            let is_here = item.large.is_none_or(|large| large.manifest().is_some());
+            let is_here = item.is_here();
             let scan = if is_here { self.scan(repo, &item).await? } else { Arc::default() };
             let file = FileFacts {
                 path: Some(item.path.clone()),

@@ -34,6 +34,13 @@ impl RepoFacts {
         };
         Self { name, publisher, ..Self::default() }
     }
+
+    /// A repo as somebody elsewhere says that it is; `license` is what its card states, if it
+    /// states one.
+    pub fn told(kind: RepoKind, name: &RepoName, license: Option<&str>, is_gated: bool) -> Self {
+        let licenses = license.iter().map(|license| license.to_lowercase()).collect();
+        Self { licenses: Some(licenses), gated: Some(is_gated), ..Self::of(kind, name) }
+    }
 }
 
 /// What is known of a file.

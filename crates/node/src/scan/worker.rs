@@ -119,7 +119,7 @@ impl ScanWorker {
     async fn add(&self, hub: &Hub, repo: &Repo, commit: ObjectHash) -> Result<()> {
         let mut items = hub.siblings(repo, commit).await?;
         let all = items.len();
-        items.retain(|item| item.large.is_none_or(|large| large.manifest().is_some()));
+        items.retain(TreeItem::is_here);
         if items.len() < all {
             // What a mirror has not brought yet is looked at in a later round.
             self.with(|state| state.seen.remove(&repo.id()));

@@ -312,12 +312,8 @@ impl Import<'_> {
                 ..FileFacts::default()
             })
             .collect();
-        let licenses = carried.license.iter().map(|license| license.to_lowercase()).collect();
-        let repo = RepoFacts {
-            licenses: Some(licenses),
-            gated: Some(carried.gating != Gating::None),
-            ..RepoFacts::of(carried.kind, &carried.name)
-        };
+        let (license, is_gated) = (carried.license.as_deref(), carried.gating != Gating::None);
+        let repo = RepoFacts::told(carried.kind, &carried.name, license, is_gated);
         Ok(self.hub.may_enter(Stage::Import, &repo, &files)?)
     }
 

@@ -15,14 +15,9 @@ pub(super) fn may_come(
     facts: &Facts,
     bytes: Option<u64>,
 ) -> Result<()> {
-    let licenses = facts.licence.iter().map(|licence| licence.to_lowercase()).collect();
-    let repo = RepoFacts {
-        licenses: Some(licenses),
-        gated: Some(facts.gating != Gating::Open),
-        bytes,
-        ..RepoFacts::of(there.kind, &there.name)
-    };
-    hub.may_enter(Stage::Mirror, &repo, &[])
+    let is_gated = facts.gating != Gating::Open;
+    let told = RepoFacts::told(there.kind, &there.name, facts.licence.as_deref(), is_gated);
+    hub.may_enter(Stage::Mirror, &RepoFacts { bytes, ..told }, &[])
 }
 
 /// Refuses a file of a mirror that a rule denies.
