@@ -13,7 +13,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["format"]),
     ("node", &["format", "store"]),
     ("gateway", &["format", "node"]),
-    ("sync", &["format", "store", "node"]),
+    ("proto", &["format"]),
+    ("sync", &["format", "proto", "store", "node"]),
     ("app", &["format", "store", "node", "gateway", "sync"]),
     ("testkit", &["format", "store"]),
 ];

@@ -1,0 +1,1 @@
+//! A region follows the repos of another one.
