@@ -54,12 +54,32 @@ impl ChunkDecoder {
         Ok(())
     }
 
+    /// The uncompressed bytes of the serialized chunk that `rest` begins with, and moves `rest`
+    /// behind it. For whoever has no footer but knows what the chunk is: it is verified.
+    pub fn decode_next<'a, 'b: 'a>(
+        &'a mut self,
+        rest: &mut &'b [u8],
+        hash: ChunkHash,
+        length: u32,
+    ) -> Result<&'a [u8]> {
+        let truncated = Error::Truncated { what: WHAT };
+        let Some(header) = rest.first_chunk() else { return Err(truncated) };
+        let serialized = ChunkHeader::decode(header)?.serialized_length();
+        let Some((serialized, behind)) = rest.split_at_checked(serialized) else {
+            return Err(truncated);
+        };
+        *rest = behind;
+        let chunk = self.decode(serialized, length)?;
+        check(chunk, hash)?;
+        Ok(chunk)
+    }
+
     fn decode<'a>(&'a mut self, serialized: &'a [u8], length: u32) -> Result<&'a [u8]> {
         let (header, payload) =
-            serialized.split_first_chunk().expect("a footer has no shorter chunks");
+            serialized.split_first_chunk().expect("whoever calls found a header in it");
         let header = ChunkHeader::decode(header)?;
         if header.serialized_length() != serialized.len() || header.uncompressed_length != length {
-            return Err(Error::malformed(WHAT, "its header does not agree with the footer"));
+            return Err(Error::malformed(WHAT, "its header has another length than the chunk"));
         }
         self.decompressor.decompress(header.compression, payload, length)
     }

@@ -200,6 +200,26 @@ fn a_stored_chunk_that_changed_is_found_when_verified() {
 }
 
 #[test]
+fn a_chunk_without_its_footer_is_what_it_is_expected_to_be_or_an_error() {
+    let content = [splitmix(10, 100_000), repetitive(11, 100_000)].concat();
+    let (body, footer) = written(&content);
+    let (mut rest, mut again) = (body.as_slice(), Vec::new());
+    let mut decoder = ChunkDecoder::new();
+    for index in 0..footer.chunk_count() {
+        let (hash, length) = (footer.chunk_hash(index), footer.chunk_length(index));
+        let before = rest;
+        for (hash, length) in [(ChunkHash::ZERO, length), (hash, length + 1)] {
+            assert!(decoder.decode_next(&mut { before }, hash, length).is_err());
+        }
+        let cut = &before[..footer.serialized_chunk_length(index) as usize - 1];
+        assert!(decoder.decode_next(&mut { cut }, hash, length).is_err());
+        again.extend_from_slice(decoder.decode_next(&mut rest, hash, length).expect("sound"));
+    }
+    assert!(rest.is_empty() && again == content);
+    assert!(decoder.decode_next(&mut rest, ChunkHash::ZERO, 1).is_err(), "there is no more");
+}
+
+#[test]
 fn the_scheme_fits_the_content() {
     let schemes = |content: &[u8]| {
         let (body, footer) = written(content);

@@ -5,7 +5,20 @@
 //! outstanding at once. What arrives is hashed before anybody sees it (Invariant 12): a peer that
 //! sends wrong bytes is an error and never data.
 //!
-//! This does not know what a file is, who has what, or what to ask for.
+//! This does not know what a file is, who has what, or what to ask for. How it is written on the
+//! wire: `docs/protocol/carrier.md`.
+
+mod ask;
+mod buffer;
+mod caps;
+mod claim;
+mod frame;
+mod pipe;
+mod serve;
+mod shared;
+mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -18,6 +31,9 @@ use ballast_format::hash::{ChunkHash, XorbHash};
 use bytes::Bytes;
 use futures_util::Stream;
 
+pub use self::frame::PROTOCOL;
+pub use self::shared::{Credentials, PeerOf, Shared};
+pub use self::tcp::{TcpCarrier, serve_tcp, tune};
 use crate::cluster::PeerName;
 
 /// A run of chunks of a xorb.
@@ -72,7 +88,8 @@ pub enum Encoding {
     Stored,
 }
 
-/// Consecutive chunks of a span, as a source hands them out; at most [`LONGEST_RUN`] bytes.
+/// Consecutive chunks of a span, as a source hands them out. What is longer than [`LONGEST_RUN`],
+/// as written or when it is not compressed, is cut on the way.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Which of the request's spans.
@@ -110,12 +127,16 @@ pub struct Arrived {
     pub bytes: Option<Bytes>,
 }
 
-/// The longest run, in bytes as written.
+/// The longest run that arrives, in bytes, as written and when it is not compressed.
 pub const LONGEST_RUN: usize = 1 << 20;
 /// The most spans of a request.
 pub const MOST_SPANS: usize = 4096;
 /// The most chunks of a request.
 pub const MOST_CHUNKS: usize = 16 * 1024;
+/// The most xorbs that a peer is asked about at once.
+pub const MOST_ASKED_XORBS: usize = 1024;
+/// The longest permit: it names 32,768 xorbs, and says a little more.
+pub const MOST_PERMIT_BYTES: usize = (32_768 * 32) + (64 << 10);
 
 /// What a source hands out.
 pub type Runs = Pin<Box<dyn Stream<Item = Result<Run>> + Send>>;
@@ -125,16 +146,16 @@ pub type Arrivals = Pin<Box<dyn Stream<Item = Result<Arrived>> + Send>>;
 /// Who has chunks, and answers for them.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// A peer shows that it may have some xorbs (`cluster::permit`). Kept for this connection by
-    /// whoever implements this.
+    /// A peer shows that it may have some xorbs (`cluster::permit`). Kept under the peer's name by
+    /// whoever implements this, since a link may be several connections.
     async fn admit(&self, peer: &PeerName, permit: &[u8]) -> Result<()>;
 
     /// The chunks of a request, in its order; those that are not here, or not for this peer, are
     /// absent. `expected` of the request is empty.
     async fn open(&self, peer: &PeerName, request: Request) -> Result<Runs>;
 
-    /// Which chunks of these xorbs are here: a list of ranges for each, empty for what is not here or
-    /// not for this peer.
+    /// Which chunks of these xorbs are here: a list of ranges for each, empty for what is not here
+    /// or not for this peer.
     async fn holdings(&self, peer: &PeerName, xorbs: &[XorbHash]) -> Result<Vec<Vec<Range<u32>>>>;
 }
 
@@ -150,7 +171,7 @@ pub trait Link: Send + Sync + 'static {
     /// Asks for chunks. Dropping the stream tells the peer to stop.
     async fn request(&self, request: Request) -> Result<Arrivals>;
 
-    /// What the peer has of these xorbs.
+    /// What the peer has of these xorbs, at most [`MOST_ASKED_XORBS`]. A hint: it may have more.
     async fn holdings(&self, xorbs: &[XorbHash]) -> Result<Vec<Vec<Range<u32>>>>;
 
     /// Whether it can still be used.
@@ -194,6 +215,9 @@ pub enum Error {
         /// What was wrong.
         reason: String,
     },
+    /// What is asked is beyond a limit, or contradicts itself.
+    #[error("no peer is asked for this: {0}")]
+    Invalid(String),
     /// A source could not read what it has.
     #[error("reading chunks: {0}")]
     Source(String),

@@ -1,0 +1,77 @@
+//! What the carriers of a process share: its clock, its threads, its caps, and who it is.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_node::pool::Pool;
+use ballast_node::worker::Runner;
+use ballast_store::env::SharedEnv;
+use rustls_pki_types::CertificateDer;
+
+use super::buffer::Buffers;
+use super::caps::Cap;
+use crate::cluster::PeerName;
+
+/// Nothing moves for so long where something should: the other side hangs. One that is dead is
+/// noticed by the kernel, or by QUIC, long before.
+pub(super) const SILENCE: Duration = Duration::from_mins(2);
+
+/// What the carriers of a process share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub(super) env: SharedEnv,
+    pub(super) pool: Pool,
+    pub(super) runner: Runner,
+    pub(super) upload: Arc<Cap>,
+    pub(super) download: Arc<Cap>,
+    pub(super) buffers: Buffers,
+}
+
+impl Shared {
+    /// The clock, the pool that hashes, the runner that owns tasks, and how many bytes a second may
+    /// go out and come in; `None`: as many as the network takes.
+    pub fn new(
+        env: SharedEnv,
+        pool: Pool,
+        runner: Runner,
+        upload: Option<u64>,
+        download: Option<u64>,
+    ) -> Self {
+        let cap = |rate| Arc::new(Cap::new(SharedEnv::clone(&env), rate));
+        let (upload, download) = (cap(upload), cap(download));
+        Self { env, pool, runner, upload, download, buffers: Buffers::default() }
+    }
+
+    /// The outcome, unless it takes too long.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        outcome: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        tokio::select! {
+            biased;
+            outcome = outcome => outcome,
+            () = self.env.sleep(limit) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}")))
+            }
+        }
+    }
+}
+
+/// Who has the certificate that these are the chain of; the chain was verified before.
+pub type PeerOf = Arc<dyn Fn(&[CertificateDer<'_>]) -> Option<PeerName> + Send + Sync>;
+
+/// Who this process is, and how it knows others.
+///
+/// Both configurations demand and verify a certificate of the other side. The name of a peer is in
+/// its certificate and is compared here; no name of a host is.
+#[derive(Clone)]
+pub struct Credentials {
+    /// For those who call.
+    pub server: Arc<rustls::ServerConfig>,
+    /// For those who are called.
+    pub client: Arc<rustls::ClientConfig>,
+    /// Whose a certificate is.
+    pub peer_of: PeerOf,
+}

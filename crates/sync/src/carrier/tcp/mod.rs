@@ -1,0 +1,129 @@
+//! The carrier over TCP and TLS 1.3: a few connections to each peer, each of which carries one call
+//! at a time, so that no call waits behind the bytes of another.
+
+mod link;
+mod socket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ballast_store::env::SharedEnv;
+use rustls::client::Resumption;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::server::TlsStream;
+
+use self::link::{Pooled, TcpLink};
+pub use self::socket::tune;
+use super::frame::PROTOCOL;
+use super::pipe::Wire;
+use super::serve::serve;
+use super::shared::{Credentials, PeerOf, Shared};
+use super::{Carrier, Link, Result, Source};
+use crate::cluster::PeerName;
+
+/// How often connections that nobody uses are looked through.
+const ROUND: Duration = Duration::from_secs(30);
+/// What is encrypted and waits for the socket: so much goes out in one system call.
+const OUTGOING_BYTES: usize = 256 << 10;
+
+/// The carrier over TCP.
+pub struct TcpCarrier {
+    shared: Shared,
+    connector: TlsConnector,
+    peer_of: PeerOf,
+    links: Mutex<Vec<Weak<Pooled>>>,
+}
+
+impl TcpCarrier {
+    /// A carrier that calls peers as whoever `credentials` says.
+    pub fn new(shared: &Shared, credentials: &Credentials) -> Arc<Self> {
+        let carrier = Arc::new(Self {
+            shared: shared.clone(),
+            connector: TlsConnector::from(Arc::new(client_config(credentials))),
+            peer_of: PeerOf::clone(&credentials.peer_of),
+            links: Mutex::default(),
+        });
+        let (weak, env) = (Arc::downgrade(&carrier), SharedEnv::clone(&shared.env));
+        let stopping = shared.runner.stopping();
+        shared.runner.spawn("tcp carrier", async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => return,
+                    () = env.sleep(ROUND) => {}
+                }
+                let Some(carrier) = weak.upgrade() else { return };
+                carrier.look_through();
+            }
+        });
+        carrier
+    }
+
+    /// Closes what nobody has used for long.
+    fn look_through(&self) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|link| link.upgrade().is_some_and(|link| link.look_through()));
+        if links.is_empty() {
+            self.shared.buffers.clear();
+        }
+    }
+}
+
+#[async_trait]
+impl Carrier for TcpCarrier {
+    fn name(&self) -> &'static str {
+        "tcp"
+    }
+
+    async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+        let pooled = Pooled::connect(
+            self.shared.clone(),
+            self.connector.clone(),
+            PeerOf::clone(&self.peer_of),
+            address,
+            peer.clone(),
+        );
+        let pooled = pooled.await?;
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.push(Arc::downgrade(&pooled));
+        Ok(Arc::new(TcpLink::new(pooled)))
+    }
+}
+
+/// Every connection proves anew who is at its other end: a revoked one must not come back with an
+/// old ticket.
+pub(super) fn client_config(credentials: &Credentials) -> rustls::ClientConfig {
+    let mut config = rustls::ClientConfig::clone(&credentials.client);
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config
+}
+
+/// Answers a peer's calls on a connection that it opened, until it ends. Whoever accepted it has
+/// verified the certificate, and found that the two speak [`PROTOCOL`].
+pub async fn serve_tcp<S>(
+    shared: &Shared,
+    peer_of: &PeerOf,
+    mut stream: TlsStream<S>,
+    source: &dyn Source,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (_, session) = stream.get_mut();
+    session.set_buffer_limit(Some(OUTGOING_BYTES));
+    let peer = session.peer_certificates().and_then(|chain| peer_of(chain));
+    let Some(peer) = peer else {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "a peer without a name"));
+    };
+    serve(shared, Wire(stream), &peer, source).await
+}
+
+/// The stream under TLS, read in large pieces: TLS itself asks for 4 KiB at a time.
+type Buffered = tokio::io::BufReader<TcpStream>;

@@ -1,0 +1,367 @@
+//! Two processes on loopback, their identities, and what they say.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use ballast_format::hash::{ChunkHash, XorbHash};
+use ballast_format::xorb::XorbWriter;
+use ballast_node::pool::Pool;
+use ballast_node::worker::Runner;
+use ballast_store::env::RealEnv;
+use ballast_testkit::content::splitmix;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use rcgen::{BasicConstraints, CertificateParams, Issuer, KeyPair, SanType};
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio::sync::{Barrier, Notify};
+use tokio_rustls::TlsAcceptor;
+
+use crate::carrier::buffer::Buffer;
+use crate::carrier::frame::{CALL_HEAD, CallKind};
+use crate::carrier::pipe::{Pipe, Wire};
+use crate::carrier::*;
+
+/// The carriers that are tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Tcp,
+}
+
+/// Who may issue names.
+pub(super) struct Cluster {
+    issuer: Issuer<'static, KeyPair>,
+    roots: Arc<RootCertStore>,
+}
+
+impl Cluster {
+    pub(super) fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let root = params.self_signed(&key).expect("a root");
+        let mut roots = RootCertStore::empty();
+        roots.add(root.der().clone()).expect("a root");
+        Self { issuer: Issuer::new(params, key), roots: Arc::new(roots) }
+    }
+
+    pub(super) fn credentials(&self, name: &str) -> Credentials {
+        let uri = format!("spiffe://test/node/{name}").try_into().expect("ASCII");
+        let mut params = CertificateParams::default();
+        params.subject_alt_names =
+            vec![SanType::URI(uri), SanType::IpAddress([127, 0, 0, 1].into())];
+        let key = KeyPair::generate().expect("a key");
+        let chain = vec![params.signed_by(&key, &self.issuer).expect("issued").der().clone()];
+        let key = || PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(
+            Arc::clone(&self.roots),
+            Arc::clone(&provider),
+        );
+        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_client_cert_verifier(clients.build().expect("a verifier"))
+            .with_single_cert(chain.clone(), key())
+            .expect("its own key");
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(Arc::clone(&self.roots))
+            .with_client_auth_cert(chain, key())
+            .expect("its own key");
+        Credentials {
+            server: Arc::new(server),
+            client: Arc::new(client),
+            peer_of: Arc::new(peer_of),
+        }
+    }
+}
+
+/// The name in a certificate of these tests, whose text nothing else follows that a name may have.
+fn peer_of(chain: &[CertificateDer<'_>]) -> Option<PeerName> {
+    const PREFIX: &[u8] = b"spiffe://test/node/";
+    let certificate = chain.first()?;
+    let at = certificate.windows(PREFIX.len()).position(|part| part == PREFIX)?;
+    let name = certificate[at + PREFIX.len()..].iter();
+    let name = name.take_while(|byte| byte.is_ascii_lowercase()).map(|byte| char::from(*byte));
+    PeerName::parse(&name.collect::<String>())
+}
+
+pub(super) fn name(text: &str) -> PeerName {
+    PeerName::parse(text).expect("a name")
+}
+
+pub(super) fn shared() -> Shared {
+    Shared::new(RealEnv::shared(), Pool::new(2), Runner::new(), None, None)
+}
+
+/// Chunks as a source has them.
+pub(super) struct Xorb {
+    pub(super) hash: XorbHash,
+    pub(super) chunks: Vec<Vec<u8>>,
+}
+
+impl Xorb {
+    pub(super) fn new(seed: u8, lengths: &[usize]) -> Self {
+        let chunk = |(at, length): (u64, &usize)| splitmix(u64::from(seed) << 32 | at, *length);
+        let chunks = (0..).zip(lengths).map(chunk).collect();
+        Self { hash: XorbHash::from_bytes([seed; 32]), chunks }
+    }
+
+    pub(super) fn expected(&self, chunks: Range<u32>) -> Vec<Expected> {
+        let expected = |chunk: &Vec<u8>| Expected {
+            hash: ChunkHash::of(chunk),
+            length: u32::try_from(chunk.len()).expect("short"),
+        };
+        self.chunks[chunks.start as usize..chunks.end as usize].iter().map(expected).collect()
+    }
+
+    pub(super) fn bytes(&self, chunks: Range<u32>) -> Vec<u8> {
+        self.chunks[chunks.start as usize..chunks.end as usize].concat()
+    }
+}
+
+pub(super) fn request(spans: &[(&Xorb, Range<u32>)]) -> Request {
+    let span =
+        |(xorb, chunks): &(&Xorb, Range<u32>)| Span { xorb: xorb.hash, chunks: chunks.clone() };
+    Request {
+        spans: spans.iter().map(span).collect(),
+        expected: spans.iter().flat_map(|(xorb, chunks)| xorb.expected(chunks.clone())).collect(),
+        patience: Duration::from_secs(7),
+        urgency: Urgency::Swarm,
+    }
+}
+
+/// A source that has some xorbs in memory.
+#[derive(Default)]
+pub(super) struct Shelf {
+    pub(super) xorbs: HashMap<XorbHash, Vec<Vec<u8>>>,
+    /// Hands chunks out as a xorb has them.
+    pub(super) stored: bool,
+    /// Chunks of one run.
+    pub(super) per_run: usize,
+    /// Each request waits until so many have come.
+    pub(super) together: Option<Barrier>,
+    /// Each run waits for this.
+    pub(super) gate: Option<Arc<Notify>>,
+    /// Chunks that were handed out.
+    pub(super) handed_out: AtomicUsize,
+    pub(super) seen: Mutex<Vec<(PeerName, Request)>>,
+    pub(super) permits: Mutex<Vec<(PeerName, Vec<u8>)>>,
+    /// Told when the stream of a request is dropped.
+    pub(super) dropped: Arc<Notify>,
+}
+
+impl Shelf {
+    pub(super) fn of(xorbs: &[&Xorb]) -> Self {
+        let xorbs = xorbs.iter().map(|xorb| (xorb.hash, xorb.chunks.clone())).collect();
+        Self { xorbs, per_run: 3, ..Self::default() }
+    }
+
+    fn run(&self, at: u32, span: &Span, chunks: Range<u32>) -> Run {
+        let here = self.xorbs.get(&span.xorb);
+        let here = here.and_then(|all| all.get(chunks.start as usize..chunks.end as usize));
+        let Some(here) = here else {
+            return Run { span: at, chunks, content: Content::Absent };
+        };
+        let length = |bytes: usize| u32::try_from(bytes).expect("short");
+        let content = if self.stored {
+            let mut writer = XorbWriter::new();
+            for chunk in here {
+                writer.push(chunk, ChunkHash::of(chunk));
+            }
+            let (serialized, footer) = writer.finish();
+            let lengths = (0..footer.chunk_count()).map(|at| footer.serialized_chunk_length(at));
+            let lengths: Vec<_> = lengths.collect();
+            let end: usize = lengths.iter().map(|length| *length as usize).sum();
+            let bytes = serialized.slice(..end);
+            Content::Here { encoding: Encoding::Stored, lengths, bytes }
+        } else {
+            let lengths = here.iter().map(|chunk| length(chunk.len())).collect();
+            Content::Here { encoding: Encoding::Plain, lengths, bytes: here.concat().into() }
+        };
+        Run { span: at, chunks, content }
+    }
+}
+
+struct Tell(Arc<Notify>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+#[async_trait]
+impl Source for Arc<Shelf> {
+    async fn admit(&self, peer: &PeerName, permit: &[u8]) -> Result<()> {
+        if permit == b"forged" {
+            let (peer, reason) = (peer.to_string(), "its signature is wrong".to_owned());
+            return Err(Error::Refused { peer, reason });
+        }
+        self.permits.lock().expect("no panic").push((peer.clone(), permit.to_vec()));
+        Ok(())
+    }
+
+    async fn open(&self, peer: &PeerName, request: Request) -> Result<Runs> {
+        self.seen.lock().expect("no panic").push((peer.clone(), request.clone()));
+        if let Some(together) = &self.together {
+            together.wait().await;
+        }
+        let mut runs = Vec::new();
+        for (at, span) in (0..).zip(&request.spans) {
+            for start in span.chunks.clone().step_by(self.per_run) {
+                let end = span.chunks.end.min(start + u32::try_from(self.per_run).expect("few"));
+                runs.push((at, span.clone(), start..end));
+            }
+        }
+        let (shelf, tell) = (Self::clone(self), Tell(Arc::clone(&self.dropped)));
+        Ok(Box::pin(stream::iter(runs).then(move |(at, span, chunks)| {
+            let (shelf, _) = (Self::clone(&shelf), &tell);
+            async move {
+                if let Some(gate) = &shelf.gate {
+                    gate.notified().await;
+                }
+                shelf.handed_out.fetch_add(chunks.len(), Ordering::Relaxed);
+                Ok(shelf.run(at, &span, chunks))
+            }
+        })))
+    }
+
+    async fn holdings(&self, _: &PeerName, xorbs: &[XorbHash]) -> Result<Vec<Vec<Range<u32>>>> {
+        let held = |xorb| match self.xorbs.get(xorb) {
+            Some(chunks) => vec![0..u32::try_from(chunks.len()).expect("few")],
+            None => Vec::new(),
+        };
+        Ok(xorbs.iter().map(held).collect())
+    }
+}
+
+/// What a server does with a call.
+#[derive(Clone)]
+pub(super) enum Manner {
+    /// Answers.
+    Honest(Arc<Shelf>),
+    /// Says this whatever it is asked, and then ends, or waits until nobody listens.
+    Says { bytes: Bytes, ends: bool },
+}
+
+/// A server on loopback, and a link to it.
+pub(super) struct World {
+    pub(super) shared: Shared,
+    pub(super) carrier: Arc<dyn Carrier>,
+    pub(super) address: SocketAddr,
+    pub(super) link: Arc<dyn Link>,
+    /// Connections that were accepted.
+    pub(super) accepted: Arc<Mutex<usize>>,
+    /// Tasks of the server; stopping them is the server's death.
+    pub(super) server: Runner,
+}
+
+impl World {
+    pub(super) async fn new(kind: Kind, manner: Manner) -> Self {
+        let (shared, cluster) = (shared(), Cluster::new());
+        let (server, accepted) = (Runner::new(), Arc::new(Mutex::new(0)));
+        let credentials = cluster.credentials("server");
+        let address = match kind {
+            Kind::Tcp => {
+                listen_tcp(&server, &shared, credentials, manner, Arc::clone(&accepted)).await
+            }
+        };
+        let credentials = cluster.credentials("client");
+        let carrier: Arc<dyn Carrier> = match kind {
+            Kind::Tcp => TcpCarrier::new(&shared, &credentials),
+        };
+        let link = carrier.connect(address, &name("server")).await.expect("connected");
+        Self { shared, carrier, address, link, accepted, server }
+    }
+
+    pub(super) async fn honest(kind: Kind, shelf: Shelf) -> (Self, Arc<Shelf>) {
+        let shelf = Arc::new(shelf);
+        (Self::new(kind, Manner::Honest(Arc::clone(&shelf))).await, shelf)
+    }
+
+    /// All that arrives; the error that ended it, if one did.
+    pub(super) async fn fetch(&self, request: Request) -> (Vec<Arrived>, Option<Error>) {
+        let mut arrivals = match self.link.request(request).await {
+            Ok(arrivals) => arrivals,
+            Err(error) => return (Vec::new(), Some(error)),
+        };
+        let mut arrived = Vec::new();
+        while let Some(next) = arrivals.next().await {
+            match next {
+                Ok(run) => arrived.push(run),
+                Err(error) => {
+                    assert!(arrivals.next().await.is_none(), "nothing comes after an error");
+                    return (arrived, Some(error));
+                }
+            }
+        }
+        (arrived, None)
+    }
+}
+
+/// All bytes of what arrived.
+pub(super) fn bytes_of(arrived: &[Arrived]) -> Vec<u8> {
+    arrived.iter().flat_map(|run| run.bytes.as_deref().expect("not absent").to_vec()).collect()
+}
+
+pub(super) async fn listen_tcp(
+    runner: &Runner,
+    shared: &Shared,
+    credentials: Credentials,
+    manner: Manner,
+    accepted: Arc<Mutex<usize>>,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut config = rustls::ServerConfig::clone(&credentials.server);
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (tasks, shared, stopping) = (runner.clone(), shared.clone(), runner.stopping());
+    runner.spawn("listener", async move {
+        loop {
+            let accepted_now = tokio::select! {
+                () = stopping.cancelled() => return,
+                accepted_now = listener.accept() => accepted_now,
+            };
+            let (stream, _) = accepted_now.expect("accepted");
+            *accepted.lock().expect("no panic") += 1;
+            let (acceptor, shared, manner) = (acceptor.clone(), shared.clone(), manner.clone());
+            let (stopping, peer_of) = (tasks.stopping(), Arc::clone(&credentials.peer_of));
+            tasks.spawn("connection", async move {
+                let serving = async {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    match manner {
+                        Manner::Honest(shelf) => {
+                            drop(serve_tcp(&shared, &peer_of, stream, &shelf).await);
+                        }
+                        Manner::Says { bytes, ends } => says(Wire(stream), bytes, ends).await,
+                    }
+                };
+                tokio::select! {
+                    () = stopping.cancelled() => {}
+                    () = serving => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Reads one call and says something, whatever was asked.
+pub(super) async fn says<P: Pipe>(mut pipe: P, bytes: Bytes, ends: bool) {
+    let Ok(Some(head)) = pipe.begin(Buffer::new(CALL_HEAD)).await else { return };
+    let (_, length) = CallKind::decode(head.as_ref()).expect("a call");
+    pipe.read(Buffer::new(length)).await.expect("its body");
+    if pipe.write(bytes, Bytes::new()).await.is_ok() && !ends {
+        pipe.gone().await;
+    }
+}
