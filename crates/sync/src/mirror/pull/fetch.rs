@@ -276,6 +276,7 @@ impl Mirror {
         // Nothing of it is worth keeping: it may be wrong from its first byte on.
         let until = hub.env().monotonic() + WRONG_FOR;
         self.fetches.wrong.insert((repo.id(), wanted.sha256), until);
+        self.patient.distrust(&entry_of(wanted)?);
         spool.remove(hub).await?;
         let (path, said) = (&wanted.path, wanted.sha256);
         Err(fault::again(format!(
@@ -293,17 +294,8 @@ impl Mirror {
         from: u64,
     ) -> Result<mpsc::Receiver<Incoming>> {
         let there = upstream::Repo { kind: repo.kind(), name: repo.name().clone() };
-        let Wanted { commit, path, id, sha256, size, pointer_size } = wanted.clone();
-        let path = FilePath::parse(&path)?;
-        let entry = Entry {
-            path,
-            kind: EntryKind::File,
-            oid: id,
-            size,
-            large: Some(Large { sha256, pointer_size }),
-            xet_hash: None,
-        };
-        let opened = self.patient.fetch(hub.pool(), &there, commit, &entry, from).await;
+        let opened =
+            self.patient.fetch(hub.pool(), &there, wanted.commit, &entry_of(wanted)?, from).await;
         let mut download = opened.map_err(fault::of_file)?;
         let (send, receive) = mpsc::channel(PIECES_AHEAD);
         hub.runner().spawn("read from an upstream", async move {
@@ -316,4 +308,11 @@ impl Mirror {
         });
         Ok(receive)
     }
+}
+
+/// A file, as the upstream's own listing would have it.
+fn entry_of(wanted: &Wanted) -> Result<Entry> {
+    let Wanted { path, id, sha256, size, pointer_size, .. } = wanted.clone();
+    let (path, large) = (FilePath::parse(&path)?, Some(Large { sha256, pointer_size }));
+    Ok(Entry { path, kind: EntryKind::File, oid: id, size, large, xet_hash: None })
 }

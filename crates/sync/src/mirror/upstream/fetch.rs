@@ -1,17 +1,23 @@
 //! A file's bytes by the best way that an upstream has: out of its xorbs, or as they are.
 
+use std::pin::Pin;
+
 use ballast_format::hash::{FileHash, ObjectHash};
 use ballast_node::pool::Pool;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Either, MaybeDone, maybe_done, select};
 
 use super::error::Error;
 use super::file::Download;
-use super::listing::{Entry, EntryKind};
+use super::listing::{Entry, EntryKind, Large};
 use super::xet::{Target, XetDownload};
 use super::{Repo, Upstream};
 
 /// Smaller files are had faster as they are: xorbs take three questions more.
 const XET_FROM: u64 = 8 << 20;
+/// What comes as it is while those questions are asked: somebody may be waiting.
+const FRONT_BYTES: u64 = 2 << 20;
 
 /// The bytes of a file, from some offset to its end. Where xorbs fail, the rest comes as it is.
 pub struct Fetch {
@@ -25,6 +31,8 @@ pub struct Fetch {
 }
 
 enum Way {
+    /// The front as it is, while what follows is prepared.
+    Front(Box<Download>, MaybeDone<BoxFuture<'static, Option<Box<XetDownload>>>>),
     Xet(Box<XetDownload>),
     Plain(Box<Download>),
 }
@@ -37,24 +45,22 @@ impl Fetch {
 
     /// The next bytes, or nothing after the last one of the file.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        let next = match &mut self.way {
-            Way::Plain(download) => return download.chunk().await,
-            Way::Xet(download) => download.chunk().await,
+        if let Some(bytes) = self.front().await? {
+            self.at += bytes.len() as u64;
+            return Ok(Some(bytes));
+        }
+        let xorbs = match &mut self.way {
+            Way::Plain(download) | Way::Front(download, _) => return download.chunk().await,
+            Way::Xet(download) => download,
         };
-        let error = match next {
+        let error = match xorbs.chunk().await {
             Ok(bytes) => {
                 self.at += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 return Ok(bytes);
             }
             Err(error) => error,
         };
-        if let Some(hash) = self.entry.xet_hash {
-            self.upstream.distrusted.insert(hash, ());
-        }
-        if self.at == self.entry.size {
-            // All was handed out, and is not the file.
-            return Err(error);
-        }
+        self.upstream.distrust(&self.entry);
         let (repo, path) = (&self.repo, &self.entry.path);
         tracing::info!(%repo, %path, %error, "the rest of a file comes without xorbs");
         let opened = self.upstream.open(repo, self.commit, path, self.at, Some(&self.entry)).await;
@@ -63,12 +69,34 @@ impl Fetch {
         self.way = Way::Plain(download);
         bytes
     }
+
+    /// The next bytes of the front, beside which what follows is prepared; nothing behind it.
+    async fn front(&mut self) -> Result<Option<Bytes>, Error> {
+        let (front, following) = match &mut self.way {
+            Way::Front(front, following) if !matches!(following, MaybeDone::Gone) => {
+                (front, following)
+            }
+            _ => return Ok(None),
+        };
+        let bytes = match select(front.chunk().boxed(), &mut *following).await {
+            Either::Left((bytes, _)) => bytes?,
+            Either::Right(((), bytes)) => bytes.await?,
+        };
+        if bytes.is_none() {
+            (&mut *following).await;
+            match Pin::new(following).take_output().flatten() {
+                Some(download) => self.way = Way::Xet(download),
+                None => front.go_on(),
+            }
+        }
+        Ok(bytes)
+    }
 }
 
 impl Upstream {
     /// A file's bytes from an offset on, by the best way there is; `entry` is what is known of it,
-    /// with which everything is compared. Whether they are the file's, whoever stores them sees;
-    /// where they were not, its xorbs are not asked for again.
+    /// with which everything is compared. Whether they are the file's, whoever stores them sees,
+    /// and says so by `distrust`.
     pub async fn fetch(
         &self,
         pool: &Pool,
@@ -77,27 +105,52 @@ impl Upstream {
         entry: &Entry,
         from: u64,
     ) -> Result<Fetch, Error> {
+        let until = from.saturating_add(FRONT_BYTES);
+        let may_have_xorbs = until < entry.size && self.may_have_xorbs(entry);
+        let end = may_have_xorbs.then_some(until);
+        let opened = self.open_until(repo, commit, &entry.path, (from, end), Some(entry)).await;
+        let mut front = Box::new(opened?);
         let mut entry = entry.clone();
-        if entry.xet_hash.is_none() && self.may_have_xorbs(&entry) {
-            entry.xet_hash = self.xet_hash(repo, commit, &entry).await;
-        }
-        let hash = entry
-            .xet_hash
-            .filter(|hash| self.may_have_xorbs(&entry) && self.distrusted.get(hash).is_none());
-        let way = match hash {
-            Some(file) if from < entry.size => {
-                let target = Target { repo: repo.clone(), commit, file, size: entry.size };
-                Way::Xet(Box::new(XetDownload::new(self, pool, target, from)))
-            }
-            _ => Way::Plain(Box::new(
-                self.open(repo, commit, &entry.path, from, Some(&entry)).await?,
-            )),
+        entry.xet_hash =
+            entry.xet_hash.or_else(|| front.xet_hash().and_then(|hash| hash.parse().ok()));
+        let way = if may_have_xorbs && (entry.xet_hash.is_some() || front.is_ranged()) {
+            let (repo, entry) = (repo.clone(), entry.clone());
+            let following = self.clone().xorbs(pool.clone(), (repo, commit), entry, until);
+            Way::Front(front, maybe_done(following.boxed()))
+        } else {
+            front.go_on();
+            Way::Plain(front)
         };
         Ok(Fetch { upstream: self.clone(), repo: repo.clone(), commit, entry, at: from, way })
     }
 
+    /// A file out of its xorbs, from an offset on, ready to be handed out; nothing if the upstream
+    /// does not have it so, or was wrong about it.
+    async fn xorbs(
+        self,
+        pool: Pool,
+        (repo, commit): (Repo, ObjectHash),
+        entry: Entry,
+        from: u64,
+    ) -> Option<Box<XetDownload>> {
+        let file = match entry.xet_hash {
+            Some(file) => file,
+            None => self.xet_hash(&repo, commit, &entry).await?,
+        };
+        let target = Target { repo, commit, file, size: entry.size };
+        Some(Box::new(XetDownload::new(&self, &pool, target, from).prepare().await))
+    }
+
+    /// Remembers that a file's xorbs did not make the file.
+    pub fn distrust(&self, entry: &Entry) {
+        if let Some(large) = entry.large {
+            self.distrusted.insert(large.sha256, ());
+        }
+    }
+
     fn may_have_xorbs(&self, entry: &Entry) -> bool {
-        let is_large = entry.kind == EntryKind::File && entry.large.is_some();
+        let is_trusted = |large: Large| self.distrusted.get(&large.sha256).is_none();
+        let is_large = entry.kind == EntryKind::File && entry.large.is_some_and(is_trusted);
         self.xet && is_large && entry.size >= XET_FROM
     }
 

@@ -26,9 +26,12 @@ pub struct Download {
     commit: ObjectHash,
     /// The next byte to hand out.
     at: u64,
+    /// Where to stop, if that is before the file's end.
+    until: Option<u64>,
     total: Option<u64>,
     etag: Option<String>,
     xet_hash: Option<String>,
+    is_ranged: bool,
     body: Option<Body>,
     ended: bool,
 }
@@ -63,6 +66,19 @@ impl Download {
         self.xet_hash.as_deref()
     }
 
+    /// Whether the upstream sends the part of the file that it was asked for, and not all of it.
+    pub(super) fn is_ranged(&self) -> bool {
+        self.is_ranged
+    }
+
+    /// Does not stop before the file's end.
+    pub(super) fn go_on(&mut self) {
+        if self.is_ranged {
+            self.body = None;
+        }
+        self.until = None;
+    }
+
     /// The next bytes, or nothing after the last one of the file.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let upstream = self.upstream.clone();
@@ -93,7 +109,7 @@ impl Download {
 
     async fn try_chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            if self.ended || self.total == Some(self.at) {
+            if self.ended || self.total == Some(self.at) || self.until == Some(self.at) {
                 return Ok(None);
             }
             if self.body.is_none() {
@@ -114,6 +130,8 @@ impl Download {
             if bytes.is_empty() {
                 continue;
             }
+            let wanted = self.until.map_or(u64::MAX, |until| until - self.at);
+            bytes.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
             let end = self.at + bytes.len() as u64;
             if self.total.is_some_and(|total| end > total) {
                 return Err(Error::lied(format!("`{}` is longer than it said", self.ask.what)));
@@ -125,9 +143,13 @@ impl Download {
 
     /// Asks for what is still missing.
     async fn connect(&mut self) -> Result<(), Error> {
-        self.ask.range = (self.at > 0).then(|| format!("bytes={}-", self.at));
+        self.ask.range = match self.until {
+            Some(until) => Some(format!("bytes={}-{}", self.at, until - 1)),
+            None => (self.at > 0).then(|| format!("bytes={}-", self.at)),
+        };
         let answer = self.upstream.ask(&self.ask).await?;
         let to_skip = self.check(&answer)?;
+        self.is_ranged = answer.response.status() != StatusCode::OK;
         if answer.response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             self.ended = true;
             return Ok(());
@@ -169,10 +191,11 @@ impl Download {
             }
             (StatusCode::PARTIAL_CONTENT, Some((Some((first, last)), total))) => {
                 agree(&mut self.total, Some(total)).map_err(|()| lied("has two sizes"))?;
-                if first != self.at || last.checked_add(1) != Some(total) {
+                let end = self.until.unwrap_or(total);
+                if first != self.at || last.checked_add(1) != Some(end) {
                     return Err(lied("came as another range than was asked for"));
                 }
-                if length.is_some_and(|length| length != total - first) {
+                if length.is_some_and(|length| length != end - first) {
                     return Err(lied("has two sizes"));
                 }
                 Ok(0)
@@ -222,6 +245,18 @@ impl Upstream {
         from: u64,
         known: Option<&Entry>,
     ) -> Result<Download, Error> {
+        self.open_until(repo, commit, path, (from, None), known).await
+    }
+
+    /// The same; the bytes may end before the file does, at an offset behind the first one.
+    pub(super) async fn open_until(
+        &self,
+        repo: &Repo,
+        commit: ObjectHash,
+        path: &FilePath,
+        (from, until): (u64, Option<u64>),
+        known: Option<&Entry>,
+    ) -> Result<Download, Error> {
         let url = self.file(repo, "resolve", commit, path);
         let what = format!("{repo}@{commit}/{path}");
         let mut download = Download {
@@ -229,9 +264,11 @@ impl Upstream {
             ask: Ask { class: Class::Files, answers: &[416], ..Ask::get(url, what, Missing::File) },
             commit,
             at: from,
+            until,
             total: known.map(|entry| entry.size),
             etag: known.map(Entry::etag),
             xet_hash: known.and_then(|entry| entry.xet_hash).map(|hash| hash.to_string()),
+            is_ranged: false,
             body: None,
             ended: false,
         };

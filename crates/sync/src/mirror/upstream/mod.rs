@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_format::hash::FileHash;
+use ballast_format::hash::Sha256;
 use ballast_format::name::{RepoKind, RepoName};
 use ballast_store::env::SharedEnv;
 use reqwest::Url;
@@ -170,7 +170,7 @@ pub struct Upstream {
     patience: Patience,
     budgets: Arc<Budgets>,
     xet: bool,
-    distrusted: Arc<quick_cache::sync::Cache<FileHash, ()>>,
+    distrusted: Arc<quick_cache::sync::Cache<Sha256, ()>>,
     env: SharedEnv,
 }
 

@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use ballast_format::hash::{ChunkHash, FileHash};
-use ballast_format::hash_tree::FileHasher;
 use ballast_format::xorb::{ChunkHeader, decompress};
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -23,14 +21,12 @@ struct Open {
 }
 
 /// Decodes runs, one after another.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Decoder {
     waiting: BytesMut,
     open: Open,
     /// Bytes to leave out before the first that is wanted.
     skip: u64,
-    /// All chunks from the file's first on, if that is where we began.
-    hasher: Option<FileHasher>,
 }
 
 /// Decoded bytes; whether the decoder can do nothing without more.
@@ -40,15 +36,6 @@ pub(super) struct Step {
 }
 
 impl Decoder {
-    pub(super) fn new(from_start: bool) -> Self {
-        Self {
-            waiting: BytesMut::new(),
-            open: Open::default(),
-            skip: 0,
-            hasher: from_start.then(FileHasher::new),
-        }
-    }
-
     /// Bytes before those that are wanted, in the next run.
     pub(super) fn skip(&mut self, bytes: u64) {
         self.skip = bytes;
@@ -123,18 +110,10 @@ impl Decoder {
         if is_last {
             self.open.terms.pop_front();
         }
-        if let Some(hasher) = &mut self.hasher {
-            hasher.push(&ChunkHash::of(&chunk), u64::from(length));
-        }
         let mut chunk = Bytes::from(chunk);
         let skipped = self.skip.min(chunk.len() as u64);
         self.skip -= skipped;
         chunk.advance(usize::try_from(skipped).unwrap_or(chunk.len()));
         Ok(Some(chunk))
-    }
-
-    /// Whether all chunks together are this file; not known if we began behind its start.
-    pub(super) fn is_file(&mut self, file: FileHash) -> bool {
-        self.hasher.take().is_none_or(|hasher| hasher.finish() == file)
     }
 }

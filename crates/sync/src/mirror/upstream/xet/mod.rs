@@ -1,5 +1,5 @@
 //! A file from an upstream that stores xorbs: ranges of them, fetched side by side, each chunk
-//! decompressed and hashed, and handed on in the file's order.
+//! decompressed, and handed on in the file's order. Whoever stores the file hashes it.
 //!
 //! Memory is bounded by a window of pieces. Whatever goes wrong is an error, and never a reason to
 //! give up the file: its bytes can be had without xorbs too.
@@ -83,6 +83,8 @@ pub(super) struct XetDownload {
     ready: VecDeque<Bytes>,
     part: Option<Part>,
     decoder: Option<Decoder>,
+    /// Why nothing more comes.
+    failed: Option<Error>,
 }
 
 /// A part of the file that is being fetched.
@@ -105,21 +107,31 @@ impl XetDownload {
             at: from,
             ready: VecDeque::new(),
             part: None,
-            decoder: Some(Decoder::new(from == 0)),
+            decoder: Some(Decoder::default()),
+            failed: None,
         }
     }
 
-    /// The next bytes, or nothing after the last one of the file, when all of it was checked. After
-    /// an error nothing more comes.
+    /// Sees to it that the next bytes are ready, or known not to come.
+    pub(super) async fn prepare(mut self) -> Self {
+        while self.ready.is_empty() && self.failed.is_none() && self.at < self.target.size {
+            self.failed = self.advance().await.err();
+        }
+        self
+    }
+
+    /// The next bytes, or nothing after the last one of the file. After an error nothing more
+    /// comes.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 return Ok(Some(bytes));
             }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             if self.at == self.target.size && self.part.is_none() {
-                let whole = self.decoder.as_mut().is_none_or(|d| d.is_file(self.target.file));
-                let fault = || Error::lied("the chunks that it has for a file make another one");
-                return whole.then_some(None).ok_or_else(fault);
+                return Ok(None);
             }
             self.advance().await?;
         }
