@@ -114,7 +114,7 @@ pub(crate) struct GcConfig {
 impl Default for GcConfig {
     fn default() -> Self {
         Self {
-            interval: String::new(),
+            interval: "1day".to_owned(),
             wait: "3days".to_owned(),
             rewrite_below: 0,
             rate: "100MB/s".to_owned(),
