@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod cached_file;
 pub mod chunk;
 pub mod codec;
 pub mod error;

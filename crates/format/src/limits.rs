@@ -115,3 +115,6 @@ pub const MAX_MIRROR_JOB_BYTES: usize = 64 * 1024;
 
 /// Patterns of a mirror job. Each file of a repo is held against each.
 pub const MAX_JOB_PATTERNS: usize = 200;
+
+/// Chunks of one file in a node's cache: twice those of the largest file ([`MAX_SHARD_CHUNKS`]).
+pub const MAX_CACHED_CHUNKS: usize = 33_554_432;

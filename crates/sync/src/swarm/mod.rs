@@ -1,1 +1,6 @@
-//! Hosts that need the same weights at the same time give them to each other.
+//! Nodes give each other what each has got.
+
+pub mod cache;
+pub mod ledger;
+#[cfg(test)]
+pub(crate) mod sample;
