@@ -86,6 +86,12 @@ id!(
     "job id"
 );
 
+id!(
+    /// A node that was invited, and may have joined.
+    NodeId,
+    "node id"
+);
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

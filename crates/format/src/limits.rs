@@ -61,6 +61,9 @@ pub const MAX_RANGES: usize = 16;
 /// Characters in one part of a repo's name, as on the public hub.
 pub const MAX_NAME_BYTES: usize = 96;
 
+/// Characters in a node's name: it is a part of a certificate and of a host's name.
+pub const MAX_NODE_NAME_BYTES: usize = 63;
+
 /// Bytes in a file's path: what every system of today can hold.
 pub const MAX_PATH_BYTES: usize = 1024;
 
@@ -109,6 +112,9 @@ pub const MAX_OBJECTS_RECORD_BYTES: u64 = 16 << 20;
 
 /// Bytes of a receipt: some 40,000 revisions. It is one put, as a log entry is.
 pub const MAX_RECEIPT_BYTES: usize = 5_000_000;
+
+/// Bytes of what a process keeps of its having joined: two certificates, and some names.
+pub const MAX_MEMBER_BYTES: usize = 64 * 1024;
 
 /// Bytes of a mirror job: some hundred patterns, and a message.
 pub const MAX_MIRROR_JOB_BYTES: usize = 64 * 1024;

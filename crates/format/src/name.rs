@@ -9,7 +9,9 @@ use std::str::FromStr;
 use unicode_normalization::is_nfc;
 
 use crate::error::{Error, Result};
-use crate::limits::{MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_PATH_COMPONENT_BYTES, MAX_PATH_DEPTH};
+use crate::limits::{
+    MAX_NAME_BYTES, MAX_NODE_NAME_BYTES, MAX_PATH_BYTES, MAX_PATH_COMPONENT_BYTES, MAX_PATH_DEPTH,
+};
 
 /// What a repo holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,6 +113,33 @@ fn check_part(what: &'static str, text: &str) -> Result<()> {
 /// Text from outside, cut to what an error should repeat.
 fn shown(text: &str) -> String {
     text.chars().take(120).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The name of a process that belongs to a hub: 1 to 63 of `a-z`, `0-9`, `-` and `.`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName(String);
+
+impl NodeName {
+    /// Reads a name.
+    pub fn parse(text: &str) -> Result<Self> {
+        let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+        if (1..=MAX_NODE_NAME_BYTES).contains(&text.len()) && text.bytes().all(fits) {
+            return Ok(Self(text.to_owned()));
+        }
+        let rule = format!("must be 1 to {MAX_NODE_NAME_BYTES} of `a-z`, `0-9`, `-` and `.`");
+        Err(Error::malformed("name of a node", format!("`{}` {rule}", shown(text))))
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// The name of a user or an organisation.

@@ -17,6 +17,7 @@ use crate::links::Signer;
 use crate::operate::bundle::ImportBundles;
 use crate::operate::metrics::Metrics;
 use crate::operate::mirror::RunMirrors;
+use crate::operate::nodes::MeetNodes;
 use crate::rate::{AtOnce, Rates};
 use crate::tls::Tls;
 
@@ -48,6 +49,8 @@ pub use operate::mirror::{
     Asked as AskedMirror, AskedWish, Chosen as ChosenJobs, RunMirrors as MirrorRunner,
 };
 
+pub use operate::nodes::{MeetNodes as NodeMeeter, SeenNode};
+
 /// What the gateway may be told.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
@@ -65,6 +68,8 @@ pub struct GatewaySettings {
     pub bundles: Option<Arc<dyn ImportBundles>>,
     /// Who mirrors; without, nothing is mirrored as a job.
     pub mirrors: Option<Arc<dyn RunMirrors>>,
+    /// Who speaks to nodes; without, none can join.
+    pub nodes: Option<Arc<dyn MeetNodes>>,
     /// Connections at once, in all.
     pub connections: usize,
     /// Connections at once from one address; a trusted proxy has all of them.
@@ -99,6 +104,7 @@ impl Default for GatewaySettings {
             redirect_downloads: false,
             bundles: None,
             mirrors: None,
+            nodes: None,
             connections: 4096,
             connections_per_address: 256,
             requests_per_second: 1000,

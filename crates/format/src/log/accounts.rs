@@ -1,10 +1,10 @@
-//! What can happen to accounts: users, organisations, memberships and tokens.
+//! What can happen to accounts: users, organisations, memberships, tokens and nodes.
 
-use super::{Change, Visibility, unknown};
+use super::{Change, FIRST, NODES, QUOTAS, Visibility, unknown};
 use crate::codec::{Decoder, Encoder};
 use crate::error::Result;
-use crate::id::{OrgId, TokenId, UserId};
-use crate::name::{Namespace, RepoKind, RepoName};
+use crate::id::{NodeId, OrgId, TokenId, UserId};
+use crate::name::{Namespace, NodeName, RepoKind, RepoName};
 
 /// What somebody may do; each includes the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,6 +109,29 @@ pub struct Quota {
     pub repos: Option<u64>,
 }
 
+/// What a process that joins a hub is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeRole {
+    /// It keeps files on its host.
+    Node,
+    /// It is the hub of another region.
+    Region,
+}
+
+impl NodeRole {
+    fn encode(self, to: &mut Encoder) {
+        to.bool(self == Self::Region);
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self> {
+        match from.u8()? {
+            0 => Ok(Self::Node),
+            1 => Ok(Self::Region),
+            byte => unknown(from, "role of a node", byte),
+        }
+    }
+}
+
 /// One change of the accounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountChange {
@@ -194,6 +217,35 @@ pub enum AccountChange {
         /// How much.
         quota: Quota,
     },
+    /// A token was made with which a node may join, once.
+    NodeInvited {
+        /// Its name for ever.
+        id: NodeId,
+        /// The name that it will be known by.
+        name: NodeName,
+        /// What it is.
+        role: NodeRole,
+        /// Whose rights to read it has.
+        user: UserId,
+        /// A keyed hash of the token's secret, which is stored nowhere.
+        hash: [u8; 32],
+        /// When the token ends, in unix milliseconds.
+        expires_ms: u64,
+    },
+    /// A node joined: its token is spent.
+    NodeJoined {
+        /// Which.
+        id: NodeId,
+        /// The public key by which it is known.
+        key: [u8; 32],
+        /// The token with which it reads, made in the same entry.
+        token: TokenId,
+    },
+    /// A node is not known any more, or its invitation is taken back.
+    NodeRevoked {
+        /// Which.
+        id: NodeId,
+    },
 }
 
 impl AccountChange {
@@ -207,6 +259,9 @@ impl AccountChange {
             Self::TokenCreated { .. } => 5,
             Self::TokenRevoked { .. } => 6,
             Self::QuotaSet { .. } => 7,
+            Self::NodeInvited { .. } => 8,
+            Self::NodeJoined { .. } => 9,
+            Self::NodeRevoked { .. } => 10,
         }
     }
 
@@ -218,6 +273,9 @@ impl AccountChange {
             Self::MemberSet { org, .. } => org.as_bytes(),
             Self::TokenCreated { id, .. } | Self::TokenRevoked { id } => id.as_bytes(),
             Self::QuotaSet { owner, .. } => owner.as_bytes(),
+            Self::NodeInvited { id, .. }
+            | Self::NodeJoined { id, .. }
+            | Self::NodeRevoked { id } => id.as_bytes(),
         }
     }
 }
@@ -226,7 +284,11 @@ impl Change for AccountChange {
     const LOG: u8 = 2;
 
     fn since(&self) -> u16 {
-        if matches!(self, Self::QuotaSet { .. }) { 2 } else { 1 }
+        match self {
+            Self::NodeInvited { .. } | Self::NodeJoined { .. } | Self::NodeRevoked { .. } => NODES,
+            Self::QuotaSet { .. } => QUOTAS,
+            _ => FIRST,
+        }
     }
 
     fn encode(&self, to: &mut Encoder) {
@@ -267,11 +329,22 @@ impl Change for AccountChange {
                 encode_token_role(role, to);
                 to.option(expires_ms.as_ref(), |to, time| to.u64(*time));
             }
-            Self::TokenRevoked { .. } => {}
+            Self::TokenRevoked { .. } | Self::NodeRevoked { .. } => {}
             Self::QuotaSet { owner, quota } => {
                 to.u8(u8::from(matches!(owner, Owner::Org(_))));
                 to.option(quota.bytes.as_ref(), |to, bytes| to.u64(*bytes));
                 to.option(quota.repos.as_ref(), |to, repos| to.u64(*repos));
+            }
+            Self::NodeInvited { name, role, user, hash, expires_ms, .. } => {
+                to.str(name.as_str());
+                role.encode(to);
+                to.array(user.as_bytes());
+                to.array(hash);
+                to.u64(*expires_ms);
+            }
+            Self::NodeJoined { key, token, .. } => {
+                to.array(key);
+                to.array(token.as_bytes());
             }
         }
     }
@@ -324,6 +397,20 @@ impl Change for AccountChange {
                     repos: from.option(Decoder::u64)?,
                 },
             },
+            8 => Self::NodeInvited {
+                id: NodeId::from_bytes(from.array()?),
+                name: NodeName::parse(from.str()?)?,
+                role: NodeRole::decode(from)?,
+                user: UserId::from_bytes(from.array()?),
+                hash: from.array()?,
+                expires_ms: from.u64()?,
+            },
+            9 => Self::NodeJoined {
+                id: NodeId::from_bytes(from.array()?),
+                key: from.array()?,
+                token: TokenId::from_bytes(from.array()?),
+            },
+            10 => Self::NodeRevoked { id: NodeId::from_bytes(from.array()?) },
             tag => return unknown(from, "change of the accounts", tag),
         })
     }

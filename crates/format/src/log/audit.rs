@@ -1,7 +1,7 @@
 //! What the audit log holds beside the other logs: who could not get in, what administrators had
 //! the hub do, and how far the other logs were.
 
-use super::{Change, LATEST, unknown};
+use super::{Change, QUOTAS, unknown};
 use crate::codec::{Decoder, Encoder};
 use crate::error::Result;
 use crate::hash::EntryHash;
@@ -75,7 +75,7 @@ impl Change for AuditChange {
     const LOG: u8 = 3;
 
     fn since(&self) -> u16 {
-        LATEST
+        QUOTAS
     }
 
     fn encode(&self, to: &mut Encoder) {

@@ -10,7 +10,9 @@ mod audit;
 mod catalogue;
 mod repo;
 
-pub use accounts::{AccountChange, Owner, Quota, Role, ScopeEntity, TokenRole, TokenScope};
+pub use accounts::{
+    AccountChange, NodeRole, Owner, Quota, Role, ScopeEntity, TokenRole, TokenScope,
+};
 pub use audit::{Act, AuditChange, Head};
 pub use catalogue::{AccessStatus, CatalogueChange, Gating, Visibility};
 pub use repo::{PullRequestStatus, RepoChange};
@@ -23,8 +25,12 @@ use crate::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_CHANGES};
 
 /// The first version.
 const FIRST: u16 = 1;
-/// The latest version: quotas, and the audit log.
-const LATEST: u16 = 2;
+/// The version that brought quotas, and the audit log.
+const QUOTAS: u16 = 2;
+/// The version that brought nodes.
+const NODES: u16 = 3;
+/// The latest version.
+const LATEST: u16 = NODES;
 
 /// An entry has no checksum: the entry after it, and whoever counts on it, knows its hash.
 const FORMAT: Format = Format {

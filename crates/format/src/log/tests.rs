@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::hash::{ObjectHash, PackHash};
-use crate::id::{OrgId, RepoId, TokenId};
-use crate::name::{Namespace, RefName, RepoKind, RepoName};
+use crate::id::{NodeId, OrgId, RepoId, TokenId};
+use crate::name::{Namespace, NodeName, RefName, RepoKind, RepoName};
 
 /// The first entries that were ever written; they must be readable for ever.
 const KEPT_REPO: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-repo-v1.bin");
@@ -17,6 +17,9 @@ const KEPT_ACCOUNTS: &[u8] = include_bytes!("../../../../tests/fixtures/log-entr
 
 /// The first of the second version.
 const KEPT_QUOTAS: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-accounts-v2.bin");
+
+/// The first of the third version.
+const KEPT_NODES: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-accounts-v3.bin");
 
 const KEPT_AUDIT: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-audit-v2.bin");
 
@@ -210,6 +213,26 @@ fn quota_entry() -> Entry<AccountChange> {
     entry(changes, Some(self::user(40)))
 }
 
+fn node_entry() -> Entry<AccountChange> {
+    let id = NodeId::from_bytes([47; 16]);
+    let invited = |name: &str, role| AccountChange::NodeInvited {
+        id,
+        name: NodeName::parse(name).expect("a valid name"),
+        role,
+        user: user(48),
+        hash: [49; 32],
+        expires_ms: 1_700_000_900_123,
+    };
+    let changes = vec![
+        invited("gpu-1.rack-2", NodeRole::Node),
+        invited("eu", NodeRole::Region),
+        AccountChange::NodeJoined { id, key: [50; 32], token: TokenId::from_bytes([51; 16]) },
+        token(TokenRole::Read, None),
+        AccountChange::NodeRevoked { id },
+    ];
+    entry(changes, Some(user(52)))
+}
+
 fn audit_entry() -> Entry<AuditChange> {
     let token = TokenId::from_bytes([41; 16]);
     let failed = |token| {
@@ -265,6 +288,11 @@ fn kept_bytes_are_written_and_read_today() {
         KEPT_QUOTAS,
         "96039bfa8416b3b3495e6e0b5e5eb2d9f0818ecedf5f43e1f8af925387ce42a8",
     );
+    check_kept(
+        &node_entry(),
+        KEPT_NODES,
+        "6583397909ab85adb031a60a8eae7a6e7d7103bfa91ead278a24455762287baf",
+    );
 }
 
 #[test]
@@ -296,6 +324,7 @@ fn an_entry_has_one_encoding() {
     check_exact(&mirror_entry(), KEPT_MIRROR);
     check_exact(&account_entry(), KEPT_ACCOUNTS);
     check_exact(&quota_entry(), KEPT_QUOTAS);
+    check_exact(&node_entry(), KEPT_NODES);
 }
 
 #[test]
@@ -309,9 +338,9 @@ fn an_entry_of_another_log_is_refused() {
 #[test]
 fn a_later_version_is_refused_as_such() {
     let mut bytes = KEPT_REPO.to_vec();
-    bytes[8] = 3;
+    bytes[8] = 4;
     let read = Entry::<RepoChange>::decode(&bytes);
-    assert!(matches!(read, Err(Error::UnknownVersion { version: 3, .. })));
+    assert!(matches!(read, Err(Error::UnknownVersion { version: 4, .. })));
 }
 
 #[test]
@@ -319,9 +348,11 @@ fn an_entry_says_the_version_that_it_needs_and_no_other() {
     let mut older = KEPT_QUOTAS.to_vec();
     older[8] = 1;
     assert!(matches!(Entry::<AccountChange>::decode(&older), Err(Error::Malformed { .. })));
-    let mut later = KEPT_ACCOUNTS.to_vec();
-    later[8] = 2;
-    assert!(matches!(Entry::<AccountChange>::decode(&later), Err(Error::Malformed { .. })));
+    for later in [2, 3] {
+        let mut bytes = KEPT_ACCOUNTS.to_vec();
+        bytes[8] = later;
+        assert!(matches!(Entry::<AccountChange>::decode(&bytes), Err(Error::Malformed { .. })));
+    }
 }
 
 #[test]
@@ -479,6 +510,20 @@ fn an_account_change() -> impl Strategy<Value = AccountChange> {
             }),
         (a_user(), any::<Option<u64>>(), any::<Option<u64>>()).prop_map(|(id, bytes, repos)| {
             AccountChange::QuotaSet { owner: Owner::User(id), quota: Quota { bytes, repos } }
+        }),
+        ("[a-z0-9.-]{1,63}", any::<([u8; 16], [u8; 32], u64)>(), a_user()).prop_map(
+            |(name, (id, hash, expires_ms), user)| AccountChange::NodeInvited {
+                id: NodeId::from_bytes(id),
+                name: NodeName::parse(&name).expect("valid"),
+                role: NodeRole::Region,
+                user,
+                hash,
+                expires_ms,
+            }
+        ),
+        any::<([u8; 16], [u8; 32], [u8; 16])>().prop_map(|(id, key, token)| {
+            let (id, token) = (NodeId::from_bytes(id), TokenId::from_bytes(token));
+            AccountChange::NodeJoined { id, key, token }
         }),
         (a_user(), any::<String>(), any::<Option<String>>()).prop_map(|(id, fullname, email)| {
             AccountChange::UserCreated { id, name: namespace("x"), fullname, email, admin: false }

@@ -19,6 +19,16 @@ fn repo_names_follow_the_public_hubs_rules() {
 }
 
 #[test]
+fn names_of_nodes_are_parts_of_the_names_of_hosts() {
+    for good in ["a", "gpu-1", "10.0.0.1", &"x".repeat(63)] {
+        assert_eq!(NodeName::parse(good).expect("valid").to_string(), good);
+    }
+    for bad in ["", "A", "a/b", "a b", "ä", "a_b", "a\n", &"x".repeat(64)] {
+        assert!(NodeName::parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn names_that_differ_in_case_alone_are_the_same_when_folded() {
     let name: RepoName = "Aa/Bb".parse().expect("valid");
     assert_eq!(name.to_string(), "Aa/Bb");

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{audit, bundle, export, gc, mirror, policy, quotas, scrub, verify};
+use super::{audit, bundle, export, gc, mirror, nodes, policy, quotas, scrub, verify};
 use crate::call::{Call, decode};
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
@@ -34,6 +34,9 @@ pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
         (["tokens"], &Method::GET) => list_tokens(&call),
         (["tokens"], &Method::POST) => create_token(call).await,
         (["tokens", id], &Method::DELETE) => revoke_token(&call, &decode(id)?).await,
+        (["nodes"], &Method::GET) => nodes::list(&call),
+        (["nodes"], &Method::POST) => nodes::invite(call).await,
+        (["nodes", name], &Method::DELETE) => nodes::revoke(&call, &decode(name)?).await,
         (["quotas", name], &Method::GET) => quotas::show(&call, &decode(name)?).await,
         (["quotas", name], &Method::PATCH) => quotas::change(call, &decode(name)?).await,
         (["audit"], &Method::POST) => audit::list(call).await,

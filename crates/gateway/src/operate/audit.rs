@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::admin::role_word;
+use super::nodes::node_role;
 use crate::call::Call;
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
@@ -246,6 +247,16 @@ impl Names<'_> {
                 let details = json!({"owner": owner, "bytes": quota.bytes, "repos": quota.repos});
                 ("quota set", details)
             }
+            AccountChange::NodeInvited { id, name, role, user, .. } => {
+                let role = node_role(*role);
+                let (id, user) = (id.to_string(), self.user(user));
+                let details = json!({"node": name.as_str(), "id": id, "role": role, "user": user});
+                ("node invited", details)
+            }
+            AccountChange::NodeJoined { id, token, .. } => {
+                ("node joined", json!({"id": id.to_string(), "token": token.to_string()}))
+            }
+            AccountChange::NodeRevoked { id } => ("node revoked", json!({"id": id.to_string()})),
         }
     }
 

@@ -24,6 +24,7 @@ mod export;
 mod gc;
 pub(crate) mod metrics;
 pub(crate) mod mirror;
+pub(crate) mod nodes;
 mod policy;
 mod quotas;
 mod scrub;

@@ -109,6 +109,7 @@ impl Row {
             "person" => json!({"name": "person"}),
             "on" => json!({"disabled": false}),
             "org" => json!({"name": "another"}),
+            "node" => json!({"name": "gpu-1"}),
             "quota" => json!({"bytes": null, "repos": 1000}),
             "role" => json!({"role": "read"}),
             "token" => json!({"user": "admin", "role": "read"}),

@@ -1,12 +1,14 @@
-//! Users, organisations and tokens: creating, listing and ending them.
+//! Users, organisations, tokens and nodes: creating, listing and ending them.
 //!
 //! Whether the caller may is decided here, once, before the log is touched, and again by the rule
 //! that the log's newest state is shown to.
 
+mod nodes;
 mod orgs;
 mod tokens;
 mod users;
 
+pub use nodes::{Invitation, NewNode, NodeView, Welcome};
 pub use tokens::{NewToken, TokenView};
 pub use users::{MembershipView, NewUser};
 

@@ -11,7 +11,7 @@ use super::{check_admin, check_text, confirm_admin, confirm_user};
 use crate::access::Caller;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::state::accounts::{AccountsState, Token, User};
+use crate::state::accounts::{AccountsState, Node, Token, User};
 use crate::state::ledger::New;
 
 /// What a secret begins with; leak scanners and clients look for it.
@@ -70,8 +70,20 @@ pub struct NewToken<'a> {
 
 impl NewToken<'_> {
     pub(super) fn change(&self, hub: &Hub, user: UserId, secret: &Secret) -> AccountChange {
+        let id = TokenId::from_bytes(random_bytes(hub.env().as_ref()));
+        self.change_as(hub, id, user, secret)
+    }
+
+    /// The same for a token whose id is drawn already.
+    pub(super) fn change_as(
+        &self,
+        hub: &Hub,
+        id: TokenId,
+        user: UserId,
+        secret: &Secret,
+    ) -> AccountChange {
         AccountChange::TokenCreated {
-            id: TokenId::from_bytes(random_bytes(hub.env().as_ref())),
+            id,
             user,
             name: self.name.to_owned(),
             hash: hub.token_hash(&secret.0),
@@ -132,7 +144,11 @@ impl Hub {
                 } else {
                     confirm_admin(state, caller)?;
                 }
-                if state.tokens().filter(|token| token.user == user.id).count() >= MAX_TOKENS {
+                let tokens = state.tokens().filter(|token| token.user == user.id).count();
+                // Those of nodes have a limit of their own.
+                let of_nodes = |node: &&Arc<Node>| node.user == user.id && node.joined.is_some();
+                let of_nodes = state.nodes().filter(of_nodes).count();
+                if tokens.saturating_sub(of_nodes) >= MAX_TOKENS {
                     let reason = format!("`{}` has {MAX_TOKENS} tokens; revoke some", user.name);
                     return Err(Error::invalid(reason));
                 }

@@ -1,4 +1,4 @@
-//! The accounts: users, organisations, who belongs to what, and tokens.
+//! The accounts: users, organisations, who belongs to what, tokens, and nodes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,9 +6,11 @@ use std::sync::Arc;
 use ballast_format::id::{OrgId, TokenId, UserId};
 pub use ballast_format::log::Owner;
 use ballast_format::log::{AccountChange, Entry, Quota, Role, TokenRole, Visibility};
-use ballast_format::name::Namespace;
+use ballast_format::name::{Namespace, NodeName};
 
 use super::ledger::State;
+use super::nodes::Nodes;
+pub use super::nodes::{Joined, Node};
 
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +77,7 @@ pub struct AccountsState {
     tokens: BTreeMap<TokenId, Arc<Token>>,
     by_hash: HashMap<[u8; 32], TokenId>,
     quotas: HashMap<Owner, Quota>,
+    nodes: Nodes,
 }
 
 impl AccountsState {
@@ -168,6 +171,31 @@ impl AccountsState {
         self.quotas.get(owner).copied().unwrap_or_default()
     }
 
+    /// Every node, and who was invited to become one.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.all()
+    }
+
+    /// The node of this name.
+    pub fn node_by_name(&self, name: &NodeName) -> Option<Arc<Node>> {
+        self.nodes.by_name(name).map(Arc::clone)
+    }
+
+    /// The node that may join with the secret of this keyed hash, or did.
+    pub fn node_by_hash(&self, hash: &[u8; 32]) -> Option<Arc<Node>> {
+        self.nodes.by_hash(hash).map(Arc::clone)
+    }
+
+    /// The node that joined with this key.
+    pub fn node_by_key(&self, key: &[u8; 32]) -> Option<Arc<Node>> {
+        self.nodes.by_key(key).map(Arc::clone)
+    }
+
+    /// Keys that were revoked, for as long as there may be certificates for them.
+    pub fn revoked_keys(&self, now_ms: u64) -> impl Iterator<Item = [u8; 32]> {
+        self.nodes.revoked(now_ms)
+    }
+
     fn change_org(&mut self, id: &OrgId, change: impl FnOnce(&mut Org)) {
         if let Some(org) = self.orgs.get_mut(id) {
             change(Arc::make_mut(org));
@@ -222,6 +250,14 @@ impl AccountsState {
             AccountChange::QuotaSet { owner, quota } => {
                 self.quotas.insert(owner, quota);
             }
+            AccountChange::NodeInvited { id, name, role, user, hash, expires_ms } => {
+                let joined = None;
+                self.nodes.invite(Node { id, name, role, user, hash, expires_ms, joined });
+            }
+            AccountChange::NodeJoined { id, key, token } => {
+                self.nodes.join(&id, Joined { key, token, joined_ms: created_ms });
+            }
+            AccountChange::NodeRevoked { id } => self.nodes.revoke(&id, created_ms),
         }
     }
 }

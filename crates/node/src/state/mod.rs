@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod catalogue;
 pub(crate) mod ledger;
 pub(crate) mod mend;
+mod nodes;
 mod prepare;
 pub(crate) mod rebuild;
 pub mod repo;
