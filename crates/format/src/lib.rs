@@ -17,6 +17,7 @@ pub mod id;
 pub mod limits;
 pub mod log;
 pub mod manifest;
+pub mod member;
 pub mod mirror_job;
 pub mod name;
 pub mod object;
