@@ -35,6 +35,7 @@ fn help_names_every_command_and_what_it_is_for() -> Result<()> {
         "index",
         "mirror",
         "bundle",
+        "node",
         "key",
         "export-metadata",
     ] {

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod bundle;
 mod mirror;
+mod node;
 mod policy;
 
 pub(crate) use bundle::{
@@ -14,6 +15,7 @@ pub(crate) use bundle::{
     KeyCommand,
 };
 pub(crate) use mirror::{ChosenJobsArgs, ChosenSetArgs, MirrorAddArgs, MirrorCommand};
+pub(crate) use node::NodeCommand;
 pub(crate) use policy::PolicyCommand;
 
 /// A private model hub that you run yourself.
@@ -82,6 +84,9 @@ pub(crate) enum Command {
     /// Bring repos from the upstream, and bring them again when they have changed
     #[command(subcommand)]
     Mirror(MirrorCommand),
+    /// Let nodes and regions join the hub, see them, and shut them out
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Make keys that bundles are signed with
     #[command(subcommand)]
     Key(KeyCommand),

@@ -14,6 +14,7 @@ use toml::{Table, Value};
 
 use crate::args::ConfigArgs;
 
+mod cluster;
 mod policy;
 mod scrub;
 mod secret;
@@ -21,6 +22,7 @@ mod storage;
 mod tls;
 mod upstream;
 
+pub(crate) use cluster::ClusterConfig;
 pub(crate) use policy::PolicyConfig;
 pub(crate) use scrub::ScrubConfig;
 pub(crate) use secret::read_secret;
@@ -53,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) access: AccessConfig,
     /// The hub of which this one is a mirror.
     pub(crate) upstream: UpstreamConfig,
+    /// Where nodes and regions reach this hub.
+    pub(crate) cluster: ClusterConfig,
     /// What the program may use.
     pub(crate) limits: LimitsConfig,
     /// How garbage is collected.
@@ -187,6 +191,7 @@ impl Default for Config {
             storage: StorageConfig::default(),
             access: AccessConfig::default(),
             upstream: UpstreamConfig::default(),
+            cluster: ClusterConfig::default(),
             limits: LimitsConfig::default(),
             gc: GcConfig::default(),
             scrub: ScrubConfig::default(),
@@ -310,6 +315,7 @@ impl Config {
         }
         self.tls.check()?;
         self.upstream.check()?;
+        self.cluster.check(self.offline)?;
         self.limits.check()?;
         self.gc.settings()?;
         self.scrub.settings()?;

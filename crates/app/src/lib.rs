@@ -5,6 +5,7 @@
 mod args;
 mod certificate;
 mod client;
+mod cluster;
 mod command;
 mod config;
 mod importer;
@@ -52,6 +53,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Restore(args) => command::restore(&args, &mut output),
         Command::Bundle(command) => command::bundle(&command, &mut output),
         Command::Mirror(command) => command::mirror(&command, &mut output),
+        Command::Node(command) => command::node(command, &mut output),
         Command::Key(command) => command::key(&command, &mut output),
         Command::Index(command) => command::index(&command, &mut output),
         Command::Gc(args) => command::gc(&args, &mut output).map(|()| ExitCode::SUCCESS),

@@ -19,6 +19,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::args::ServeArgs;
+use crate::cluster;
 use crate::config::Config;
 use crate::importer::Importer;
 use crate::mirroring::Mirroring;
@@ -80,11 +81,13 @@ async fn serve(config: &Config, output: &mut Output) -> Result<()> {
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on `{}`", config.listen))?;
+    let door = cluster::bind(&config.cluster).await?;
     let hub = open_hub(config, &location, store.clone(), Arc::clone(&env)).await?;
     let mirror = connect_upstream(&hub, config, &env).await?;
     announce(output, &hub, config, &listener).await?;
     let mut settings = gateway_settings(config, &reload);
     settings.mirrors = mirror.map(|mirror| run_jobs(&hub, mirror));
+    settings.nodes = door.map(|door| cluster::open(&hub, door, &config.cluster)).transpose()?;
     let gateway = Gateway::new(Arc::clone(&hub), settings);
     let served = tokio::select! {
         served = gateway::serve(gateway, listener, shutdown.requested()) => served,
