@@ -131,6 +131,7 @@ impl<L: Line> Asker<L> {
     async fn call(&mut self, call: CallKind, body: &[u8]) -> Result<()> {
         let (call, pipe) = (Bytes::from(call.encode(body)), self.line.pipe());
         let sent = self.shared.within(SILENCE, pipe.write(call, Bytes::new())).await;
+        pipe.last();
         sent.map_err(|error| unreachable(&self.peer, &error))
     }
 

@@ -11,9 +11,11 @@
 mod ask;
 mod buffer;
 mod caps;
+mod choose;
 mod claim;
 mod frame;
 mod pipe;
+mod quic;
 mod serve;
 mod shared;
 mod tcp;
@@ -31,7 +33,9 @@ use ballast_format::hash::{ChunkHash, XorbHash};
 use bytes::Bytes;
 use futures_util::Stream;
 
+pub use self::choose::{Carriers, Choice};
 pub use self::frame::PROTOCOL;
+pub use self::quic::{Congestion, Path, QuicCarrier, QuicSettings};
 pub use self::shared::{Credentials, PeerOf, Shared};
 pub use self::tcp::{TcpCarrier, serve_tcp, tune};
 use crate::cluster::PeerName;

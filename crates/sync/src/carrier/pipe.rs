@@ -8,6 +8,7 @@ use std::task::Context;
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::Urgency;
 use super::buffer::Buffer;
 
 /// Both directions between two processes.
@@ -25,6 +26,12 @@ pub(super) trait Pipe: Send {
     /// Returns when the other side no longer wants what it has asked for. Who calls says nothing
     /// before it is answered, so anything it says is such a sign too, and ends the pipe.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Says that no call follows, where each call has a pipe of its own.
+    fn last(&mut self) {}
+
+    /// Sends what is written before what is less urgent, where pipes share a connection.
+    fn hurry(&mut self, _: Urgency) {}
 }
 
 /// A connection that carries one call after another.

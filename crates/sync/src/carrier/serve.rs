@@ -91,6 +91,7 @@ impl Serving<'_> {
     async fn request<P: Pipe>(&self, pipe: &mut P, body: &[u8]) -> std::result::Result<(), Stop> {
         let request = decode_request(body).map_err(Stop::Refuse)?;
         let urgency = request.urgency;
+        pipe.hurry(urgency);
         let mut owed = chunks_of(&request.spans).map_err(Stop::Refuse)?;
         let mut runs = wanted(pipe, self.source.open(self.peer, request)).await??;
         while let Some(run) = wanted(pipe, runs.next()).await? {

@@ -1,5 +1,6 @@
 //! One suite for all carriers: what arrives is what was asked for, whatever the other side does.
 
+mod path;
 mod world;
 
 use std::ops::Range;
@@ -13,12 +14,11 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use tokio::sync::{Barrier, Notify};
 
-use self::world::{Cluster, Kind, Manner, Shelf, World, Xorb, bytes_of, name, request, shared};
-use super::frame::{AnswerHead, AnswerKind};
-use super::{
-    Error, LONGEST_RUN, MOST_ASKED_XORBS, MOST_PERMIT_BYTES, Request, TcpCarrier, Urgency,
+use self::world::{
+    Cluster, Kind, Manner, Shelf, World, Xorb, bytes_of, carrier, name, request, shared,
 };
-use crate::carrier::Carrier as _;
+use super::frame::{AnswerHead, AnswerKind};
+use super::{Error, LONGEST_RUN, MOST_ASKED_XORBS, MOST_PERMIT_BYTES, Request, Urgency};
 
 /// Each case, with each carrier.
 macro_rules! suite {
@@ -28,6 +28,15 @@ macro_rules! suite {
                 #[tokio::test]
                 async fn $case() {
                     super::$case(super::Kind::Tcp).await;
+                }
+            )*
+        }
+
+        mod quic {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    super::$case(super::Kind::Quic).await;
                 }
             )*
         }
@@ -294,9 +303,7 @@ async fn who_is_of_another_cluster_is_refused(kind: Kind) {
     let xorb = Xorb::new(1, &[10]);
     let (world, shelf) = World::honest(kind, Shelf::of(&[&xorb])).await;
     let stranger = Cluster::new().credentials("client");
-    let carrier = match kind {
-        Kind::Tcp => TcpCarrier::new(&world.shared, &stranger),
-    };
+    let carrier = carrier(kind, &world.shared, &stranger);
     let link = carrier.connect(world.address, &name("server")).await;
     assert!(matches!(link.map(drop), Err(Error::Unreachable { .. })));
     assert!(shelf.seen.lock().expect("no panic").is_empty());

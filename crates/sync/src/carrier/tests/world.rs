@@ -26,12 +26,14 @@ use tokio_rustls::TlsAcceptor;
 use crate::carrier::buffer::Buffer;
 use crate::carrier::frame::{CALL_HEAD, CallKind};
 use crate::carrier::pipe::{Pipe, Wire};
+use crate::carrier::quic::Answer;
 use crate::carrier::*;
 
 /// The carriers that are tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Tcp,
+    Quic,
 }
 
 /// Who may issue names.
@@ -99,7 +101,11 @@ pub(super) fn name(text: &str) -> PeerName {
 }
 
 pub(super) fn shared() -> Shared {
-    Shared::new(RealEnv::shared(), Pool::new(2), Runner::new(), None, None)
+    shared_by(Runner::new())
+}
+
+fn shared_by(runner: Runner) -> Shared {
+    Shared::new(RealEnv::shared(), Pool::new(2), runner, None, None)
 }
 
 /// Chunks as a source has them.
@@ -263,24 +269,28 @@ pub(super) struct World {
     pub(super) accepted: Arc<Mutex<usize>>,
     /// Tasks of the server; stopping them is the server's death.
     pub(super) server: Runner,
+    _listener: Option<Arc<QuicCarrier>>,
 }
 
 impl World {
     pub(super) async fn new(kind: Kind, manner: Manner) -> Self {
-        let (shared, cluster) = (shared(), Cluster::new());
-        let (server, accepted) = (Runner::new(), Arc::new(Mutex::new(0)));
-        let credentials = cluster.credentials("server");
-        let address = match kind {
+        let (cluster, accepted) = (Cluster::new(), Arc::new(Mutex::new(0)));
+        let (server, shared) = (Runner::new(), shared());
+        let (serving, credentials) = (shared_by(server.clone()), cluster.credentials("server"));
+        let (address, listener) = match kind {
             Kind::Tcp => {
-                listen_tcp(&server, &shared, credentials, manner, Arc::clone(&accepted)).await
+                let accepted = Arc::clone(&accepted);
+                (listen_tcp(&server, &serving, credentials, manner, accepted).await, None)
+            }
+            Kind::Quic => {
+                let settings = QuicSettings::default();
+                let listener = listen_quic(&serving, &credentials, manner, settings);
+                (listener.address(), Some(listener))
             }
         };
-        let credentials = cluster.credentials("client");
-        let carrier: Arc<dyn Carrier> = match kind {
-            Kind::Tcp => TcpCarrier::new(&shared, &credentials),
-        };
+        let carrier = carrier(kind, &shared, &cluster.credentials("client"));
         let link = carrier.connect(address, &name("server")).await.expect("connected");
-        Self { shared, carrier, address, link, accepted, server }
+        Self { shared, carrier, address, link, accepted, server, _listener: listener }
     }
 
     pub(super) async fn honest(kind: Kind, shelf: Shelf) -> (Self, Arc<Shelf>) {
@@ -306,6 +316,37 @@ impl World {
         }
         (arrived, None)
     }
+}
+
+/// A carrier that only calls.
+pub(super) fn carrier(kind: Kind, shared: &Shared, credentials: &Credentials) -> Arc<dyn Carrier> {
+    match kind {
+        Kind::Tcp => TcpCarrier::new(shared, credentials),
+        Kind::Quic => {
+            let (any, settings) = (([127, 0, 0, 1], 0).into(), QuicSettings::default());
+            QuicCarrier::bind(shared, credentials, any, None, settings).expect("bound")
+        }
+    }
+}
+
+pub(super) fn listen_quic(
+    shared: &Shared,
+    credentials: &Credentials,
+    manner: Manner,
+    settings: QuicSettings,
+) -> Arc<QuicCarrier> {
+    let any = ([127, 0, 0, 1], 0).into();
+    let bound = match manner {
+        Manner::Honest(shelf) => {
+            QuicCarrier::bind(shared, credentials, any, Some(Arc::new(shelf)), settings)
+        }
+        Manner::Says { bytes, ends } => {
+            let answer: Answer =
+                Arc::new(move |stream, _| Box::pin(says(stream, bytes.clone(), ends)));
+            QuicCarrier::bind_with(shared, credentials, any, Some(answer), settings)
+        }
+    };
+    bound.expect("bound")
 }
 
 /// All bytes of what arrived.
