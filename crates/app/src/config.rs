@@ -16,6 +16,7 @@ use crate::args::ConfigArgs;
 
 mod cluster;
 mod policy;
+mod region;
 mod scrub;
 mod secret;
 mod storage;
@@ -24,6 +25,7 @@ mod upstream;
 
 pub(crate) use cluster::ClusterConfig;
 pub(crate) use policy::PolicyConfig;
+pub(crate) use region::RegionConfig;
 pub(crate) use scrub::ScrubConfig;
 pub(crate) use secret::read_secret;
 pub(crate) use storage::StorageConfig;
@@ -57,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) upstream: UpstreamConfig,
     /// Where nodes and regions reach this hub.
     pub(crate) cluster: ClusterConfig,
+    /// Which region this hub is.
+    pub(crate) region: RegionConfig,
     /// What the program may use.
     pub(crate) limits: LimitsConfig,
     /// How garbage is collected.
@@ -192,6 +196,7 @@ impl Default for Config {
             access: AccessConfig::default(),
             upstream: UpstreamConfig::default(),
             cluster: ClusterConfig::default(),
+            region: RegionConfig::default(),
             limits: LimitsConfig::default(),
             gc: GcConfig::default(),
             scrub: ScrubConfig::default(),
@@ -316,6 +321,7 @@ impl Config {
         self.tls.check()?;
         self.upstream.check()?;
         self.cluster.check(self.offline)?;
+        self.region.settings(&self.public_url)?;
         self.limits.check()?;
         self.gc.settings()?;
         self.scrub.settings()?;

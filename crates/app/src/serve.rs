@@ -169,6 +169,7 @@ async fn open_hub(
         false => Freshness::Exclusive,
     };
     let settings = HubSettings {
+        region: config.region.settings(&config.public_url)?,
         anonymous_reading: config.access.anonymous_reading,
         freshness,
         cache_bytes: config.limits.cache.as_u64(),

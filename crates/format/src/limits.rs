@@ -64,6 +64,9 @@ pub const MAX_NAME_BYTES: usize = 96;
 /// Characters in a node's name: it is a part of a certificate and of a host's name.
 pub const MAX_NODE_NAME_BYTES: usize = 63;
 
+/// Longest name of a region: a label of a host name, so that a region may be called as its host.
+pub const MAX_REGION_BYTES: usize = 63;
+
 /// Bytes in a file's path: what every system of today can hold.
 pub const MAX_PATH_BYTES: usize = 1024;
 

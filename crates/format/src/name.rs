@@ -11,6 +11,7 @@ use unicode_normalization::is_nfc;
 use crate::error::{Error, Result};
 use crate::limits::{
     MAX_NAME_BYTES, MAX_NODE_NAME_BYTES, MAX_PATH_BYTES, MAX_PATH_COMPONENT_BYTES, MAX_PATH_DEPTH,
+    MAX_REGION_BYTES,
 };
 
 /// What a repo holds.
@@ -161,6 +162,27 @@ impl Namespace {
     /// The form in which two names are the same: lower case.
     pub fn folded(&self) -> String {
         self.0.to_ascii_lowercase()
+    }
+}
+
+/// The name of a region: 1 to 63 of `a-z`, `0-9`, `-` and `.`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RegionName(String);
+
+impl RegionName {
+    /// Reads a name.
+    pub fn parse(text: &str) -> Result<Self> {
+        let fits = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+        if (1..=MAX_REGION_BYTES).contains(&text.len()) && text.bytes().all(fits) {
+            return Ok(Self(text.to_owned()));
+        }
+        let reason = "is not 1 to 63 of `a-z`, `0-9`, `-` and `.`";
+        Err(Error::malformed("region", format!("`{}` {reason}", shown(text))))
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -417,7 +439,7 @@ macro_rules! text {
         }
     )*};
 }
-text!(Namespace, RefName, FilePath);
+text!(Namespace, RegionName, RefName, FilePath);
 
 macro_rules! parsed {
     ($($name:ident),*) => {$(
@@ -430,7 +452,7 @@ macro_rules! parsed {
         }
     )*};
 }
-parsed!(Namespace, RepoName, RefName, FilePath);
+parsed!(Namespace, RegionName, RepoName, RefName, FilePath);
 
 #[cfg(test)]
 mod tests;

@@ -145,6 +145,12 @@ impl PackBuilder {
 }
 
 impl PackDirectory {
+    /// Where the contents end and the directory begins.
+    pub fn contents_end(&self) -> u64 {
+        let last = self.objects.last();
+        last.map_or(HEADER.len() as u64, |object| object.offset + object.length)
+    }
+
     /// How many bytes at the end of a pack hold the directory and the footer, told by its last
     /// [`FOOTER_BYTES`].
     pub fn tail_length(footer: &[u8]) -> Result<usize> {

@@ -156,6 +156,7 @@ impl Failure {
             }
             Error::Denied { reason } => Self::new(StatusCode::FORBIDDEN, reason),
             Error::QuotaExceeded { .. } => Self::quota(&error),
+            Error::AwayFromHome { .. } => Self::away(&error),
             Error::Refused { reason, .. } => {
                 Self::new(StatusCode::FORBIDDEN, reason).code("PolicyRefused")
             }
@@ -190,6 +191,15 @@ impl Failure {
             }
             other => Self::inside(other),
         }
+    }
+
+    /// The repo is written to in another region. Not 409, which some clients take for "it is
+    /// there".
+    fn away(error: &Error) -> Self {
+        let failure = Self::new(StatusCode::MISDIRECTED_REQUEST, error.to_string());
+        let failure = failure.code("AwayFromHome");
+        let Error::AwayFromHome { region, address, .. } = error else { return failure };
+        failure.body(json!({"home": {"region": region, "address": address}}))
     }
 
     /// More than an owner may have. Not 507: clients try that again.

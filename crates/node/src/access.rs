@@ -114,6 +114,11 @@ impl Repo {
         self.record.upstream.is_some()
     }
 
+    /// Whether its home is another region.
+    pub fn is_away(&self) -> bool {
+        self.record.homing.away.is_some()
+    }
+
     /// Refuses what would change the content of a mirror: that comes from its upstream only.
     pub(crate) fn is_ours_to_change(&self) -> Result<()> {
         let Some(upstream) = &self.record.upstream else { return Ok(()) };
@@ -222,7 +227,13 @@ impl Hub {
         };
         match self.allowed(caller, &record) {
             None => Err(Error::RepoNotFound),
-            Some(allowed) if allowed >= want => Ok(Repo { record }),
+            Some(allowed) if allowed >= want => {
+                // Invariant 9
+                match &record.homing.away {
+                    Some(away) if want > Access::Read => Err(away.error(&record)),
+                    _ => Ok(Repo { record }),
+                }
+            }
             Some(_) if matches!(caller, Caller::Anonymous) => Err(Error::LoginNeeded),
             Some(_) => {
                 let what = if want == Access::Write { "write to" } else { "administer" };

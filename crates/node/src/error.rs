@@ -44,6 +44,19 @@ pub enum Error {
         /// What is missing.
         reason: String,
     },
+    /// The repo's log grows in another region.
+    #[error(
+        "the {repo} has its home in the region `{region}`, and changes only there; \
+         hint: write to {address}"
+    )]
+    AwayFromHome {
+        /// Which.
+        repo: String,
+        /// Which region is its home.
+        region: String,
+        /// Where clients reach that.
+        address: String,
+    },
     /// A rule of the policy says no.
     #[error("{reason}")]
     Refused {
@@ -199,6 +212,7 @@ impl Error {
             | Self::BadToken
             | Self::LoginNeeded
             | Self::Denied { .. }
+            | Self::AwayFromHome { .. }
             | Self::QuotaExceeded { .. }
             | Self::Refused { .. }
             | Self::Disabled => ErrorKind::Denied,

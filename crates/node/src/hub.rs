@@ -32,6 +32,7 @@ use crate::scan::{ScanWorker, Scans};
 use crate::signature::SignedCache;
 use crate::state::accounts::AccountsState;
 use crate::state::catalogue::CatalogueState;
+use crate::state::homing::Away;
 use crate::state::ledger::Ledger;
 use crate::state::mend::MendIndex;
 use crate::state::repo::RepoStates;
@@ -58,6 +59,8 @@ const STOPPING_TAKES: Duration = Duration::from_secs(20);
 /// What a hub may be told.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
+    /// Which region this is, if there are others.
+    pub region: Option<Away>,
     /// Whether public repos may be read without a token.
     pub anonymous_reading: bool,
     /// How old an answer about moving names may be.
@@ -84,6 +87,7 @@ impl Default for HubSettings {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Self {
+            region: None,
             anonymous_reading: true,
             freshness: Freshness::Exclusive,
             cache_bytes: 64 << 20,
@@ -255,12 +259,12 @@ impl Hub {
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
-            catalogue: Ledger::new(&store, LogId::Catalogue),
-            accounts: Ledger::new(&store, LogId::Accounts),
+            catalogue: Ledger::new(LogId::Catalogue),
+            accounts: Ledger::new(LogId::Accounts),
             repos: RepoStates::new(),
             tallies: Tallies::default(),
             quotas: Quotas::new(),
-            audit: Ledger::new(&store, LogId::Audit),
+            audit: Ledger::new(LogId::Audit),
             failed_logins: FailedLogins::default(),
             uploads: Uploads::new(&settings),
             caches: Caches::new(&settings),

@@ -18,11 +18,12 @@ pub mod error;
 pub mod gc;
 pub mod hub;
 pub mod origin;
-mod pace;
+pub mod pace;
 pub mod policy;
 pub mod pool;
 mod quarantine;
 pub mod quota;
+pub mod region;
 pub mod repo;
 #[cfg(test)]
 mod rig;

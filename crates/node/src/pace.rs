@@ -7,7 +7,7 @@ use ballast_store::env::Env;
 
 /// How fast to read.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     /// Bytes a second; nothing: as fast as it goes.
     rate: Option<u64>,
     /// When what was read so far may be over, by the monotonic clock.
@@ -16,17 +16,17 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// As fast as it goes.
-    pub(crate) fn unlimited() -> Self {
+    pub fn unlimited() -> Self {
         Self { rate: None, due: Mutex::default() }
     }
 
     /// So many bytes a second.
-    pub(crate) fn of(bytes_a_second: u64) -> Self {
+    pub fn of(bytes_a_second: u64) -> Self {
         Self { rate: Some(bytes_a_second.max(1)), due: Mutex::default() }
     }
 
     /// Waits until so many bytes more may have been read.
-    pub(crate) async fn wait(&self, env: &dyn Env, bytes: u64) {
+    pub async fn wait(&self, env: &dyn Env, bytes: u64) {
         let Some(rate) = self.rate else { return };
         let now = env.monotonic();
         let wait = {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ballast_format::hash::{ObjectHash, Sha256};
 use ballast_format::log::{TokenRole, Visibility};
-use ballast_format::name::{FilePath, RepoKind, RepoName};
+use ballast_format::name::{FilePath, RegionName, RepoKind, RepoName};
 use ballast_format::object::ObjectKind;
 use ballast_store::index::memory::Memory;
 use ballast_store::index::open::Opened;
@@ -28,6 +28,7 @@ use crate::gc::GcSettings;
 use crate::hub::{Freshness, Hub, HubSettings};
 use crate::policy::Policy;
 use crate::repo::NewRepo;
+use crate::state::homing::Away;
 use crate::upload::commit::{CommitHeader, Committed, Draft};
 use crate::verify::ScrubSettings;
 
@@ -235,7 +236,10 @@ pub(crate) async fn open_with(
     let store = Store::new(Arc::clone(objects), Arc::clone(env) as _);
     let gc = GcSettings { interval: None, rewrite_below: 25, ..GcSettings::default() };
     let scrub = ScrubSettings { interval: None, ..ScrubSettings::default() };
+    let region = RegionName::parse("here").expect("a name");
+    let region = Some(Away { region, address: "https://here.example".to_owned() });
     let settings = HubSettings {
+        region,
         freshness,
         pool_threads: 2,
         gc,

@@ -61,12 +61,15 @@ pub enum AuditChange {
 }
 
 impl Head {
-    fn encode(&self, to: &mut Encoder) {
+    /// Of a log that has no entry.
+    pub const NOTHING: Self = Self { number: 0, hash: EntryHash::ZERO };
+
+    pub(super) fn encode(&self, to: &mut Encoder) {
         to.u64(self.number);
         to.array(self.hash.as_bytes());
     }
 
-    fn decode(from: &mut Decoder<'_>) -> Result<Self> {
+    pub(super) fn decode(from: &mut Decoder<'_>) -> Result<Self> {
         Ok(Self { number: from.u64()?, hash: EntryHash::from_bytes(from.array()?) })
     }
 }

@@ -1,10 +1,10 @@
 //! What can happen in the catalogue: which repos there are, and who may see and likes them.
 
-use super::{Change, unknown};
+use super::{Change, FIRST, HOMES, Head, unknown};
 use crate::codec::{Decoder, Encoder};
 use crate::error::Result;
 use crate::id::{RepoId, UserId};
-use crate::name::{RepoKind, RepoName};
+use crate::name::{RegionName, RepoKind, RepoName};
 
 /// Who may see a repo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,10 +133,165 @@ pub enum CatalogueChange {
         /// The upstream's address.
         upstream: String,
     },
+    /// This region follows a repo that has its home in another one.
+    RepoFollows {
+        /// Which.
+        id: RepoId,
+        /// The home.
+        home: RegionName,
+        /// Where clients reach that.
+        address: String,
+        /// The home's term.
+        term: u64,
+        /// The last entry of the home's that is here.
+        known: Head,
+        /// Under which id the entries behind it are kept, where this region may have others of the
+        /// same numbers, which count no more.
+        line: Option<RepoId>,
+    },
+    /// Of a repo that this region follows, all entries up to this one are here with what they name.
+    RepoArrived {
+        /// Which.
+        id: RepoId,
+        /// The entry.
+        known: Head,
+    },
+    /// This region is the home of a repo that it followed so far.
+    RepoHomed {
+        /// Which.
+        id: RepoId,
+        /// The term of the entries that it writes, behind this one.
+        term: u64,
+        /// The last entry that it followed.
+        known: Head,
+        /// Under which id the entries behind it are kept: others of the same numbers may be there,
+        /// which were on their way here.
+        line: RepoId,
+    },
+    /// Repos go to another region from now on, under these rules.
+    ReplicationSet {
+        /// Its name; one of this name before is replaced.
+        name: RegionName,
+        /// What goes where.
+        rules: Replication,
+    },
+    /// A replication goes on no more.
+    ReplicationRemoved {
+        /// Its name.
+        name: RegionName,
+    },
+    /// All that another region offers was compared with what is here, and read.
+    RegionCompared {
+        /// Which region.
+        region: RegionName,
+        /// How many repos.
+        repos: u64,
+        /// How many faults were found.
+        findings: u64,
+    },
+}
+
+/// Which repos go to another region, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replication {
+    /// Patterns for names of repos.
+    pub patterns: Vec<String>,
+    /// Where to.
+    pub to: RegionName,
+    /// If there are any: repos that fit are kept in these regions and in no other.
+    pub residency: Vec<RegionName>,
+    /// Bytes a second at most.
+    pub limit: Option<u64>,
+    /// Only between these minutes of the day, in UTC; the first may be the later one.
+    pub window: Option<(u32, u32)>,
+    /// Whether it rests.
+    pub is_paused: bool,
+}
+
+impl Replication {
+    fn encode(&self, to: &mut Encoder) {
+        to.list(&self.patterns, |to, pattern| to.str(pattern));
+        to.str(self.to.as_str());
+        to.list(&self.residency, |to, region| to.str(region.as_str()));
+        to.option(self.limit.as_ref(), |to, limit| to.u64(*limit));
+        to.option(self.window.as_ref(), |to, (start, end)| {
+            to.u32(*start);
+            to.u32(*end);
+        });
+        to.bool(self.is_paused);
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self> {
+        Ok(Self {
+            patterns: from.list(4, |from| Ok(from.str()?.to_owned()))?,
+            to: from.str()?.parse()?,
+            residency: from.list(4, |from| from.str()?.parse())?,
+            limit: from.option(Decoder::u64)?,
+            window: from.option(|from| Ok((from.u32()?, from.u32()?)))?,
+            is_paused: from.bool()?,
+        })
+    }
+}
+
+impl CatalogueChange {
+    /// Writes what is about several regions.
+    fn encode_of_regions(&self, to: &mut Encoder) {
+        match self {
+            Self::RepoFollows { id, home, address, term, known, line } => {
+                to.u8(9);
+                to.array(id.as_bytes());
+                to.str(home.as_str());
+                to.str(address);
+                to.u64(*term);
+                known.encode(to);
+                to.option(line.as_ref(), |to, line| to.array(line.as_bytes()));
+            }
+            Self::RepoArrived { id, known } => {
+                to.u8(10);
+                to.array(id.as_bytes());
+                known.encode(to);
+            }
+            Self::RepoHomed { id, term, known, line } => {
+                to.u8(11);
+                to.array(id.as_bytes());
+                to.u64(*term);
+                known.encode(to);
+                to.array(line.as_bytes());
+            }
+            Self::ReplicationSet { name, rules } => {
+                to.u8(12);
+                to.str(name.as_str());
+                rules.encode(to);
+            }
+            Self::ReplicationRemoved { name } => {
+                to.u8(13);
+                to.str(name.as_str());
+            }
+            Self::RegionCompared { region, repos, findings } => {
+                to.u8(14);
+                to.str(region.as_str());
+                to.u64(*repos);
+                to.u64(*findings);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Change for CatalogueChange {
     const LOG: u8 = 1;
+
+    fn since(&self) -> u16 {
+        match self {
+            Self::RepoFollows { .. }
+            | Self::RepoArrived { .. }
+            | Self::RepoHomed { .. }
+            | Self::ReplicationSet { .. }
+            | Self::ReplicationRemoved { .. }
+            | Self::RegionCompared { .. } => HOMES,
+            _ => FIRST,
+        }
+    }
 
     fn encode(&self, to: &mut Encoder) {
         match self {
@@ -190,11 +345,20 @@ impl Change for CatalogueChange {
                 to.array(id.as_bytes());
                 to.str(upstream);
             }
+            Self::RepoFollows { .. }
+            | Self::RepoArrived { .. }
+            | Self::RepoHomed { .. }
+            | Self::ReplicationSet { .. }
+            | Self::ReplicationRemoved { .. }
+            | Self::RegionCompared { .. } => self.encode_of_regions(to),
         }
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Self> {
         let tag = from.u8()?;
+        if (12..=14).contains(&tag) {
+            return of_regions(tag, from);
+        }
         let id = RepoId::from_bytes(from.array()?);
         Ok(match tag {
             0 => Self::RepoCreated {
@@ -225,9 +389,37 @@ impl Change for CatalogueChange {
                 reason: from.option(|from| Ok(from.str()?.to_owned()))?,
             },
             8 => Self::RepoMirrors { id, upstream: from.str()?.to_owned() },
+            9 => Self::RepoFollows {
+                id,
+                home: from.str()?.parse()?,
+                address: from.str()?.to_owned(),
+                term: from.u64()?,
+                known: Head::decode(from)?,
+                line: from.option(|from| Ok(RepoId::from_bytes(from.array()?)))?,
+            },
+            10 => Self::RepoArrived { id, known: Head::decode(from)? },
+            11 => Self::RepoHomed {
+                id,
+                term: from.u64()?,
+                known: Head::decode(from)?,
+                line: RepoId::from_bytes(from.array()?),
+            },
             tag => return unknown(from, "change of the catalogue", tag),
         })
     }
+}
+
+/// A change that is of no repo.
+fn of_regions(tag: u8, from: &mut Decoder<'_>) -> Result<CatalogueChange> {
+    let name = from.str()?.parse()?;
+    Ok(match tag {
+        12 => CatalogueChange::ReplicationSet { name, rules: Replication::decode(from)? },
+        13 => CatalogueChange::ReplicationRemoved { name },
+        _ => {
+            let (repos, findings) = (from.u64()?, from.u64()?);
+            CatalogueChange::RegionCompared { region: name, repos, findings }
+        }
+    })
 }
 
 fn person(to: &mut Encoder, tag: u8, id: &RepoId, user: &UserId) {

@@ -14,7 +14,7 @@ pub use accounts::{
     AccountChange, NodeRole, Owner, Quota, Role, ScopeEntity, TokenRole, TokenScope,
 };
 pub use audit::{Act, AuditChange, Head};
-pub use catalogue::{AccessStatus, CatalogueChange, Gating, Visibility};
+pub use catalogue::{AccessStatus, CatalogueChange, Gating, Replication, Visibility};
 pub use repo::{PullRequestStatus, RepoChange};
 
 use crate::codec::{Decoder, Encoder, Format};
@@ -29,8 +29,10 @@ const FIRST: u16 = 1;
 const QUOTAS: u16 = 2;
 /// The version that brought nodes.
 const NODES: u16 = 3;
+/// The version that brought homes in other regions.
+const HOMES: u16 = 3;
 /// The latest version.
-const LATEST: u16 = NODES;
+const LATEST: u16 = HOMES;
 
 /// An entry has no checksum: the entry after it, and whoever counts on it, knows its hash.
 const FORMAT: Format = Format {

@@ -1,11 +1,11 @@
 //! What can happen in a repo's log.
 
-use super::{Change, unknown};
+use super::{Change, FIRST, HOMES, unknown};
 use crate::codec::{Decoder, Encoder};
 use crate::error::Result;
 use crate::hash::{ObjectHash, PackHash};
 use crate::id::{OperationId, UserId};
-use crate::name::RefName;
+use crate::name::{RefName, RegionName};
 
 /// Where a pull request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,10 +86,23 @@ pub enum RepoChange {
         /// What.
         text: String,
     },
+    /// The repo's home is another region from here on. No entry of the term before follows.
+    HomeMoved {
+        /// Which region.
+        home: RegionName,
+        /// Where clients reach it.
+        address: String,
+        /// The term of its entries.
+        term: u64,
+    },
 }
 
 impl Change for RepoChange {
     const LOG: u8 = 0;
+
+    fn since(&self) -> u16 {
+        if matches!(self, Self::HomeMoved { .. }) { HOMES } else { FIRST }
+    }
 
     fn encode(&self, to: &mut Encoder) {
         match self {
@@ -127,6 +140,12 @@ impl Change for RepoChange {
                 to.array(author.as_bytes());
                 to.str(text);
             }
+            Self::HomeMoved { home, address, term } => {
+                to.u8(6);
+                to.str(home.as_str());
+                to.str(address);
+                to.u64(*term);
+            }
         }
     }
 
@@ -154,6 +173,11 @@ impl Change for RepoChange {
                 id: OperationId::from_bytes(from.array()?),
                 author: UserId::from_bytes(from.array()?),
                 text: from.str()?.to_owned(),
+            },
+            6 => Self::HomeMoved {
+                home: from.str()?.parse()?,
+                address: from.str()?.to_owned(),
+                term: from.u64()?,
             },
             tag => return unknown(from, "change of a repo", tag),
         })

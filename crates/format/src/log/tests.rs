@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::hash::{ObjectHash, PackHash};
 use crate::id::{NodeId, OrgId, RepoId, TokenId};
-use crate::name::{Namespace, NodeName, RefName, RepoKind, RepoName};
+use crate::name::{Namespace, NodeName, RefName, RegionName, RepoKind, RepoName};
 
 /// The first entries that were ever written; they must be readable for ever.
 const KEPT_REPO: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-repo-v1.bin");
@@ -22,6 +22,10 @@ const KEPT_QUOTAS: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-
 const KEPT_NODES: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-accounts-v3.bin");
 
 const KEPT_AUDIT: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-audit-v2.bin");
+
+/// The first of the third version.
+const KEPT_HOMES: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-catalogue-v3.bin");
+const KEPT_MOVED: &[u8] = include_bytes!("../../../../tests/fixtures/log-entry-repo-v3.bin");
 
 fn entry<C>(changes: Vec<C>, author: Option<UserId>) -> Entry<C> {
     Entry {
@@ -144,6 +148,69 @@ fn mirror_entry() -> Entry<CatalogueChange> {
     entry(vec![CatalogueChange::RepoMirrors { id, upstream }], None)
 }
 
+fn region(text: &str) -> RegionName {
+    text.parse().expect("a valid name")
+}
+
+fn head(number: u64, byte: u8) -> Head {
+    Head { number, hash: EntryHash::from_bytes([byte; 32]) }
+}
+
+fn rules() -> Replication {
+    Replication {
+        patterns: vec!["acme/**".to_owned(), "datasets/acme/*".to_owned()],
+        to: region("eu-1"),
+        residency: vec![region("eu-1"), region("us")],
+        limit: Some(63),
+        window: Some((64, 65)),
+        is_paused: false,
+    }
+}
+
+/// What was added to the catalogue for regions.
+fn homes_entry() -> Entry<CatalogueChange> {
+    let id = RepoId::from_bytes([50; 16]);
+    let follows = |known, line| CatalogueChange::RepoFollows {
+        id,
+        home: region("eu-1"),
+        address: "https://eu.example".to_owned(),
+        term: 51,
+        known,
+        line,
+    };
+    let changes = vec![
+        follows(Head::NOTHING, None),
+        follows(head(52, 53), Some(RepoId::from_bytes([54; 16]))),
+        CatalogueChange::RepoArrived { id, known: head(55, 56) },
+        CatalogueChange::RepoHomed {
+            id,
+            term: 57,
+            known: head(58, 59),
+            line: RepoId::from_bytes([68; 16]),
+        },
+        CatalogueChange::ReplicationSet { name: region("models"), rules: rules() },
+        CatalogueChange::ReplicationSet {
+            name: region("all"),
+            rules: Replication {
+                patterns: Vec::new(),
+                residency: Vec::new(),
+                limit: None,
+                window: None,
+                is_paused: true,
+                ..rules()
+            },
+        },
+        CatalogueChange::ReplicationRemoved { name: region("models") },
+        CatalogueChange::RegionCompared { region: region("eu-1"), repos: 66, findings: 67 },
+    ];
+    entry(changes, Some(user(60)))
+}
+
+fn moved_entry() -> Entry<RepoChange> {
+    let (home, address) = (region("eu-1"), "https://eu.example".to_owned());
+    entry(vec![RepoChange::HomeMoved { home, address, term: 61 }], Some(user(62)))
+}
+
 fn account_entry() -> Entry<AccountChange> {
     let (id, org) = (user(33), OrgId::from_bytes([34; 16]));
     let scope = |entity, role| TokenScope { entity, role };
@@ -239,7 +306,6 @@ fn audit_entry() -> Entry<AuditChange> {
         let (address, count, since_ms) = ([42; 16], 43, 44);
         AuditChange::LoginsFailed { address, token, count, since_ms }
     };
-    let head = |number, byte| Head { number, hash: EntryHash::from_bytes([byte; 32]) };
     let changes = vec![
         failed(None),
         failed(Some(token)),
@@ -303,6 +369,22 @@ fn kept_bytes_of_the_audit_log_are_written_and_read_today() {
         "b311532697020d6292cb9283a0499fa32acbd3f8aa6ebca7c48411a7887c0d8c",
     );
     check_exact(&audit_entry(), KEPT_AUDIT);
+}
+
+#[test]
+fn kept_bytes_of_homes_are_written_and_read_today() {
+    check_kept(
+        &homes_entry(),
+        KEPT_HOMES,
+        "ebb8063f354d5098afea077b58c6f7efef0421097a1b4dc12d3244e585601a71",
+    );
+    check_kept(
+        &moved_entry(),
+        KEPT_MOVED,
+        "57683df9cc7492445e45f14551de2a9d9291458f37fa52932e60cf16240a8e19",
+    );
+    check_exact(&homes_entry(), KEPT_HOMES);
+    check_exact(&moved_entry(), KEPT_MOVED);
 }
 
 /// Every byte of a kept entry matters: no other bytes are read as the same entry.
@@ -379,7 +461,7 @@ fn unknown_changes_and_invalid_names_are_refused() {
     };
     let pack = [&[2], [7; 32].as_slice()].concat();
     assert_eq!(with(&pack).expect("known").changes.len(), 1);
-    assert!(with(&[6]).is_err());
+    assert!(with(&[7]).is_err());
     let deleted = |name: &str| {
         let mut encoder = Encoder::new();
         encoder.u8(1);
@@ -459,7 +541,14 @@ fn a_repo_change() -> impl Strategy<Value = RepoChange> {
                 text
             }
         ),
+        ("[a-z0-9.-]{1,63}", any::<String>(), any::<u64>()).prop_map(|(home, address, term)| {
+            RepoChange::HomeMoved { home: region(&home), address, term }
+        }),
     ]
+}
+
+fn a_head() -> impl Strategy<Value = Head> {
+    any::<(u64, u8)>().prop_map(|(number, byte)| head(number, byte))
 }
 
 fn a_catalogue_change() -> impl Strategy<Value = CatalogueChange> {
@@ -482,6 +571,35 @@ fn a_catalogue_change() -> impl Strategy<Value = CatalogueChange> {
                 disabled: Some(true),
             }
         ),
+        (any::<([u8; 16], String, u64)>(), a_head(), any::<Option<[u8; 16]>>()).prop_map(
+            |((id, address, term), known, line)| CatalogueChange::RepoFollows {
+                id: RepoId::from_bytes(id),
+                home: region("r"),
+                address,
+                term,
+                known,
+                line: line.map(RepoId::from_bytes),
+            }
+        ),
+        (any::<([u8; 16], u64)>(), a_head()).prop_map(|((id, term), known)| {
+            let line = RepoId::from_bytes(id.map(|byte| !byte));
+            CatalogueChange::RepoHomed { id: RepoId::from_bytes(id), term, known, line }
+        }),
+        (any::<[u8; 16]>(), a_head()).prop_map(|(id, known)| CatalogueChange::RepoArrived {
+            id: RepoId::from_bytes(id),
+            known
+        }),
+        any::<(Vec<String>, Option<u64>, Option<(u32, u32)>, bool)>().prop_map(
+            |(patterns, limit, window, is_paused)| CatalogueChange::ReplicationSet {
+                name: region("r"),
+                rules: Replication { patterns, limit, window, is_paused, ..rules() },
+            }
+        ),
+        any::<(u64, u64)>().prop_map(|(repos, findings)| CatalogueChange::RegionCompared {
+            region: region("r"),
+            repos,
+            findings
+        }),
     ]
 }
 

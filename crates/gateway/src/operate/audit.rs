@@ -288,7 +288,14 @@ impl Names<'_> {
                 });
                 ("repo settings", details)
             }
-            CatalogueChange::Liked { .. } | CatalogueChange::Unliked { .. } => return None,
+            CatalogueChange::RepoFollows { .. }
+            | CatalogueChange::RepoHomed { .. }
+            | CatalogueChange::ReplicationSet { .. }
+            | CatalogueChange::ReplicationRemoved { .. }
+            | CatalogueChange::RegionCompared { .. } => return self.of_regions(change),
+            CatalogueChange::Liked { .. }
+            | CatalogueChange::Unliked { .. }
+            | CatalogueChange::RepoArrived { .. } => return None,
             CatalogueChange::AccessRequested { id, user, .. } => {
                 let details = json!({
                     "repo": self.repo(id), "id": id.to_string(), "user": self.user(user),
@@ -310,6 +317,42 @@ impl Names<'_> {
         })
     }
 
+    /// What is about several regions.
+    fn of_regions(&self, change: &CatalogueChange) -> Option<(&'static str, Value)> {
+        Some(match change {
+            CatalogueChange::RepoFollows { id, home, term, known, .. } => {
+                let details = json!({
+                    "repo": self.repo(id), "id": id.to_string(), "home": home.as_str(),
+                    "term": term, "behind": known.number,
+                });
+                ("repo follows", details)
+            }
+            CatalogueChange::RepoHomed { id, term, known, .. } => {
+                let details = json!({
+                    "repo": self.repo(id), "id": id.to_string(), "term": term,
+                    "behind": known.number,
+                });
+                ("repo homed", details)
+            }
+            CatalogueChange::ReplicationSet { name, rules } => {
+                let details = json!({
+                    "replication": name.as_str(), "to": rules.to.as_str(),
+                    "match": rules.patterns, "paused": rules.is_paused,
+                });
+                ("replication set", details)
+            }
+            CatalogueChange::ReplicationRemoved { name } => {
+                ("replication removed", json!({"replication": name.as_str()}))
+            }
+            CatalogueChange::RegionCompared { region, repos, findings } => {
+                let region = region.as_str();
+                let details = json!({"region": region, "repos": repos, "findings": findings});
+                ("region compared", details)
+            }
+            _ => return None,
+        })
+    }
+
     fn content(&self, change: &RepoChange) -> (&'static str, Value) {
         match change {
             RepoChange::RefSet { name, old, new } => {
@@ -326,6 +369,9 @@ impl Names<'_> {
             RepoChange::PullRequestStatus { number, status } => {
                 let status = format!("{status:?}").to_lowercase();
                 ("pull request status", json!({"pull": number, "status": status}))
+            }
+            RepoChange::HomeMoved { home, term, .. } => {
+                ("home moved", json!({"home": home.as_str(), "term": term}))
             }
             RepoChange::Comment { number, author, .. } => {
                 ("comment", json!({"pull": number, "user": self.user(author)}))

@@ -52,7 +52,7 @@ struct Cursor<C> {
 
 impl<C: Change> Cursor<C> {
     fn new(hub: &Hub, id: LogId) -> Self {
-        let log = Log::new(hub.store().clone(), id);
+        let log = hub.log_of(id);
         Self { log, tail: Tail::EMPTY, page: Vec::new(), is_over: false }
     }
 

@@ -14,7 +14,7 @@ use ballast_format::log::{
     AccountChange, AuditChange, CatalogueChange, Change, Entry, Head, RepoChange,
 };
 use ballast_store::keyspace::{Key, LogId, Prefix};
-use ballast_store::reflog::{Log, Tail};
+use ballast_store::reflog::{Course, Log, Tail};
 use futures_util::TryStreamExt as _;
 use tokio::sync::mpsc;
 
@@ -146,6 +146,11 @@ impl Walk<'_> {
         let mut listed = self.hub.store().list(&Prefix::Logs);
         while let Some(listed) = listed.try_next().await? {
             if let Key::LogEntry(log, number) = listed.key {
+                // Of repos that another region is the home of, what has not come does not count,
+                // nor what lost its place.
+                if self.is_on_a_course(log) {
+                    continue;
+                }
                 let expected = self.expected.entry(log.to_string()).or_default();
                 expected.listed = expected.listed.max(number);
                 if let LogId::Repo(id) = log {
@@ -154,6 +159,12 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    fn is_on_a_course(&self, log: LogId) -> bool {
+        let LogId::Repo(id) = log else { return false };
+        *self.hub.log_of(log).course() != Course::default()
+            || self.hub.catalogue.read(|state| state.is_line(&id))
     }
 
     /// Logs that somebody knows and that are not there at all.
@@ -169,7 +180,7 @@ impl Walk<'_> {
     }
 
     async fn log<C: Change>(&mut self, id: LogId, mut hear: impl FnMut(&Entry<C>)) -> Result<()> {
-        let log = Log::new(self.hub.store().clone(), id);
+        let log = self.hub.log_of(id);
         let expected = self.expected.remove(&id.to_string()).unwrap_or_default();
         let (mut tail, before) = (Tail::EMPTY, self.findings);
         loop {
@@ -223,7 +234,7 @@ impl Walk<'_> {
             let key = Key::LogEntry(log.id(), tail.number + 1);
             let problem = match log.read::<C>(tail.number + 1).await {
                 Ok(Some(next)) if next.entry.previous == tail.hash => {
-                    if next.entry.epoch >= tail.epoch {
+                    if tail.refuses(&next.entry).is_none() {
                         tail = next.tail;
                         continue;
                     }

@@ -85,7 +85,7 @@ impl Hub {
     }
 
     async fn read_repo(&self, repo: RepoId) -> Result<OfRepo> {
-        let log = Log::new(self.store().clone(), LogId::Repo(repo));
+        let log = self.log_of(LogId::Repo(repo));
         let until = Until::end(Tail::EMPTY);
         let (packs, manifests, unsound) = (Vec::new(), Vec::new(), Vec::new());
         let mut found = OfRepo { until, packs, manifests, unsound };
@@ -157,7 +157,7 @@ impl Hub {
         until: Until,
         known: u64,
     ) -> Result<u64> {
-        let log = Log::new(self.store().clone(), id);
+        let log = self.log_of(id);
         let last = until.tail.number;
         if known > last && until.is_cut {
             // The copy was made before the damage.
@@ -166,7 +166,7 @@ impl Hub {
         // From the newest that both have: if that differs, so does the history.
         let mut previous: Option<EntryHash> = None;
         for number in known.clamp(1, last.max(1))..=last {
-            let key = Key::LogEntry(id, number);
+            let key = log.key(number);
             let gone = || Error::corrupt(format!("`{key}` is gone"));
             let stored = log.read::<C>(number).await?.ok_or_else(gone)?;
             if previous.is_some_and(|previous| previous != stored.entry.previous) {

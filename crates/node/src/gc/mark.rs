@@ -13,7 +13,7 @@ use ballast_format::log::RepoChange;
 use ballast_format::manifest::{ManifestId, Term};
 use ballast_store::keyspace::{CopyKind, CopyName, Key, Leased, LogId};
 use ballast_store::pin::pins;
-use ballast_store::reflog::{Log, Tail};
+use ballast_store::reflog::Tail;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::broken::{Step, is_left_out};
@@ -124,7 +124,7 @@ impl Hub {
 
     /// The packs that a repo's log names, from its first entry on.
     pub(crate) async fn packs_of(&self, repo: RepoId) -> Result<Vec<PackHash>> {
-        let log = Log::new(self.store().clone(), LogId::Repo(repo));
+        let log = self.log_of(LogId::Repo(repo));
         let (mut tail, mut packs) = (Tail::EMPTY, Vec::new());
         loop {
             let page = log.read_after::<RepoChange>(&tail).await?;

@@ -22,7 +22,7 @@ use crate::state::ledger::New;
 use crate::state::repo::RepoState;
 
 /// Repos of a hub: what is known about them is in memory.
-pub(super) const MAX_REPOS: usize = 1_000_000;
+pub(crate) const MAX_REPOS: usize = 1_000_000;
 
 /// What runs a space.
 const SDKS: &[&str] = &["docker", "gradio", "static", "streamlit"];
@@ -103,8 +103,8 @@ impl Hub {
         Box::pin(async move {
             let hub = hub?;
             let state = hub.newest_state(repo.id()).await?;
-            // A mirror's commits are its upstream's.
-            if state.main().is_some() || repo.is_mirror() {
+            // A mirror's commits are its upstream's; those of another region's repo its home's.
+            if state.main().is_some() || repo.is_mirror() || repo.is_away() {
                 return Ok(state);
             }
             hub.first_commit(&repo).await?;
@@ -191,7 +191,7 @@ fn checked_sdk(new: &NewRepo) -> Result<Option<String>> {
 }
 
 /// Former names are free: they lead to a repo until another takes them.
-pub(super) fn check_free(state: &CatalogueState, kind: RepoKind, name: &RepoName) -> Result<()> {
+pub(crate) fn check_free(state: &CatalogueState, kind: RepoKind, name: &RepoName) -> Result<()> {
     match state.by_own_name(kind, name) {
         None => Ok(()),
         Some(_) => Err(Error::Exists { what: format!("the {kind} `{name}`") }),

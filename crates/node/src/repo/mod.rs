@@ -1,6 +1,6 @@
 //! Repos: creating, renaming, deleting them; their settings, refs, likes, gates and pull requests.
 
-mod create;
+pub(crate) mod create;
 mod gate;
 mod held;
 mod like;

@@ -5,9 +5,10 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use ballast_format::id::{RepoId, UserId};
-use ballast_format::log::{AccessStatus, CatalogueChange, Entry, Gating, Visibility};
-use ballast_format::name::{Namespace, RepoKind, RepoName};
+use ballast_format::log::{AccessStatus, CatalogueChange, Entry, Gating, Replication, Visibility};
+use ballast_format::name::{Namespace, RegionName, RepoKind, RepoName};
 
+use super::homing::{Away, Homing};
 use super::ledger::State;
 
 /// What the catalogue knows about a repo.
@@ -39,6 +40,8 @@ pub struct RepoRecord {
     pub discussions_disabled: bool,
     /// For a mirror: the address of the upstream that it is one of.
     pub upstream: Option<String>,
+    /// Where its log grows.
+    pub homing: Homing,
 }
 
 impl RepoRecord {
@@ -64,6 +67,7 @@ impl RepoRecord {
             sdk: None,
             discussions_disabled: false,
             upstream: None,
+            homing: Homing::default(),
         }
     }
 }
@@ -92,6 +96,17 @@ pub struct Like {
     pub time_ms: u64,
 }
 
+/// What came of comparing with another region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// When it was over, in unix milliseconds.
+    pub time_ms: u64,
+    /// How many repos were compared.
+    pub repos: u64,
+    /// How many faults were found.
+    pub findings: u64,
+}
+
 /// The catalogue's state.
 #[derive(Debug, Default)]
 pub struct CatalogueState {
@@ -107,9 +122,30 @@ pub struct CatalogueState {
     likers: HashMap<RepoId, HashSet<UserId>>,
     likes: HashMap<UserId, Vec<Like>>,
     requests: HashMap<RepoId, BTreeMap<UserId, AccessRequest>>,
+    /// What goes to other regions.
+    replications: BTreeMap<RegionName, Replication>,
+    /// What came of comparing with other regions last.
+    compared: BTreeMap<RegionName, Compared>,
+    /// Ids under which entries of repos are that took the place of others.
+    lines: HashSet<RepoId>,
 }
 
 impl CatalogueState {
+    /// What goes to other regions, by name.
+    pub fn replications(&self) -> &BTreeMap<RegionName, Replication> {
+        &self.replications
+    }
+
+    /// What came of comparing with a region last.
+    pub fn compared(&self, region: &RegionName) -> Option<Compared> {
+        self.compared.get(region).copied()
+    }
+
+    /// Whether entries of some repo are kept under this id.
+    pub(crate) fn is_line(&self, id: &RepoId) -> bool {
+        self.lines.contains(id)
+    }
+
     /// Every repo, in the order of their ids.
     pub fn repos(&self) -> impl Iterator<Item = &Arc<RepoRecord>> {
         self.repos.values()
@@ -265,7 +301,52 @@ impl CatalogueState {
         }
     }
 
-    fn apply_change(&mut self, change: &CatalogueChange, time_ms: u64) {
+    /// Changes where a repo's log grows; nothing of the repo itself changed by that.
+    fn change_homing(&mut self, id: &RepoId, change: impl FnOnce(&mut Homing)) {
+        if let Some(record) = self.repos.get_mut(id) {
+            change(&mut Arc::make_mut(record).homing);
+        }
+    }
+
+    fn apply_of_regions(&mut self, change: &CatalogueChange, (time_ms, epoch): (u64, u64)) {
+        match change {
+            CatalogueChange::RepoFollows { id, home, address, term, known, line } => {
+                self.lines.extend(*line);
+                self.change_homing(id, |homing| {
+                    let (region, address) = (home.clone(), address.clone());
+                    homing.away = Some(Away { region, address });
+                    (homing.term, homing.known) = (*term, *known);
+                    if let Some(line) = line {
+                        homing.turn_off(known.number, *line);
+                    }
+                });
+            }
+            CatalogueChange::RepoArrived { id, known } => {
+                self.change_homing(id, |homing| homing.known = *known);
+            }
+            CatalogueChange::RepoHomed { id, term, known, line } => {
+                self.lines.insert(*line);
+                self.change_homing(id, |homing| {
+                    homing.away = None;
+                    (homing.term, homing.known, homing.epoch) = (*term, *known, epoch);
+                    homing.turn_off(known.number, *line);
+                });
+            }
+            CatalogueChange::ReplicationSet { name, rules } => {
+                self.replications.insert(name.clone(), rules.clone());
+            }
+            CatalogueChange::ReplicationRemoved { name } => {
+                self.replications.remove(name);
+            }
+            CatalogueChange::RegionCompared { region, repos, findings } => {
+                let (repos, findings) = (*repos, *findings);
+                self.compared.insert(region.clone(), Compared { time_ms, repos, findings });
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_change(&mut self, change: &CatalogueChange, (time_ms, epoch): (u64, u64)) {
         match change {
             CatalogueChange::RepoCreated { id, kind, name, visibility, creator, sdk } => {
                 let (name, sdk) = (name.clone(), sdk.clone());
@@ -274,6 +355,14 @@ impl CatalogueState {
             }
             CatalogueChange::RepoMirrors { id, upstream } => {
                 self.change(id, time_ms, |record| record.upstream = Some(upstream.clone()));
+            }
+            CatalogueChange::RepoFollows { .. }
+            | CatalogueChange::RepoArrived { .. }
+            | CatalogueChange::RepoHomed { .. }
+            | CatalogueChange::ReplicationSet { .. }
+            | CatalogueChange::ReplicationRemoved { .. }
+            | CatalogueChange::RegionCompared { .. } => {
+                self.apply_of_regions(change, (time_ms, epoch));
             }
             CatalogueChange::RepoMoved { id, to } => self.rename(id, to, time_ms),
             CatalogueChange::RepoDeleted { id } => self.delete(id),
@@ -343,7 +432,7 @@ impl State for CatalogueState {
 
     fn apply(&mut self, entry: &Entry<CatalogueChange>) {
         for change in &entry.changes {
-            self.apply_change(change, entry.time_ms);
+            self.apply_change(change, (entry.time_ms, entry.epoch));
         }
     }
 }

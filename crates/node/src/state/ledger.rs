@@ -8,22 +8,22 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use ballast_format::hash::{EntryHash, PackHash};
+use ballast_format::hash::PackHash;
 use ballast_format::id::{OperationId, UserId};
-use ballast_format::log::{Change, Entry};
+use ballast_format::log::{Change, Entry, Head};
 use ballast_store::env::random_bytes;
 use ballast_store::index::{Batch, Table, schema};
 use ballast_store::keyspace::LogId;
-use ballast_store::objects::Store;
-use ballast_store::reflog::{Append, Log, Stored, Tail};
+use ballast_store::reflog::{Append, Line, Log, Stored, Tail};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::Mutex;
 
+use super::homing::Standing;
 use super::sending::{Sending, Sent};
 use super::sight::Sight;
 use super::turns::Turns;
 use crate::broken::{Step, is_left_out};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::{Freshness, Hub};
 use crate::state::repo::NewPack;
 use crate::state::rows;
@@ -66,6 +66,23 @@ pub(crate) trait State: Default + Send + Sync + 'static {
     fn packs(_changes: &[Self::Change]) -> Vec<PackHash> {
         Vec::new()
     }
+
+    /// Whether this region may append to the log (Invariant 9).
+    fn standing(&self, _hub: &Hub, _id: LogId) -> Standing {
+        Standing::HERE
+    }
+
+    /// An entry of the log that is known otherwise: with another one of its number, what is folded
+    /// or in the index is of a log that counts no more.
+    fn known(_hub: &Hub, _id: LogId) -> Head {
+        Head::NOTHING
+    }
+
+    /// Takes away what the index knows of a log that counts no more.
+    fn forget(hub: &Hub, id: LogId) -> impl Future<Output = Result<()>> + Send {
+        let _ = (hub, id);
+        std::future::ready(Ok(()))
+    }
 }
 
 /// What becomes of a log whose packs can't all be read.
@@ -81,14 +98,26 @@ pub(crate) enum Damage {
 struct Folded<S> {
     state: S,
     tail: Tail,
+    /// Where the entries were read.
+    lines: Vec<Line>,
+    /// Whether an entry was folded that is not the one that is known.
+    is_astray: bool,
+}
+
+impl<S: State> Default for Folded<S> {
+    fn default() -> Self {
+        let (state, tail) = (S::default(), Tail::EMPTY);
+        Self { state, tail, lines: Vec::new(), is_astray: false }
+    }
 }
 
 impl<S: State> Folded<S> {
     /// Takes in an entry of this tail, unless it is in already.
-    fn take(&mut self, entry: &Entry<S::Change>, tail: Tail) {
+    fn take(&mut self, entry: &Entry<S::Change>, tail: Tail, known: Head) {
         if tail.number == self.tail.number + 1 {
             self.state.apply(entry);
             self.tail = tail;
+            self.is_astray |= tail.number == known.number && tail.hash != known.hash;
         }
     }
 }
@@ -96,7 +125,6 @@ impl<S: State> Folded<S> {
 /// A log with its state in memory.
 pub(crate) struct Ledger<S> {
     id: LogId,
-    log: Log,
     folded: RwLock<Folded<S>>,
     /// Who appends holds it.
     writing: Mutex<()>,
@@ -108,11 +136,10 @@ pub(crate) struct Ledger<S> {
 }
 
 impl<S: State> Ledger<S> {
-    pub(crate) fn new(store: &Store, id: LogId) -> Self {
+    pub(crate) fn new(id: LogId) -> Self {
         Self {
             id,
-            log: Log::new(store.clone(), id),
-            folded: RwLock::new(Folded { state: S::default(), tail: Tail::EMPTY }),
+            folded: RwLock::new(Folded::default()),
             writing: Mutex::new(()),
             reading: Mutex::new(()),
             sight: Arc::new(Sight::new()),
@@ -142,16 +169,25 @@ impl<S: State> Ledger<S> {
     /// Reads what others wrote, if what is known may be older than the settings allow.
     pub(crate) async fn refresh(&self, hub: &Hub) -> Result<()> {
         let now = hub.env().monotonic();
-        if self.sight.is_stale(hub.settings().freshness, now) || self.lost_its_rows(hub) {
+        let is_stale = self.sight.is_stale(hub.settings().freshness, now);
+        if is_stale || self.lost_its_rows(hub) || self.is_behind(hub) {
             self.look(hub, Damage::Stops).await?;
         }
         Ok(())
     }
 
+    /// Whether entries have come from the home, or the log went another way, since somebody looked.
+    fn is_behind(&self, hub: &Hub) -> bool {
+        let (known, log) = (S::known(hub, self.id), hub.log_of(self.id));
+        let folded = self.folded();
+        known.number > folded.tail.number || log.course().lines != folded.lines
+    }
+
     /// Reads what others wrote, if others write, however lately somebody looked.
     pub(crate) async fn renew(&self, hub: &Hub) -> Result<()> {
         let others_write = hub.settings().freshness != Freshness::Exclusive;
-        if others_write || self.sight.is_doubtful() || self.lost_its_rows(hub) {
+        let is_behind = others_write || self.is_behind(hub);
+        if is_behind || self.sight.is_doubtful() || self.lost_its_rows(hub) {
             self.look(hub, Damage::Stops).await?;
         }
         Ok(())
@@ -162,40 +198,79 @@ impl<S: State> Ledger<S> {
         let asked = self.sight.began();
         let _reading = self.reading.lock().await;
         let has_looked = self.sight.has_looked_since(asked) && !self.sight.is_doubtful();
-        if has_looked && !self.lost_its_rows(hub) {
+        if has_looked && !self.lost_its_rows(hub) && !self.is_behind(hub) {
             return Ok(());
         }
         let generation = hub.index().generation();
-        if self.lost_its_rows(hub) {
-            self.index_again(hub).await?;
-        }
         let look = self.sight.begin(hub.env().monotonic());
+        let log = hub.log_of(self.id);
+        self.take_course(hub, &log).await?;
+        if self.lost_its_rows(hub) {
+            self.index_again(hub, &log).await?;
+        }
         if self.tail() == Tail::EMPTY {
-            self.load(hub).await?;
+            self.load(hub, &log).await?;
         }
         // A log that is read into an index for the first time may be old, and so may its damage.
         let is_new = self.tail() == Tail::EMPTY && !hub.index().is_whole();
         let damage = if is_new { Damage::IsReported } else { damage };
         loop {
-            let page = self.log.read_after::<S::Change>(&self.tail()).await?;
+            let page = log.read_after::<S::Change>(&self.tail()).await?;
             if page.is_empty() {
                 break;
             }
             self.index_page(hub, &page, damage).await?;
             hub.repos.learn(page.len());
-            self.fold(page.iter().map(|stored| (&stored.entry, stored.tail)));
+            self.fold(hub, page.iter().map(|stored| (&stored.entry, stored.tail)));
         }
+        self.check_known(&log)?;
         self.indexed_in.store(generation, Ordering::Release);
         self.sight.end(&look);
         Ok(())
     }
 
+    /// Where the log went another way than what is folded, everything is read again from there.
+    async fn take_course(&self, hub: &Hub, log: &Log) -> Result<()> {
+        let lines = &log.course().lines;
+        let is_other = {
+            let folded = self.folded();
+            let same = folded.lines.iter().zip(lines).take_while(|(old, new)| old == new).count();
+            let other = [folded.lines.get(same), lines.get(same)];
+            other.into_iter().flatten().any(|line| line.first <= folded.tail.number)
+        };
+        if is_other {
+            self.start_over(hub, log).await?;
+        }
+        let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
+        folded.lines.clone_from(lines);
+        Ok(())
+    }
+
+    /// Forgets all that is known of a log that went another way.
+    async fn start_over(&self, hub: &Hub, log: &Log) -> Result<()> {
+        S::forget(hub, self.id).await?;
+        let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
+        *folded = Folded { lines: log.course().lines.clone(), ..Folded::default() };
+        Ok(())
+    }
+
+    /// What was read is the log that is known, as far as that is known.
+    fn check_known(&self, log: &Log) -> Result<()> {
+        let folded = self.folded();
+        let number = folded.tail.number;
+        if folded.is_astray || log.course().until.is_some_and(|until| until > number) {
+            let what = format!("`{}`: what is behind entry {number} is not what came", self.id);
+            return Err(Error::corrupt(what));
+        }
+        Ok(())
+    }
+
     /// Puts into an index that was replaced what the known entries brought. What is damaged was
     /// there before, and keeps nobody from the rest.
-    async fn index_again(&self, hub: &Hub) -> Result<()> {
+    async fn index_again(&self, hub: &Hub, log: &Log) -> Result<()> {
         let mut tail = Tail::EMPTY;
         while tail.number < self.tail().number {
-            let page = self.log.read_after::<S::Change>(&tail).await?;
+            let page = log.read_after::<S::Change>(&tail).await?;
             let Some(last) = page.last() else { break };
             tail = last.tail;
             self.index_page(hub, &page, Damage::IsReported).await?;
@@ -235,7 +310,17 @@ impl<S: State> Ledger<S> {
 
     /// Folds the entries that the index kept, as far as they make sense: what does not is read
     /// from the store.
-    async fn load(&self, hub: &Hub) -> Result<()> {
+    async fn load(&self, hub: &Hub, log: &Log) -> Result<()> {
+        self.load_rows(hub, log).await?;
+        let is_astray = self.folded().is_astray;
+        if is_astray {
+            self.start_over(hub, log).await?;
+        }
+        Ok(())
+    }
+
+    async fn load_rows(&self, hub: &Hub, log: &Log) -> Result<()> {
+        let until = log.course().until.unwrap_or(u64::MAX);
         let prefix = schema::log_prefix(&self.id);
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -247,17 +332,19 @@ impl<S: State> Ledger<S> {
             let mut tail = self.tail();
             let mut entries = Vec::with_capacity(rows.len());
             for (key, bytes) in &rows {
+                if tail.number >= until {
+                    break;
+                }
                 let Some(entry) = follower::<S::Change>(&tail, key, bytes) else {
                     break;
                 };
-                tail = Tail {
-                    number: tail.number + 1,
-                    hash: EntryHash::of(bytes),
-                    epoch: entry.epoch,
-                };
+                tail = Tail::of(tail.number + 1, bytes, &entry);
                 entries.push((entry, tail));
             }
-            self.fold(entries.iter().map(|(entry, tail)| (entry, *tail)));
+            self.fold(hub, entries.iter().map(|(entry, tail)| (entry, *tail)));
+            if tail.number >= until {
+                return Ok(());
+            }
             if entries.len() < rows.len() {
                 tracing::warn!(log = ?self.id, after = tail.number, "the index has a hole");
                 return Ok(());
@@ -266,10 +353,11 @@ impl<S: State> Ledger<S> {
         }
     }
 
-    fn fold<'a>(&self, entries: impl Iterator<Item = (&'a Entry<S::Change>, Tail)>) {
+    fn fold<'a>(&self, hub: &Hub, entries: impl Iterator<Item = (&'a Entry<S::Change>, Tail)>) {
+        let known = S::known(hub, self.id);
         let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
         for (entry, tail) in entries {
-            folded.take(entry, tail);
+            folded.take(entry, tail, known);
         }
     }
 
@@ -291,9 +379,16 @@ impl<S: State> Ledger<S> {
                 self.look(hub, Damage::Stops).await?;
                 is_newest = true;
             }
-            let (asked, tail) = {
+            let (asked, tail, standing) = {
                 let folded = self.folded();
-                (rule(&folded.state), folded.tail)
+                let standing = folded.state.standing(hub, self.id);
+                (rule(&folded.state), folded.tail, standing)
+            };
+            let asked = match (asked, &standing) {
+                (Ok(changes), Standing::Away(away)) if !changes.is_empty() => {
+                    Err(hub.away_error(self.id, away))
+                }
+                (asked, _) => asked,
             };
             let says_nothing = asked.as_ref().is_ok_and(Vec::is_empty);
             if !is_newest && (says_nothing || asked.is_err()) {
@@ -313,7 +408,7 @@ impl<S: State> Ledger<S> {
                 is_newest = true;
                 continue;
             }
-            if self.try_once(hub, changes, &tail, &mut new).await? {
+            if self.try_once(hub, changes, (&tail, &standing), &mut new).await? {
                 return Ok(());
             }
             turns.lose(hub.env().as_ref(), CHANGE_IT)?;
@@ -327,8 +422,13 @@ impl<S: State> Ledger<S> {
         let mut turns = Turns::begin(hub.env().as_ref());
         loop {
             self.look(hub, Damage::Stops).await?;
-            let tail = self.tail();
-            if tail.epoch >= epoch {
+            let (tail, standing) = {
+                let folded = self.folded();
+                (folded.tail, folded.state.standing(hub, self.id))
+            };
+            // Where another region is the home, entries come by the catalogue, which has its fence.
+            let is_away = matches!(standing, Standing::Away(_));
+            if is_away || standing.epoch_at(&tail) >= epoch {
                 return Ok(());
             }
             if turns.is_owed() {
@@ -336,7 +436,8 @@ impl<S: State> Ledger<S> {
                 continue;
             }
             let nothing = Vec::new();
-            if self.try_once(hub, nothing, &tail, &mut New::default()).await? {
+            let place = (&tail, &standing);
+            if self.try_once(hub, nothing, place, &mut New::default()).await? {
                 return Ok(());
             }
             turns.lose(hub.env().as_ref(), CHANGE_IT)?;
@@ -348,24 +449,29 @@ impl<S: State> Ledger<S> {
         &self,
         hub: &Hub,
         changes: Vec<S::Change>,
-        tail: &Tail,
+        (tail, standing): (&Tail, &Standing),
         new: &mut New<'_>,
     ) -> Result<bool> {
+        let Standing::Home { term, .. } = *standing else {
+            return Err(Error::internal("an entry is for a log of another region"));
+        };
         // Section 4.2, steps 1, 3 and 4: the lists of all epochs up to the entry's are read, and
         // what it names is in none of them.
-        let epoch = hub.store().epoch().await?.max(tail.epoch);
-        let checked = if is_left_out(Step::EpochFirst) { tail.epoch } else { epoch };
+        let before = standing.epoch_at(tail);
+        let epoch = hub.store().epoch().await?.max(before);
+        let checked = if is_left_out(Step::EpochFirst) { before } else { epoch };
         hub.confirm_named(new.packs, checked).await?;
         let entry = Entry {
             operation: OperationId::from_bytes(random_bytes(hub.env().as_ref())),
             previous: tail.hash,
             epoch,
-            term: 1,
+            term,
             time_ms: hub.env().now_ms(),
             author: new.author,
             changes,
         };
-        let sending = Sending::begin(hub.runner(), &self.sight, &self.log, (*tail, entry));
+        let log = hub.log_of(self.id);
+        let sending = Sending::begin(hub.runner(), &self.sight, &log, (*tail, entry));
         let Sent { entry, appended, doubt } = sending.await;
         let Append::Won(won) = appended? else {
             return Ok(false);
@@ -374,7 +480,7 @@ impl<S: State> Ledger<S> {
         new.rows.put(Table::Log, key, entry.encode()?);
         hub.index().apply(std::mem::take(&mut new.rows)).await?;
         hub.quotas.went_on(&self.id);
-        self.fold(std::iter::once((&entry, won)));
+        self.fold(hub, std::iter::once((&entry, won)));
         doubt.settle();
         Ok(true)
     }

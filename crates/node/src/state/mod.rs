@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod catalogue;
+pub mod homing;
 pub(crate) mod ledger;
 pub(crate) mod mend;
 mod nodes;

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ballast_format::hash::{ObjectHash, PackHash};
 use ballast_format::id::{OperationId, RepoId, UserId};
-use ballast_format::log::{Entry, PullRequestStatus, RepoChange};
+use ballast_format::log::{Entry, Head, PullRequestStatus, RepoChange};
 use ballast_format::name::RefName;
 use ballast_format::pack::PackDirectory;
 use ballast_store::index::Batch;
 use ballast_store::keyspace::{CopyName, LogId};
+use ballast_store::reflog::Tail;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use super::homing::{Away, Standing};
 use super::ledger::{Damage, Ledger, New, State};
 use super::rows;
 use crate::access::Repo;
@@ -59,6 +61,15 @@ pub struct Comment {
     pub time_ms: u64,
 }
 
+/// Where a repo's home went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Where to.
+    pub to: Away,
+    /// The term of what is written there.
+    pub term: u64,
+}
+
 /// A repo's refs and pull requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepoState {
@@ -70,6 +81,8 @@ pub struct RepoState {
     pub changed_ms: u64,
     /// How many entries its log has.
     pub entries: u64,
+    /// Where its log says that its home went last.
+    pub home: Option<Moved>,
     /// Memory that all of it takes, about.
     bytes: usize,
 }
@@ -130,6 +143,10 @@ impl RepoState {
                     self.bytes += ROW_BYTES + text.len();
                 }
             }
+            RepoChange::HomeMoved { home, address, term } => {
+                let to = Away { region: home.clone(), address: address.clone() };
+                self.home = Some(Moved { to, term: *term });
+            }
         }
     }
 }
@@ -155,6 +172,31 @@ impl State for Shared {
             _ => None,
         };
         changes.iter().filter_map(pack).collect()
+    }
+
+    fn standing(&self, hub: &Hub, id: LogId) -> Standing {
+        let LogId::Repo(id) = id else { return Standing::HERE };
+        let homing = hub.homing(id);
+        match (homing.away, &self.0.home) {
+            (Some(away), _) => Standing::Away(away),
+            // It was moved, and the catalogue does not know yet.
+            (None, Some(moved)) if moved.term > homing.term => Standing::Away(moved.to.clone()),
+            (None, _) => Standing::Home { term: homing.term, epoch: homing.epoch },
+        }
+    }
+
+    fn known(hub: &Hub, id: LogId) -> Head {
+        match id {
+            LogId::Repo(id) => hub.homing(id).known,
+            LogId::Catalogue | LogId::Accounts | LogId::Audit => Head::NOTHING,
+        }
+    }
+
+    async fn forget(hub: &Hub, id: LogId) -> Result<()> {
+        match id {
+            LogId::Repo(id) => rows::forget(hub, id).await,
+            LogId::Catalogue | LogId::Accounts | LogId::Audit => Ok(()),
+        }
     }
 }
 
@@ -195,7 +237,7 @@ struct Living {
 }
 
 impl Living {
-    fn get_or_make(&mut self, hub: &Hub, id: RepoId) -> Arc<RepoLedger> {
+    fn get_or_make(&mut self, id: RepoId) -> Arc<RepoLedger> {
         if let Some(ledger) = self.ledgers.get(&id).and_then(Weak::upgrade) {
             return ledger;
         }
@@ -203,7 +245,7 @@ impl Living {
             self.ledgers.retain(|_, ledger| ledger.strong_count() > 0);
             self.sweep_at = 1024.max(2 * self.ledgers.len());
         }
-        let ledger = Arc::new(Ledger::new(hub.store(), LogId::Repo(id)));
+        let ledger = Arc::new(Ledger::new(LogId::Repo(id)));
         self.ledgers.insert(id, Arc::downgrade(&ledger));
         ledger
     }
@@ -225,12 +267,12 @@ impl RepoStates {
         self.learnt.fetch_add(entries as u64, Ordering::Relaxed);
     }
 
-    fn ledger(&self, hub: &Hub, id: RepoId) -> Arc<RepoLedger> {
+    fn ledger(&self, id: RepoId) -> Arc<RepoLedger> {
         if let Some(kept) = self.kept.get(&id) {
             return kept.ledger;
         }
         let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
-        let ledger = living.get_or_make(hub, id);
+        let ledger = living.get_or_make(id);
         drop(living);
         self.keep(id, &ledger, 0);
         ledger
@@ -278,21 +320,28 @@ impl Hub {
     }
 
     pub(crate) async fn state_of(&self, id: RepoId) -> Result<Arc<RepoState>> {
-        let ledger = self.repos.ledger(self, id);
+        let ledger = self.repos.ledger(id);
         ledger.refresh(self).await?;
         Ok(self.look_at(id, &ledger))
     }
 
     /// A repo's state as it is at this moment, whatever others write.
     pub(crate) async fn newest_state(&self, id: RepoId) -> Result<Arc<RepoState>> {
-        let ledger = self.repos.ledger(self, id);
+        let ledger = self.repos.ledger(id);
         ledger.renew(self).await?;
         Ok(self.look_at(id, &ledger))
     }
 
+    /// How far a repo's log is here, and whether it grows here.
+    pub(crate) async fn place_of(&self, id: RepoId) -> Result<(Tail, Standing)> {
+        let ledger = self.repos.ledger(id);
+        ledger.refresh(self).await?;
+        Ok((ledger.tail(), ledger.read(|state| state.standing(self, LogId::Repo(id)))))
+    }
+
     /// Reads a repo's log into an empty index, even if packs are damaged.
     pub(crate) async fn restore_state(&self, id: RepoId) -> Result<()> {
-        let ledger = self.repos.ledger(self, id);
+        let ledger = self.repos.ledger(id);
         ledger.look(self, Damage::IsReported).await?;
         self.look_at(id, &ledger);
         Ok(())
@@ -300,7 +349,7 @@ impl Hub {
 
     /// Makes sure that a repo's log has an entry of this gc epoch or a later one.
     pub(crate) async fn fence_repo(&self, id: RepoId, epoch: u64) -> Result<()> {
-        self.repos.ledger(self, id).fence(self, epoch).await
+        self.repos.ledger(id).fence(self, epoch).await
     }
 
     fn look_at(&self, id: RepoId, ledger: &Arc<RepoLedger>) -> Arc<RepoState> {
@@ -339,7 +388,7 @@ impl Hub {
             let (copy, directory) = (&pack.copy, &pack.directory);
             batch.extend(rows::of_pack(self, id, copy, directory, Damage::Stops).await?);
         }
-        let ledger = self.repos.ledger(self, id);
+        let ledger = self.repos.ledger(id);
         ledger
             .append(self, New { author, rows: batch, packs }, |state| {
                 if self.catalogue.read(|catalogue| catalogue.by_id(&id)).is_none() {

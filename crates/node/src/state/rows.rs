@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::upload::rows as upload_rows;
 
+/// Rows that are taken away at once.
+const ROWS: usize = 1000;
 /// Bytes at a pack's end that are read first: most directories fit.
 pub(crate) const LIKELY_TAIL: u64 = 64 * 1024;
 
@@ -135,6 +137,26 @@ pub(crate) async fn of_pack(
         tracing::error!(%repo, %file, %error, "what a file is made of is damaged");
     }
     Ok(batch)
+}
+
+/// Takes away what the index knows of a repo's log and of what that names: other entries count now.
+pub(super) async fn forget(hub: &Hub, repo: RepoId) -> Result<()> {
+    let log = schema::log_prefix(&LogId::Repo(repo));
+    let id = repo.as_bytes().as_slice();
+    for (table, prefix) in [(Table::Log, log.as_slice()), (Table::Object, id), (Table::File, id)] {
+        loop {
+            let rows = hub.index().scan(table, prefix, None, ROWS).await?;
+            if rows.is_empty() {
+                break;
+            }
+            let mut batch = Batch::new();
+            for (key, _) in rows {
+                batch.delete(table, key);
+            }
+            hub.index().apply(batch).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a later pack of the repo's log links the same file by another manifest.

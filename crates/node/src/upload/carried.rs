@@ -93,6 +93,32 @@ impl Hub {
         Ok(files.iter().map(link).collect())
     }
 
+    /// Makes sure that what a repo of another region links is what it is said to be: every chunk
+    /// of it is here, and together they make this file.
+    pub async fn prove_link(self: &Arc<Self>, link: &FileLink) -> Result<()> {
+        let manifest = self.needed_manifest(&link.manifest()).await?;
+        let mut hasher = FileHasher::new();
+        for Term { xorb, chunks, .. } in &manifest.terms {
+            let (_, footer) = self.needed_xorb(xorb).await?;
+            footer.uncompressed_length(chunks.clone())?;
+            for index in chunks.clone() {
+                hasher.push(&footer.chunk_hash(index), u64::from(footer.chunk_length(index)));
+            }
+        }
+        if hasher.finish() != link.file || manifest.size != link.size {
+            let reason = format!("the chunks of the file `{}` make another one", link.file);
+            return Err(Error::invalid(reason));
+        }
+        let mut slot = self.uploads.shard_slot().await?;
+        let sha256 = self.sha256_of(&manifest, &mut slot).await?;
+        if sha256 != link.sha256 {
+            let (file, said) = (link.file, link.sha256);
+            let reason = format!("the file `{file}` has the SHA-256 `{sha256}`, not `{said}`");
+            return Err(Error::invalid(reason));
+        }
+        Ok(())
+    }
+
     async fn prove_carried(self: &Arc<Self>, file: &TakenFile) -> Result<Manifest> {
         let mut hasher = FileHasher::new();
         let (mut terms, mut samples) = (Vec::new(), Vec::new());

@@ -9,7 +9,7 @@ use ballast_format::log::{Change, Entry};
 use ballast_format::tally::Tally;
 use ballast_store::index::{Table, schema};
 use ballast_store::keyspace::{CopyName, Key, LogId, Prefix};
-use ballast_store::reflog::{Log, Stored};
+use ballast_store::reflog::Stored;
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 
@@ -24,6 +24,7 @@ struct Place {
     number: u64,
     /// The hash of the entry before; nothing: nobody knows.
     previous: Option<EntryHash>,
+    term: u64,
     epoch: u64,
 }
 
@@ -36,8 +37,8 @@ impl Check {
         id: LogId,
         mut hear: impl FnMut(&Entry<C>),
     ) -> Result<()> {
-        let log = Log::new(self.hub.store().clone(), id);
-        let mut place = Place { number: 1, previous: Some(EntryHash::ZERO), epoch: 0 };
+        let log = self.hub.log_of(id);
+        let mut place = Place { number: 1, previous: Some(EntryHash::ZERO), term: 0, epoch: 0 };
         loop {
             let numbers = place.number..place.number + AT_ONCE;
             let answers: Vec<Read<C>> = join_all(numbers.map(|number| log.read(number))).await;
@@ -107,12 +108,15 @@ impl Check {
             Ok(Some(stored)) => {
                 self.count(stored.bytes.len() as u64).await?;
                 let (previous, epoch) = (stored.entry.previous, stored.entry.epoch);
+                let term = stored.entry.term;
                 let differs = kept.as_ref().is_some_and(|(_, bytes)| *bytes != stored.bytes);
                 if differs {
                     Some("it is not what it was when it was written or first read".to_owned())
                 } else if place.previous.is_some_and(|expected| expected != previous) {
                     Some("it and the entry before it do not belong together".to_owned())
-                } else if epoch < place.epoch {
+                } else if term < place.term {
+                    Some(format!("its term {term} is below {}", place.term))
+                } else if term == place.term && epoch < place.epoch {
                     Some(format!("its epoch {epoch} is below {}", place.epoch))
                 } else {
                     None
@@ -131,6 +135,9 @@ impl Check {
             return Ok(None);
         };
         place.previous = Some(EntryHash::of(&bytes));
+        if entry.term > place.term {
+            (place.term, place.epoch) = (entry.term, entry.epoch);
+        }
         place.epoch = place.epoch.max(entry.epoch);
         Ok(Some(entry))
     }

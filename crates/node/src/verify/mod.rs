@@ -10,7 +10,7 @@
 
 mod files;
 mod log;
-mod packs;
+pub(crate) mod packs;
 mod scrub;
 #[cfg(test)]
 mod tests;

@@ -187,7 +187,7 @@ impl Check {
 }
 
 /// Which of these objects are what they must be; `bytes` begin at `start` of the pack.
-pub(super) fn judge(objects: &[PackedObject], bytes: &[u8], start: u64) -> Result<Vec<bool>> {
+pub(crate) fn judge(objects: &[PackedObject], bytes: &[u8], start: u64) -> Result<Vec<bool>> {
     let is_sound = |object: &PackedObject| {
         let from = usize::try_from(object.offset - start).map_err(|_| too_long())?;
         let length = usize::try_from(object.length).map_err(|_| too_long())?;
@@ -201,7 +201,7 @@ pub(super) fn judge(objects: &[PackedObject], bytes: &[u8], start: u64) -> Resul
 }
 
 /// The objects from the first on that are read at once.
-pub(super) fn piece_from(objects: &[PackedObject]) -> &[PackedObject] {
+pub(crate) fn piece_from(objects: &[PackedObject]) -> &[PackedObject] {
     let start = objects.first().map_or(0, |object| object.offset);
     let fits = |object: &&PackedObject| object.offset + object.length - start <= PIECE_BYTES;
     let count = objects.iter().take_while(fits).count();

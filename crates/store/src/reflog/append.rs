@@ -5,7 +5,6 @@
 //! means that we lost; absent means that nothing has landed yet. The id is in the body, since not
 //! every backend keeps anything else.
 
-use ballast_format::hash::EntryHash;
 use ballast_format::id::OperationId;
 use ballast_format::log::{Change, Entry};
 use bytes::Bytes;
@@ -39,17 +38,46 @@ impl Log {
     /// ([`Error::Conflict`]).
     pub async fn append<C: Change>(&self, tail: &Tail, entry: &Entry<C>) -> Result<Append> {
         let (number, key) = self.next(tail)?;
-        if entry.previous != tail.hash {
+        if entry.previous != tail.hash || self.course.until.is_some() {
             return Err(Error::invalid(format!("the entry for `{key}` does not follow its tail")));
         }
-        if entry.epoch < tail.epoch {
-            let reason = format!("it knows of epoch {}, the entry of {}", tail.epoch, entry.epoch);
+        if let Some(reason) = tail.refuses(entry) {
             return Err(Error::Conflict { key: key.to_string(), reason });
         }
         let bytes = entry.encode().map_err(|error| Error::invalid(error.to_string()))?;
         let bytes = Bytes::from(bytes);
-        let ours = Tail { number, hash: EntryHash::of(&bytes), epoch: entry.epoch };
+        let ours = Tail::of(number, &bytes, entry);
         self.put_until_clear::<C>(&key, bytes, ours, entry.operation).await
+    }
+
+    /// Puts an entry that was copied from another region's log, as it is there. Where there is one
+    /// of its number it must be the same.
+    pub async fn copy(&self, number: u64, bytes: Bytes) -> Result<()> {
+        let key = self.key(number);
+        let mut doubt = Error::Internal { reason: "no try was made".into() };
+        for attempt in 1..=TRIES {
+            match self.store.put_absent(&key, bytes.clone()).await {
+                Ok(Put::Stored) => return Ok(()),
+                Ok(Put::Exists) => doubt = exists_and_not(&key),
+                Err(error) if error.is_passing() => doubt = error,
+                Err(error) => return Err(error),
+            }
+            // Invariant 4
+            match self.read_bytes(&key).await {
+                Ok(Some(found)) if found == bytes => return Ok(()),
+                Ok(Some(_)) => {
+                    let reason = "another entry is there".into();
+                    return Err(Error::Conflict { key: key.to_string(), reason });
+                }
+                Ok(None) => {}
+                Err(error) if error.is_passing() => doubt = error,
+                Err(error) => return Err(error),
+            }
+            if attempt < TRIES {
+                backoff::wait(self.store.env(), attempt).await;
+            }
+        }
+        Err(doubt)
     }
 
     async fn put_until_clear<C: Change>(

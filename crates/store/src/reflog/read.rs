@@ -1,6 +1,5 @@
 //! Reading a log: in order, checking each link.
 
-use ballast_format::hash::EntryHash;
 use ballast_format::limits::MAX_ENTRY_BYTES;
 use ballast_format::log::{Change, Entry};
 use bytes::Bytes;
@@ -27,6 +26,9 @@ impl Log {
     /// Reads one entry. `None`: the number is not taken yet. Only its form is checked; its place in
     /// the chain is checked by those who read on from a tail.
     pub async fn read<C: Change>(&self, number: u64) -> Result<Option<Stored<C>>> {
+        if self.course.until.is_some_and(|until| number > until) {
+            return Ok(None);
+        }
         let key = self.key(number);
         match self.read_bytes(&key).await? {
             Some(bytes) => decode(&key, number, bytes).map(Some),
@@ -92,24 +94,11 @@ impl Log {
 
 pub(super) fn decode<C: Change>(key: &Key, number: u64, bytes: Bytes) -> Result<Stored<C>> {
     let entry = Entry::<C>::decode(&bytes).map_err(|error| Error::corrupt(key, error))?;
-    let tail = Tail { number, hash: EntryHash::of(&bytes), epoch: entry.epoch };
+    let tail = Tail::of(number, &bytes, &entry);
     Ok(Stored { entry, bytes, tail })
 }
 
-/// Invariant 3: an entry names the one before it, and its epoch is never below that one's.
+/// Invariant 3: an entry follows the one before it.
 fn check_link<C>(key: &Key, last: &Tail, next: &Stored<C>) -> Result<()> {
-    let entry = &next.entry;
-    if entry.previous != last.hash {
-        let reason = format!(
-            "it follows entry `{}`, and the entry before it is `{}`",
-            entry.previous, last.hash
-        );
-        return Err(Error::corrupt(key, reason));
-    }
-    if entry.epoch < last.epoch {
-        let reason =
-            format!("its epoch {} is below {}, the one before it", entry.epoch, last.epoch);
-        return Err(Error::corrupt(key, reason));
-    }
-    Ok(())
+    last.refuses(&next.entry).map_or(Ok(()), |reason| Err(Error::corrupt(key, reason)))
 }

@@ -117,6 +117,63 @@ async fn an_operation_sent_twice_is_one_entry() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_new_term_counts_epochs_anew_and_no_term_comes_back() -> Result<()> {
+    let (log, _) = log();
+    let first = append(&log, &Tail::EMPTY, 9).await?;
+    let second = RepoEntry { term: 2, ..entry(&log, &first, 1) };
+    let Append::Won(second) = log.append(&first, &second).await? else { panic!("it is alone") };
+    let late = entry(&log, &second, 9);
+    let error = log.append(&second, &late).await.expect_err("its term is over");
+    assert_eq!(error.kind(), ballast_format::ErrorKind::Conflict);
+    let behind = RepoEntry { term: 2, ..entry(&log, &second, 0) };
+    assert!(log.append(&second, &behind).await.is_err());
+    assert_eq!(read_all(&log).await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_a_log_on_a_course_only_that_counts() -> Result<()> {
+    let (old, inner) = log();
+    let mut tails = vec![Tail::EMPTY];
+    for i in 0..6 {
+        tails.push(append(&old, &tails[i], 0).await?);
+    }
+    let line = LogId::Repo(ballast_format::id::RepoId::from_bytes([9; 16]));
+    let course = Course { until: None, lines: vec![Line { first: 4, id: line }] };
+    let new = Log::on_course(old.store.clone(), old.id, course.clone());
+    // The log that went another way behind entry 3.
+    assert_eq!(read_all(&new).await?.len(), 3);
+    let other = append(&new, &tails[3], 7).await?;
+    append(&new, &other, 7).await?;
+    assert_eq!(read_all(&new).await?[3].tail, other);
+    assert_eq!(read_all(&old).await?.len(), 6, "nothing is overwritten");
+    let until = Log::on_course(old.store.clone(), old.id, Course { until: Some(4), ..course });
+    assert_eq!(read_all(&until).await?.len(), 4);
+    assert!(until.read::<RepoChange>(5).await?.is_none());
+    let tail = read_all(&until).await?[3].tail;
+    assert!(append(&until, &tail, 7).await.is_err(), "it does not grow here");
+    drop(inner);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copied_entry_is_there_once_and_no_other_takes_its_place() -> Result<()> {
+    let ((home, _), (copy, _)) = (log(), log());
+    let first = append(&home, &Tail::EMPTY, 0).await?;
+    append(&home, &first, 0).await?;
+    for stored in read_all(&home).await? {
+        copy.copy(stored.tail.number, stored.bytes.clone()).await?;
+        copy.copy(stored.tail.number, stored.bytes).await?;
+    }
+    let bytes = |all: Vec<Stored<RepoChange>>| all.into_iter().map(|one| one.bytes);
+    assert!(bytes(read_all(&home).await?).eq(bytes(read_all(&copy).await?)));
+    let other = Bytes::from(entry(&home, &first, 5).encode().expect("small"));
+    let error = copy.copy(2, other).await.expect_err("there is another");
+    assert_eq!(error.kind(), ballast_format::ErrorKind::Conflict);
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_entry_that_does_not_follow_or_knows_too_little_is_refused() -> Result<()> {
     let (log, _) = log();
     let tail = append(&log, &Tail::EMPTY, 3).await?;

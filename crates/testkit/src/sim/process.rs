@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ballast_store::env::{Env, SharedEnv};
 use object_store::ObjectStore;
+use object_store::prefix::PrefixStore;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
@@ -76,6 +77,11 @@ impl Process {
     /// Its way to the store.
     pub fn objects(self: &Arc<Self>) -> Arc<dyn ObjectStore> {
         Arc::new(Connection::new(&self.world, self))
+    }
+
+    /// Its way to the store of one of several regions, which know nothing of each other.
+    pub fn objects_of(self: &Arc<Self>, region: &str) -> Arc<dyn ObjectStore> {
+        Arc::new(PrefixStore::new(self.objects(), region))
     }
 
     /// Which it is; the first is 1.
