@@ -30,7 +30,7 @@ use ballast_node::pool::Pool;
 use ballast_store::env::SharedEnv;
 
 pub use self::bits::Bits;
-pub use self::file::{OpenFile, READ_BYTES, Read, Stage};
+pub use self::file::{OpenFile, READ_BYTES, Read, Stage, Wants};
 pub use self::filling::{Begun, Filling};
 use self::folder::{Folder, Found};
 use self::permits::Permits;

@@ -1,0 +1,219 @@
+//! One look at what is missing, what is coming and who waits: what to ask for next, and what to
+//! stop.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use ballast_node::error::{Error, Result};
+
+use super::{AGAIN_SECONDS, Exchange, GIVE_UP, Kind, Say, Who, Wrong};
+
+/// Requests to one parent that go on side by side: stripes of different lanes do not wait for each
+/// other.
+const LANES: u32 = 4;
+/// How much is asked at once for stripes without a parent.
+const ORPHAN_BYTES: u64 = 4 << 20;
+/// How long a request goes on whose peer is not the parent any more.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long a client waits for what the swarm is about to bring.
+const CLIENT_WAITS: Duration = Duration::from_secs(2);
+/// A request that brings nothing while others bring so many pieces of each stripe stands still.
+const STILL_PIECES: u64 = 4;
+const STILL_FOR: Duration = Duration::from_secs(1);
+/// So does one that brings nothing for longer than its peer may wait.
+const SILENT_FOR: Duration = Duration::from_secs(12);
+/// How long nothing comes until the last chunks are asked of somebody else too.
+const LATE_AFTER: Duration = Duration::from_secs(1);
+
+impl Exchange {
+    /// Asks for what can be asked for now.
+    pub(super) fn ask(&mut self, now: Duration) {
+        self.ask_for_clients(now);
+        self.ask_parents(now);
+        if std::mem::take(&mut self.look_for_orphans) {
+            self.ask_for_orphans(now);
+        }
+    }
+
+    /// Each parent for the next pieces of its stripes.
+    fn ask_parents(&mut self, now: Duration) {
+        let mut lanes: BTreeMap<(Who, u32), Vec<u32>> = BTreeMap::new();
+        for stripe in 0..self.work.stripes() {
+            if let Some(parent) = self.whom.parent(stripe, now) {
+                lanes.entry((parent.clone(), stripe % LANES)).or_default().push(stripe);
+            }
+        }
+        for ((who, lane), stripes) in lanes {
+            let is_this =
+                |kind: &Kind| matches!(kind, Kind::Lane { lane: its, .. } if *its == lane);
+            let active = self.active.values();
+            let active = active.filter(|active| active.who == who && is_this(&active.kind));
+            let left: Vec<u64> = active.map(|active| active.left).collect();
+            // The next one is on its way before the last one ends.
+            if left.len() > 1 || left.iter().any(|left| *left > self.batch_bytes / 4) {
+                continue;
+            }
+            let runs = self.work.batch(&stripes, self.batch_bytes);
+            if !runs.is_empty() {
+                self.start(who, Kind::Lane { lane, stripes }, runs, now);
+            }
+        }
+    }
+
+    /// Others, for stripes whose parent fails.
+    fn ask_for_orphans(&mut self, now: Duration) {
+        let orphans = self.whom.orphans(&self.work, now);
+        if orphans.is_empty() {
+            return;
+        }
+        for who in self.whom.questions(now) {
+            self.question(who);
+        }
+        for who in self.whom.holders(now) {
+            if self.is_asked(&who, &Kind::Orphans) {
+                continue;
+            }
+            let pieces = self.whom.rarest(&who, &orphans, &self.work, self.seed);
+            let runs = self.work.batch_of(pieces, ORPHAN_BYTES.min(self.batch_bytes));
+            if !runs.is_empty() {
+                self.start(who, Kind::Orphans, runs, now);
+            }
+        }
+        let hub = self.whom.hub().clone();
+        if !self.is_asked(&hub, &Kind::Orphans) {
+            let pieces = self.whom.for_the_hub(&orphans, &self.work, now);
+            let runs = self.work.batch_of(pieces, ORPHAN_BYTES.min(self.batch_bytes));
+            if !runs.is_empty() {
+                self.start(hub, Kind::Orphans, runs, now);
+            }
+        }
+    }
+
+    fn is_asked(&self, who: &Who, kind: &Kind) -> bool {
+        self.active.values().any(|active| active.who == *who && active.kind == *kind)
+    }
+
+    /// Somebody who has all of it, for what clients wait for and the swarm does not bring soon.
+    fn ask_for_clients(&mut self, now: Duration) {
+        let wanted: Vec<Range<u32>> = self.wants.borrow().chunks().cloned().collect();
+        self.waited.retain(|chunk, _| wanted.iter().any(|want| want.start == *chunk));
+        for active in self.active.values().filter(|active| active.kind == Kind::Client) {
+            let is_wanted = |run: &Range<u32>| {
+                let overlaps = |want: &Range<u32>| want.start < run.end && run.start < want.end;
+                wanted.iter().any(overlaps) && !self.filling.file().has_sound(run.clone())
+            };
+            if !active.runs.iter().any(is_wanted) {
+                active.stop.cancel();
+            }
+        }
+        for want in wanted {
+            if self.filling.file().has_sound(want.start..want.start + 1) {
+                continue;
+            }
+            let since = *self.waited.entry(want.start).or_insert(now);
+            let is_coming = self.work.is_asked(want.start) || self.is_next(want.start);
+            let is_asked = self.active.values().any(|active| {
+                active.kind == Kind::Client
+                    && active.runs.iter().any(|run| run.contains(&want.start))
+            });
+            if is_asked || (is_coming && since + CLIENT_WAITS > now) {
+                continue;
+            }
+            let Some(who) = self.whom.other(None, now) else { continue };
+            let runs = self.work.absent(&want);
+            for run in &runs {
+                self.work.ask(run);
+            }
+            self.start(who, Kind::Client, runs, now);
+        }
+    }
+
+    /// Whether the stripes bring a chunk soon, as the file's front is near it.
+    fn is_next(&self, chunk: u32) -> bool {
+        let about = &self.filling.file().about;
+        let count = about.head.chunk_count();
+        let front = self.filling.file().next_unsound(0, count);
+        let place = |chunk: u32| about.bytes_of(chunk..chunk + 1).start;
+        let ahead = 2 * u64::from(self.work.stripes()) * self.work.piece_bytes();
+        place(chunk) < place(front.min(count - 1)) + ahead
+    }
+
+    /// The tracker named other parents: what is asked of the old ones ends soon.
+    pub(super) fn end_what_is_not_planned(&mut self, now: Duration) {
+        for active in self.active.values_mut() {
+            let Kind::Lane { stripes, .. } = &active.kind else { continue };
+            let is_parent =
+                |stripe: &u32| self.whom.parent(*stripe, now).is_some_and(|who| *who == active.who);
+            if stripes.iter().all(is_parent) {
+                active.ends = None;
+            } else {
+                active.ends = active.ends.or(Some(now + GRACE));
+            }
+        }
+    }
+
+    /// Looks for what stands still.
+    pub(super) fn tick(&mut self, now: Duration) -> Result<()> {
+        self.say_held(now);
+        self.look_for_orphans = true;
+        self.stop_what_stands_still(now);
+        self.ask_for_the_last(now);
+        if self.came_at + GIVE_UP <= now {
+            let reason = "neither the hub nor a peer sends the rest of this file".to_owned();
+            return Err(Error::Upstream { reason, retry_seconds: AGAIN_SECONDS });
+        }
+        Ok(())
+    }
+
+    fn stop_what_stands_still(&mut self, now: Duration) {
+        let others_bring = STILL_PIECES * u64::from(self.work.stripes()) * self.work.piece_bytes();
+        let mut still = Vec::new();
+        for active in self.active.values() {
+            let silent = now.saturating_sub(active.heard);
+            let is_behind = self.came - active.heard_bytes >= others_bring;
+            if (silent >= STILL_FOR && is_behind) || silent >= SILENT_FOR {
+                still.push((active.who.clone(), active.kind.clone(), active.stop.clone()));
+            } else if active.ends.is_some_and(|ends| ends <= now) {
+                active.stop.cancel();
+            }
+        }
+        for (who, kind, stop) in still {
+            tracing::debug!(peer = %who.name, "a request stands still");
+            stop.cancel();
+            let Kind::Lane { stripes, .. } = kind else {
+                self.whom.mark_bad(&who, None, now);
+                continue;
+            };
+            for stripe in stripes {
+                self.whom.mark_bad(&who, Some(stripe), now);
+                let who = who.clone();
+                self.seat.say(Say::Wrong { stripe, who, wrong: Wrong::Slow });
+            }
+        }
+    }
+
+    /// At the very end, what has been asked for and does not come is asked of somebody else too: a
+    /// hundredth of the file at most.
+    fn ask_for_the_last(&mut self, now: Duration) {
+        let file = self.filling.file();
+        if self.came_at + LATE_AFTER > now || self.active.values().any(|a| a.kind == Kind::Late) {
+            return;
+        }
+        let runs = self.work.absent(&(0..file.about.head.chunk_count()));
+        let bytes = runs.iter().map(|run| file.about.bytes_of(run.clone()));
+        let bytes: u64 = bytes.map(|bytes| bytes.end - bytes.start).sum();
+        let most = (file.about.head.size / 100).max(self.work.piece_bytes());
+        let Some(first) = runs.first().map(|run| run.start) else { return };
+        if bytes > most || runs.iter().any(|run| !self.work.is_asked(run.start)) {
+            return;
+        }
+        let has_it =
+            self.active.values().find(|active| active.runs.iter().any(|run| run.contains(&first)));
+        let slow = has_it.map(|active| active.who.clone());
+        let Some(who) = self.whom.other(slow.as_ref(), now) else { return };
+        if slow.as_ref() != Some(&who) {
+            self.start(who, Kind::Late, runs, now);
+        }
+    }
+}
