@@ -22,6 +22,7 @@ pub mod mirror_job;
 pub mod name;
 pub mod object;
 pub mod pack;
+pub mod permit;
 pub mod pickle;
 pub mod range;
 pub mod shard;

@@ -116,6 +116,12 @@ pub const MAX_OBJECTS_RECORD_BYTES: u64 = 16 << 20;
 /// Bytes of a receipt: some 40,000 revisions. It is one put, as a log entry is.
 pub const MAX_RECEIPT_BYTES: usize = 5_000_000;
 
+/// Xorbs that one permit may name: those of 2 TiB. It is one message.
+pub const MAX_PERMIT_XORBS: usize = 32_768;
+
+/// Bytes of a permit, without its signature.
+pub const MAX_PERMIT_BYTES: usize = 32 * MAX_PERMIT_XORBS + 256;
+
 /// Bytes of what a process keeps of its having joined: two certificates, and some names.
 pub const MAX_MEMBER_BYTES: usize = 64 * 1024;
 

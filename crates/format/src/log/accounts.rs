@@ -119,11 +119,11 @@ pub enum NodeRole {
 }
 
 impl NodeRole {
-    fn encode(self, to: &mut Encoder) {
+    pub(crate) fn encode(self, to: &mut Encoder) {
         to.bool(self == Self::Region);
     }
 
-    fn decode(from: &mut Decoder<'_>) -> Result<Self> {
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self> {
         match from.u8()? {
             0 => Ok(Self::Node),
             1 => Ok(Self::Region),

@@ -175,6 +175,13 @@ impl Hub {
         })
     }
 
+    /// The caller that the node of this name is, if it has joined and its user is not shut out.
+    pub fn caller_of_member(&self, role: NodeRole, name: &NodeName) -> Option<Caller> {
+        let node = self.accounts.read(|state| state.node_by_name(name))?;
+        let caller = self.caller_of_node(&node).ok();
+        caller.filter(|_| node.role == role)
+    }
+
     /// The caller that a node is: its user, by the token with which it reads.
     pub fn caller_of_node(&self, node: &Node) -> Result<Caller> {
         let Joined { token, .. } = node.joined.ok_or(Error::BadToken)?;

@@ -42,11 +42,11 @@ pub struct Homing {
     pub term: u64,
     /// If the home came here from elsewhere: the gc epoch of the entry by which it did. Whoever
     /// writes must know of it.
-    pub(crate) epoch: u64,
+    pub epoch: u64,
     /// The last entry that is known to have come; if the home is away, the last that counts.
     pub known: Head,
     /// Where entries are that took the place of others.
-    pub(crate) lines: Vec<Line>,
+    pub lines: Vec<Line>,
 }
 
 impl Default for Homing {

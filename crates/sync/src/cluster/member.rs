@@ -9,7 +9,7 @@ use ballast_format::member::Member as Kept;
 use ballast_node::worker::Runner;
 use ballast_proto::v1::nodes_client::NodesClient;
 use ballast_proto::v1::{
-    BeatRequest, Certificate, HelloRequest, JoinAnswer, JoinRequest, RenewRequest,
+    BeatRequest, Certificate, HelloAnswer, HelloRequest, JoinAnswer, JoinRequest, RenewRequest,
 };
 use ballast_store::env::SharedEnv;
 use bytes::Bytes;
@@ -190,11 +190,11 @@ impl Member {
         hub_channel(&self.identity, &self.hub_address())
     }
 
-    /// The name of the cluster whose hub answers where this one's should.
-    pub async fn hello(&self) -> Result<String> {
+    /// What the hub says that answers where this one's should: its cluster, and its name.
+    pub async fn hello(&self) -> Result<HelloAnswer> {
         let answer = NodesClient::new(self.channel()?).hello(timed(HelloRequest {})).await;
         let answer = answer.map_err(|status| explain(&self.hub_address(), &status))?;
-        Ok(answer.into_inner().cluster)
+        Ok(answer.into_inner())
     }
 
     /// Gets the next certificate, and keeps it.

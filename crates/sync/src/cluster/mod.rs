@@ -6,12 +6,14 @@
 
 mod authority;
 mod client;
+mod discover;
 mod door;
 mod error;
 mod files;
 mod identity;
 mod key;
 mod member;
+mod permit;
 mod registry;
 mod revocation;
 #[cfg(test)]
@@ -26,11 +28,13 @@ use ballast_format::name::NodeName;
 
 pub use authority::{Authority, ClusterId, Issued};
 pub use client::{hub_channel, timed};
+pub use discover::{Discovery, Hint};
 pub use door::{CarrierStream, Door, DoorLimits, TakeStreams};
 pub use error::{Error, Result};
 pub use identity::{Identity, Strangers};
 pub use key::{PeerKey, SecretKey};
 pub use member::{Member, join, member_file, open};
+pub use permit::{PermitError, check_permit, sign_permit};
 pub use registry::{Answers, Registry, Seen};
 pub use revocation::Revocations;
 pub use services::{Guest, Services, caller_of};

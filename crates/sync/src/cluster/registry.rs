@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
-use super::services::caller_of;
+use super::services::{Guest, caller_of};
 use super::{
     Authority, Error, Identity, Issued, JoinToken, PeerKey, PeerName, PeerRole, Result, is_address,
     join_message, renew_message,
@@ -77,6 +78,11 @@ impl Registry {
         registry.look_again();
         hub.runner().start(hub, Follow(Arc::downgrade(&registry)));
         Ok(registry)
+    }
+
+    /// The hub.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Who this process is among its peers.
@@ -183,7 +189,8 @@ pub struct Answers(Arc<Registry>);
 impl Nodes for Answers {
     async fn hello(&self, _: Request<HelloRequest>) -> Result<Response<HelloAnswer>, Status> {
         let cluster = self.0.authority.cluster().as_str().to_owned();
-        Ok(Response::new(HelloAnswer { cluster }))
+        let name = self.0.identity.name().as_str().to_owned();
+        Ok(Response::new(HelloAnswer { cluster, name }))
     }
 
     async fn join(&self, asked: Request<JoinRequest>) -> Result<Response<JoinAnswer>, Status> {
@@ -229,18 +236,30 @@ impl Nodes for Answers {
 
     async fn beat(&self, asked: Request<BeatRequest>) -> Result<Response<BeatAnswer>, Status> {
         let peer = caller_of(&asked)?;
+        let from = asked.extensions().get::<Guest>().map(|guest| guest.address.ip());
         let BeatRequest { address, revoked_digest } = asked.into_inner();
         if !address.is_empty() && !is_address(&address) {
             return Err(Status::new(Code::InvalidArgument, "the address is no host:port"));
         }
         let registry = &self.0;
-        registry.note(peer.key, address);
+        registry.note(peer.key, reached_at(address, from));
         let revocations = registry.identity.revocations();
         let knows_all = revoked_digest.as_ref() == revocations.digest();
         let keys = || revocations.keys().iter().flat_map(|key| *key.as_bytes()).collect();
         let revoked = (!knows_all).then(|| Revoked { keys: keys() });
         let again_ms = u64::try_from(BEAT.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(BeatAnswer { revoked, again_ms }))
+    }
+}
+
+/// Where a node is that says `address`, and was heard from there: who listens on all of its
+/// addresses does not know by which of them it is reached.
+fn reached_at(address: String, from: Option<IpAddr>) -> String {
+    match (address.parse::<SocketAddr>(), from) {
+        (Ok(told), Some(from)) if told.ip().is_unspecified() => {
+            SocketAddr::new(from, told.port()).to_string()
+        }
+        _ => address,
     }
 }
 

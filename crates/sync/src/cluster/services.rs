@@ -14,9 +14,13 @@ use tonic::{Code, Status};
 
 use super::{Peer, Revocations};
 
-/// What those may call who show no certificate.
-const OPEN: [&str; 3] =
-    ["/ballast.v1.Nodes/Hello", "/ballast.v1.Nodes/Join", "/ballast.v1.Nodes/Renew"];
+/// What those may call who show no certificate: each asks for another proof, or says little.
+const OPEN: [&str; 4] = [
+    "/ballast.v1.Nodes/Hello",
+    "/ballast.v1.Nodes/Join",
+    "/ballast.v1.Nodes/Renew",
+    "/ballast.v1.Swarm/Watch",
+];
 
 /// Who is at the other end of a connection; in the extensions of each request.
 #[derive(Clone, Debug)]

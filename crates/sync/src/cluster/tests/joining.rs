@@ -29,7 +29,9 @@ async fn a_node_joins_with_one_word_and_is_known_from_then_on() {
     let token = served.token("gpu-1").await.to_text();
     let member = join(None, &token, folder.path(), &env).await.expect("it joins");
     assert_eq!(member.identity().name().to_string(), "gpu-1");
-    assert_eq!(&member.hello().await.expect("it is heard"), member.identity().cluster().as_str());
+    let hello = member.hello().await.expect("it is heard");
+    assert_eq!(hello.cluster, member.identity().cluster().as_str());
+    assert_eq!(hello.name, "hub");
     assert_eq!(member.identity().permits(), served.registry.identity().permits());
     served.hub.authenticate(&member.token()).expect("it may read");
     let mut calls = NodesClient::new(member.channel().expect("a channel"));
@@ -37,6 +39,9 @@ async fn a_node_joins_with_one_word_and_is_known_from_then_on() {
     assert!(again > Duration::ZERO);
     let seen = served.registry.seen(&member.identity().key().public()).expect("seen");
     assert_eq!(seen.address, "10.0.0.7:8081");
+    member.beat(&mut calls, "0.0.0.0:8082").await.expect("it is heard");
+    let seen = served.registry.seen(&member.identity().key().public()).expect("seen");
+    assert_eq!(seen.address, "127.0.0.1:8082", "as the hub sees it");
 
     let mode = member_file(folder.path()).metadata().expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
