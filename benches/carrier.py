@@ -118,11 +118,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=4)
     parser.add_argument("--folder", default="/dev/shm")
+    parser.add_argument("--program", type=Path, help="benches/carrier.rs, built elsewhere")
     parser.add_argument("--only", default="nginx,nginx-file,nginx-tls,tcp,quic:1452,quic:8952")
     parser.add_argument("--lab", help="options of `netlab up`")
     parser.add_argument("--netlab", default="netlab")
     options = parser.parse_args()
-    program, only = built(), options.only.split(",")
+    program, only = options.program or built(), options.only.split(",")
     size = int(options.gib * GIB) // (1 << 16) * (1 << 16)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         folder = Path(folder)

@@ -15,7 +15,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -29,10 +29,12 @@ use ballast_node::pool::Pool;
 use ballast_node::worker::Runner;
 use ballast_store::env::RealEnv;
 use ballast_sync::carrier::{
-    self, Carrier, Content, Credentials, Encoding, Expected, PROTOCOL, QuicCarrier, QuicSettings,
-    Request, Run, Runs, Shared, Source, Span, TcpCarrier, Urgency, serve_tcp, tune,
+    self, Carrier, Content, Credentials, Encoding, Expected, QuicCarrier, QuicSettings, Request,
+    Run, Runs, Shared, Source, Span, TcpCarrier, TcpServer, Urgency,
 };
-use ballast_sync::cluster::PeerName;
+use ballast_sync::cluster::{
+    CARRIER_PROTOCOL, PeerName, Revocations, SERVER_NAME, TakeStreams as _, peer_of,
+};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rcgen::{BasicConstraints, CertificateParams, Issuer, KeyPair, SanType};
@@ -40,9 +42,6 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const CHUNK: usize = 65_536;
 const XORB_CHUNKS: usize = 1024;
@@ -82,12 +81,10 @@ fn keys(folder: &Path) -> Result<()> {
     for name in ["server", "client"] {
         let mut params = CertificateParams::default();
         let uri = format!("spiffe://bench/node/{name}").try_into()?;
-        let addresses = ["127.0.0.1", "198.18.1.1", "198.18.1.2", "198.18.2.1"];
-        params.subject_alt_names = vec![SanType::URI(uri)];
-        for address in addresses {
-            params.subject_alt_names.push(SanType::IpAddress(address.parse()?));
-        }
-        let key = KeyPair::generate()?;
+        // A cluster's identities are not held against the name of a host; these are, by rustls.
+        let host = SanType::DnsName(SERVER_NAME.try_into()?);
+        params.subject_alt_names = vec![SanType::URI(uri), host];
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
         fs::write(folder.join(format!("{name}.key")), key.serialize_der())?;
         fs::write(folder.join(format!("{name}.crt")), params.signed_by(&key, &issuer)?.der())?;
     }
@@ -119,12 +116,7 @@ fn credentials(folder: &Path, name: &str) -> Result<Credentials> {
     Ok(Credentials {
         server: Arc::new(server),
         client: Arc::new(client),
-        peer_of: Arc::new(|chain| {
-            let text = b"spiffe://bench/node/";
-            let certificate = chain.first()?;
-            let at = certificate.windows(text.len()).position(|part| part == text)? + text.len();
-            PeerName::parse(std::str::from_utf8(&certificate[at..at + 6]).ok()?)
-        }),
+        revocations: Revocations::default(),
     })
 }
 
@@ -211,7 +203,8 @@ async fn serve(carrier: &str, address: SocketAddr, file: &str, folder: &Path) ->
     let (shared, credentials) = (shared(), credentials(folder, "server")?);
     let shelf = Arc::new(Shelf { file: Arc::new(File::open(file)?), pool: Pool::new(2) });
     let quic = if let Some(settings) = settings(carrier)? {
-        Some(QuicCarrier::bind(&shared, &credentials, address, Some(shelf), settings)?)
+        let socket = UdpSocket::bind(address)?;
+        Some(QuicCarrier::over(&shared, &credentials, socket, Some(shelf), settings)?)
     } else {
         tokio::spawn(listen(shared.clone(), credentials, address, shelf));
         None
@@ -230,17 +223,17 @@ async fn listen(
     shelf: Arc<Shelf>,
 ) -> Result<()> {
     let mut config = rustls::ServerConfig::clone(&credentials.server);
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![CARRIER_PROTOCOL.to_vec()];
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind(address).await?;
+    let (listener, server) = (TcpListener::bind(address).await?, TcpServer::new(&shared, shelf));
     loop {
         let (stream, _) = listener.accept().await?;
-        tune(&stream)?;
-        let (shared, shelf, acceptor) = (shared.clone(), Arc::clone(&shelf), acceptor.clone());
-        let peer_of = Arc::clone(&credentials.peer_of);
+        let (server, acceptor) = (Arc::clone(&server), acceptor.clone());
         tokio::spawn(async move {
             let stream = acceptor.accept(stream).await?;
-            serve_tcp(&shared, &peer_of, stream, &*shelf).await
+            let peer = stream.get_ref().1.peer_certificates().and_then(peer_of);
+            server.serve(stream, peer.context("a stranger")?.name).await;
+            anyhow::Ok(())
         });
     }
 }
@@ -258,9 +251,11 @@ async fn fetch(
     let file = File::create(PathBuf::from(to))?;
     file.set_len((hashes.len() * CHUNK) as u64)?;
     let (file, pool) = (Arc::new(file), Pool::new(2));
-    let any = SocketAddr::new([0, 0, 0, 0].into(), 0);
     let carrier: Arc<dyn Carrier> = match settings(carrier)? {
-        Some(settings) => QuicCarrier::bind(&shared, &credentials, any, None, settings)?,
+        Some(settings) => {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            QuicCarrier::over(&shared, &credentials, socket, None, settings)?
+        }
         None => TcpCarrier::new(&shared, &credentials),
     };
     let (before, began) = (cpu()?, Instant::now());

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use ballast_store::env::SharedEnv;
 
 use super::quic::is_near;
@@ -25,6 +26,8 @@ const KEPT_FOR: Duration = Duration::from_mins(5);
 const ROUND: Duration = Duration::from_mins(1);
 /// Peers that are known at once; whoever is not used is forgotten.
 const MOST_PEERS: usize = 4096;
+/// The first carrier has so long to connect, before the other is tried.
+const FIRST_TAKES: Duration = Duration::from_secs(2);
 /// A path is long if a connection, two round trips and a handshake's arithmetic, takes so long.
 const FAR_CONNECT: Duration = Duration::from_millis(40);
 
@@ -146,44 +149,61 @@ impl Carriers {
         }
         known.link = None;
         let works = known.works.filter(|(there, _)| *there == address).map(|(_, kind)| kind);
-        let (link, kind) = self.connect(address, peer, works).await?;
+        let (link, kind) = self.reach(address, peer, works).await?;
         known.works = Some((address, kind));
         known.link = Some(Arc::clone(&link));
         Ok(link)
     }
 
-    async fn connect(
+    async fn reach(
         &self,
         address: SocketAddr,
         peer: &PeerName,
         works: Option<Kind>,
     ) -> Result<(Arc<dyn Link>, Kind)> {
-        let one = async |kind| Ok((self.carrier(kind).connect(address, peer).await?, kind));
         match self.choice {
-            Choice::Quic => return one(Kind::Quic).await,
-            Choice::Tcp => return one(Kind::Tcp).await,
+            Choice::Quic => return self.reach_by(Kind::Quic, address, peer).await,
+            Choice::Tcp => return self.reach_by(Kind::Tcp, address, peer).await,
             Choice::Auto => {}
         }
         let (first, began) = (works.unwrap_or(Kind::Tcp), self.env.monotonic());
-        let connected = match one(first).await {
+        // What is blocked often does not say so.
+        let tried = tokio::select! {
+            biased;
+            tried = self.reach_by(first, address, peer) => tried,
+            () = self.env.sleep(FIRST_TAKES) => {
+                let reason = format!("{address} does not answer");
+                Err(Error::Unreachable { peer: peer.to_string(), reason })
+            }
+        };
+        let connected = match tried {
             // What answers under another name does so whatever the carrier.
-            Err(Error::Unreachable { .. }) => return one(first.other()).await,
+            Err(Error::Unreachable { .. }) => {
+                return self.reach_by(first.other(), address, peer).await;
+            }
             other => other?,
         };
         let took = self.env.monotonic().saturating_sub(began);
         let is_far = !is_near(address.ip()) && took >= FAR_CONNECT;
         if works.is_none() && is_far && !self.tcp_bears_loss {
             // UDP may be blocked; TCP is not.
-            return Ok(one(Kind::Quic).await.unwrap_or(connected));
+            let by_quic = self.reach_by(Kind::Quic, address, peer).await;
+            return Ok(by_quic.unwrap_or(connected));
         }
         Ok(connected)
     }
 
-    fn carrier(&self, kind: Kind) -> &dyn Carrier {
-        match kind {
-            Kind::Tcp => &*self.tcp,
-            Kind::Quic => &*self.quic,
-        }
+    async fn reach_by(
+        &self,
+        kind: Kind,
+        address: SocketAddr,
+        peer: &PeerName,
+    ) -> Result<(Arc<dyn Link>, Kind)> {
+        let carrier = match kind {
+            Kind::Tcp => &self.tcp,
+            Kind::Quic => &self.quic,
+        };
+        Ok((carrier.connect(address, peer).await?, kind))
     }
 
     /// Closes links that nobody has used for long. What has worked is remembered.
@@ -196,6 +216,18 @@ impl Carriers {
             let is_old = now.saturating_sub(known.used_at) >= KEPT_FOR;
             known.link.take_if(|link| !link.is_open() || (is_old && Arc::strong_count(link) == 1));
         }
+    }
+}
+
+#[async_trait]
+impl Carrier for Carriers {
+    fn name(&self) -> &'static str {
+        "auto"
+    }
+
+    /// The same as [`link`](Self::link): a link that is open is not made again.
+    async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+        self.link(address, peer).await
     }
 }
 

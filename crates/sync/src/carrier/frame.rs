@@ -15,9 +15,6 @@ use super::{
     Urgency,
 };
 
-/// What both sides say in the handshake, so that no other protocol is taken for this one.
-pub const PROTOCOL: &[u8] = b"ballast/1";
-
 /// Bytes of the fixed part of a call: its kind and how many bytes follow.
 pub(super) const CALL_HEAD: usize = 1 + 4;
 /// Bytes of the fixed part of an answer.

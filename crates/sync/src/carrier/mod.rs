@@ -18,6 +18,7 @@ mod pipe;
 mod quic;
 mod serve;
 mod shared;
+mod start;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -34,10 +35,10 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 pub use self::choose::{Carriers, Choice};
-pub use self::frame::PROTOCOL;
 pub use self::quic::{Congestion, Path, QuicCarrier, QuicSettings};
-pub use self::shared::{Credentials, PeerOf, Shared};
-pub use self::tcp::{TcpCarrier, serve_tcp, tune};
+pub use self::shared::{Credentials, Shared};
+pub use self::start::{Started, start};
+pub use self::tcp::{TcpCarrier, TcpServer};
 use crate::cluster::PeerName;
 
 /// A run of chunks of a xorb.

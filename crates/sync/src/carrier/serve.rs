@@ -94,19 +94,21 @@ impl Serving<'_> {
         pipe.hurry(urgency);
         let mut owed = chunks_of(&request.spans).map_err(Stop::Refuse)?;
         let mut runs = wanted(pipe, self.source.open(self.peer, request)).await??;
-        while let Some(run) = wanted(pipe, runs.next()).await? {
+        // Not until the stream has ended: once the last chunk is sent, the next call may come, and
+        // must not be taken for a peer that leaves.
+        while owed > 0 {
+            let Some(run) = wanted(pipe, runs.next()).await? else {
+                return Err(Stop::Refuse(format!("its source ended {owed} chunks early")));
+            };
             let run = run?;
             let count = run.chunks.len();
-            let Some(left) = owed.checked_sub(count) else {
-                return Err(Stop::Refuse("its source has more than was asked for".to_owned()));
+            let Some(left) = owed.checked_sub(count).filter(|_| count > 0) else {
+                return Err(Stop::Refuse(format!("its source has {count} chunks of {owed}")));
             };
             owed = left;
             for (head, bytes) in frames_of(run)? {
                 self.send(pipe, head, bytes, urgency).await?;
             }
-        }
-        if owed > 0 {
-            return Err(Stop::Refuse(format!("its source ended {owed} chunks early")));
         }
         Ok(())
     }

@@ -7,11 +7,10 @@ use std::time::Duration;
 use ballast_node::pool::Pool;
 use ballast_node::worker::Runner;
 use ballast_store::env::SharedEnv;
-use rustls_pki_types::CertificateDer;
 
 use super::buffer::Buffers;
 use super::caps::Cap;
-use crate::cluster::PeerName;
+use crate::cluster::{self, CARRIER_PROTOCOL, Identity, Revocations, Strangers};
 
 /// Nothing moves for so long where something should: the other side hangs. One that is dead is
 /// noticed by the kernel, or by QUIC, long before.
@@ -59,9 +58,6 @@ impl Shared {
     }
 }
 
-/// Who has the certificate that these are the chain of; the chain was verified before.
-pub type PeerOf = Arc<dyn Fn(&[CertificateDer<'_>]) -> Option<PeerName> + Send + Sync>;
-
 /// Who this process is, and how it knows others.
 ///
 /// Both configurations demand and verify a certificate of the other side. The name of a peer is in
@@ -72,6 +68,17 @@ pub struct Credentials {
     pub server: Arc<rustls::ServerConfig>,
     /// For those who are called.
     pub client: Arc<rustls::ClientConfig>,
-    /// Whose a certificate is.
-    pub peer_of: PeerOf,
+    /// Who is not believed any more: their connections end.
+    pub revocations: Revocations,
+}
+
+impl Credentials {
+    /// Those of this identity.
+    pub fn of(identity: &Identity) -> cluster::Result<Self> {
+        Ok(Self {
+            server: identity.server_config(&[CARRIER_PROTOCOL], Strangers::Refused)?,
+            client: identity.client_config(CARRIER_PROTOCOL)?,
+            revocations: identity.revocations().clone(),
+        })
+    }
 }

@@ -8,6 +8,7 @@ use ballast_node::worker::Runner;
 use ballast_testkit::clock::SimEnv;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::poll;
 
 use super::*;
 use crate::carrier::{Arrivals, Request};
@@ -47,6 +48,8 @@ struct Way {
     name: &'static str,
     takes: Duration,
     is_blocked: AtomicBool,
+    /// It does not even say that it is blocked.
+    is_silent: AtomicBool,
     calls: AtomicUsize,
     is_open: Arc<AtomicBool>,
 }
@@ -59,6 +62,9 @@ impl Carrier for Way {
 
     async fn connect(&self, _: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.is_silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         self.env.advance(self.takes);
         tokio::task::yield_now().await;
         if self.is_blocked.load(Ordering::Relaxed) {
@@ -89,6 +95,7 @@ impl World {
                 name,
                 takes,
                 is_blocked: AtomicBool::new(false),
+                is_silent: AtomicBool::new(false),
                 calls: AtomicUsize::new(0),
                 is_open: Arc::default(),
             })
@@ -156,6 +163,19 @@ async fn what_is_blocked_is_gone_around_and_what_worked_comes_first() {
     world.close();
     carriers.link(far(), &peer()).await.expect("connected");
     assert_eq!(world.calls(), (1, 0));
+}
+
+#[tokio::test]
+async fn what_is_silently_blocked_is_gone_around_too() {
+    let world = World::new(MOMENT);
+    let carriers = world.carriers(Choice::Auto, true);
+    world.tcp.is_silent.store(true, Ordering::Relaxed);
+    let (address, peer) = (far(), peer());
+    let mut link = carriers.connect(address, &peer);
+    assert!(poll!(&mut link).is_pending());
+    world.env.advance(FIRST_TAKES);
+    link.await.expect("connected");
+    assert_eq!(world.calls(), (1, 1));
 }
 
 #[tokio::test]

@@ -11,9 +11,9 @@ use quinn_proto::{
     VarInt,
 };
 
-use crate::carrier::frame::PROTOCOL;
 use crate::carrier::shared::Credentials;
 use crate::carrier::tcp::client_config;
+use crate::cluster::CARRIER_PROTOCOL;
 
 /// The payload of a packet that fits Ethernet, with an address of either kind.
 pub(super) const ETHERNET_PAYLOAD: u16 = 1452;
@@ -36,7 +36,7 @@ pub(super) const FAR_WINDOW: u32 = 32 << 20;
 pub(super) const FAR_FROM: Duration = Duration::from_millis(15);
 /// What is sent before anything is known of the path.
 const NEAR_BURST: u64 = 256 << 10;
-const FAR_BURST: u64 = 128 << 10;
+const FAR_BURST: u64 = 512 << 10;
 
 /// What finds out how much a path takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Configs {
         let unfit = |_| "its TLS lacks AES-128, which QUIC needs".to_owned();
         let tls = QuicClientConfig::try_from(client_config(credentials)).map_err(unfit)?;
         let mut server = rustls::ServerConfig::clone(&credentials.server);
-        server.alpn_protocols = vec![PROTOCOL.to_vec()];
+        server.alpn_protocols = vec![CARRIER_PROTOCOL.to_vec()];
         server.max_early_data_size = 0;
         server.send_tls13_tickets = 0;
         let server = QuicServerConfig::try_from(server).map_err(unfit)?;

@@ -13,6 +13,7 @@ use ballast_store::env::SharedEnv;
 use bytes::Bytes;
 use quinn_proto::{ConnectionHandle, Dir, ReadError, StreamId, VarInt, WriteError};
 use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::carrier::buffer::Buffer;
 
@@ -69,6 +70,7 @@ pub(super) struct State {
     opens: Vec<oneshot::Sender<()>>,
     /// Why it is over, if it is.
     lost: Option<String>,
+    over: CancellationToken,
 }
 
 struct Reading {
@@ -99,6 +101,7 @@ impl Connection {
             stops: HashMap::new(),
             opens: Vec::new(),
             lost: None,
+            over: CancellationToken::new(),
         };
         let (is_touched, state) = (AtomicBool::new(false), Mutex::new(state));
         Self { handle, clock, touched, is_touched, state }
@@ -267,6 +270,12 @@ impl State {
         }
         self.stops.clear();
         self.opens.clear();
+        self.over.cancel();
+    }
+
+    /// Cancelled when it is over.
+    pub(super) fn over(&self) -> CancellationToken {
+        self.over.clone()
     }
 
     /// A stream has something, or has ended.

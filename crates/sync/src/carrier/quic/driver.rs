@@ -27,9 +27,9 @@ use super::config::{Configs, FAR_FROM, FAR_WINDOW};
 use super::connection::{Clock, Connection, State, Touched};
 use super::socket::{Socket, TRAIN_ROOM, TRAINS, ecn_of};
 use super::stream::Stream;
-use crate::carrier::shared::{PeerOf, Shared};
+use crate::carrier::shared::Shared;
 use crate::carrier::{Error, Result};
-use crate::cluster::PeerName;
+use crate::cluster::{Peer, PeerKey, PeerName, Revocations, SERVER_NAME, peer_of};
 
 /// Connections of one process. A cluster has a hub, some hundred nodes, and each a few peers.
 const MOST_CONNECTIONS: usize = 4096;
@@ -55,7 +55,7 @@ pub(in crate::carrier) type Answer =
 pub(super) struct Driver {
     pub(super) shared: Shared,
     pub(super) configs: Arc<Configs>,
-    pub(super) peer_of: PeerOf,
+    pub(super) revocations: Revocations,
     /// What becomes of a call; `None`: nobody is let in.
     pub(super) answer: Option<Answer>,
     pub(super) socket: Socket,
@@ -270,9 +270,7 @@ impl Driver {
     fn connect(&mut self, call: Connect) {
         let Connect { address, peer, config, reply } = call;
         let to = self.socket.reach(address);
-        // Only sent if it is a name of the DNS, and compared with nothing.
-        let name = address.ip().to_string();
-        match self.state.endpoint.connect(self.clock.now(), config, to, &name) {
+        match self.state.endpoint.connect(self.clock.now(), config, to, SERVER_NAME) {
             Ok((handle, inner)) => self.insert(handle, inner, Stage::Calling { peer, reply }),
             Err(error) => {
                 let reason = error.to_string();
@@ -348,38 +346,54 @@ impl Driver {
             state.inner.set_receive_window(VarInt::from_u32(FAR_WINDOW));
             state.inner.set_send_window(FAR_WINDOW.into());
         }
-        let who = self.who(state);
+        let who = who(state);
+        let key = who.as_ref().map(|who| who.key);
         let Some(driven) = self.state.connections.get_mut(&connection.handle) else { return };
-        let outcome = match (std::mem::replace(&mut driven.stage, Stage::Ours), who) {
+        let is_wanted = match (std::mem::replace(&mut driven.stage, Stage::Ours), who) {
             (Stage::Called, Some(who)) => {
-                driven.stage = Stage::Serving(who);
+                driven.stage = Stage::Serving(who.name);
                 // Streams may have come with the last packet of the handshake.
                 self.serve(connection, state);
                 true
             }
-            (Stage::Calling { peer, reply }, Some(who)) if peer == who => {
+            (Stage::Calling { peer, reply }, Some(who)) if peer == who.name => {
                 reply.send(Ok(Arc::clone(connection))).is_ok()
             }
             (Stage::Calling { peer, reply }, who) => {
-                let who =
-                    who.map_or_else(|| "somebody without a name".to_owned(), |who| who.to_string());
-                let reason = format!("`{who}` answers at {}", state.inner.remote_address());
+                let who = who.map_or_else(
+                    || "somebody without a name".to_owned(),
+                    |who| format!("`{}`", who.name),
+                );
+                let reason = format!("{who} answers at {}", state.inner.remote_address());
                 let _ = reply.send(Err(Error::Lied { peer: peer.to_string(), reason }));
                 false
             }
             _ => false,
         };
         self.state.unproven = self.state.unproven.saturating_sub(1);
-        if !outcome {
+        if let Some(key) = key.filter(|_| is_wanted) {
+            self.watch(connection, state, key);
+        } else {
             state.inner.close(self.clock.now(), VarInt::from_u32(0), Bytes::new());
             state.lose("nobody wants it");
         }
     }
 
-    fn who(&self, state: &State) -> Option<PeerName> {
-        let identity = state.inner.crypto_session().peer_identity()?;
-        let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-        (self.peer_of)(&chain)
+    /// Ends the connection when its peer is not believed any more.
+    fn watch(&self, connection: &Arc<Connection>, state: &State, key: PeerKey) {
+        let (connection, over) = (Arc::downgrade(connection), state.over());
+        let revocations = self.revocations.clone();
+        self.shared.runner.spawn("quic peer", async move {
+            tokio::select! {
+                biased;
+                () = over.cancelled() => {}
+                () = revocations.revoked(key) => {
+                    if let Some(connection) = connection.upgrade() {
+                        connection.close();
+                    }
+                }
+            }
+        });
     }
 
     /// It is over: whoever waits for it is told why.
@@ -448,4 +462,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// Who is at the other end, by the certificate that it showed.
+fn who(state: &State) -> Option<Peer> {
+    let identity = state.inner.crypto_session().peer_identity()?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    peer_of(&chain)
 }

@@ -13,7 +13,7 @@ mod socket;
 mod stream;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub use self::paths::Path;
 use self::paths::Paths;
 use self::socket::Socket;
 use super::serve::serve;
-use super::shared::{Credentials, PeerOf, Shared};
+use super::shared::{Credentials, Shared};
 use super::{Carrier, Error, Link, Result, Source};
 use crate::cluster::PeerName;
 
@@ -52,12 +52,12 @@ pub struct QuicCarrier {
 }
 
 impl QuicCarrier {
-    /// Opens the UDP socket at `address`, from which peers are called, and at which `source`, if
-    /// there is one, answers them. It is closed when nobody holds this any more.
-    pub fn bind(
+    /// Calls peers from this socket, at which `source`, if there is one, answers them. It ends when
+    /// nobody holds this any more.
+    pub fn over(
         shared: &Shared,
         credentials: &Credentials,
-        address: SocketAddr,
+        socket: UdpSocket,
         source: Option<Arc<dyn Source>>,
         settings: QuicSettings,
     ) -> io::Result<Arc<Self>> {
@@ -73,20 +73,20 @@ impl QuicCarrier {
             });
             answer
         });
-        Self::bind_with(shared, credentials, address, answer, settings)
+        Self::with(shared, credentials, socket, answer, settings)
     }
 
     /// The same, with whatever answers.
-    pub(super) fn bind_with(
+    pub(super) fn with(
         shared: &Shared,
         credentials: &Credentials,
-        address: SocketAddr,
+        socket: UdpSocket,
         answer: Option<Answer>,
         settings: QuicSettings,
     ) -> io::Result<Arc<Self>> {
         let configs = Configs::new(credentials, settings);
         let configs = Arc::new(configs.map_err(io::Error::other)?);
-        let socket = Socket::bind(address)?;
+        let socket = Socket::over(socket)?;
         let address = socket.local_addr()?;
         let server = answer.is_some().then(|| Arc::clone(&configs.server));
         let finds_mtu = !socket.may_fragment();
@@ -96,7 +96,7 @@ impl QuicCarrier {
         let driver = Driver {
             shared: shared.clone(),
             configs: Arc::clone(&configs),
-            peer_of: PeerOf::clone(&credentials.peer_of),
+            revocations: credentials.revocations.clone(),
             answer,
             socket,
             clock: Clock::new(SharedEnv::clone(&shared.env)),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use quinn_proto::{EcnCodepoint, Transmit};
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
@@ -25,16 +26,13 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
+    pub(super) fn over(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let is_v6 = socket.local_addr()?.is_ipv6();
+        let options = SockRef::from(&socket);
         // The kernel gives as much as its operator allows.
-        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-        socket.set_send_buffer_size(SOCKET_BUFFER)?;
-        let room = socket.recv_buffer_size()?;
+        options.set_recv_buffer_size(SOCKET_BUFFER)?;
+        options.set_send_buffer_size(SOCKET_BUFFER)?;
+        let room = options.recv_buffer_size()?;
         if room < SOCKET_BUFFER {
             tracing::info!(
                 bytes = room,
@@ -42,11 +40,9 @@ impl Socket {
                  to 4194304 if QUIC is slow"
             );
         }
-        socket.bind(&address.into())?;
-        // Before tokio takes it: this makes it not block.
+        // This makes it not block, as tokio wants it.
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        let socket = UdpSocket::from_std(socket.into())?;
-        Ok(Self { socket, state, is_v6: address.is_ipv6() })
+        Ok(Self { socket: UdpSocket::from_std(socket)?, state, is_v6 })
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -134,7 +130,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_train_is_never_longer_than_the_kernel_takes() {
-        let socket = Socket::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let socket = Socket::over(socket).expect("a socket");
         for (packet, most) in [(1200, 54), (1452, 45), (8952, 7), (65_507, 1), (0, 64)] {
             let train = socket.train(packet);
             assert!((1..=most).contains(&train), "{train} packets of {packet} bytes");

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,14 +20,14 @@ use tokio_rustls::client::TlsStream;
 use super::{Buffered, tune};
 use crate::carrier::ask::{Asker, Line, check_permit, check_xorbs, unreachable};
 use crate::carrier::claim::Claims;
-use crate::carrier::frame::PROTOCOL;
 use crate::carrier::pipe::Wire;
-use crate::carrier::shared::{PeerOf, Shared};
+use crate::carrier::shared::Shared;
 use crate::carrier::{Arrivals, Error, Link, Request, Result};
-use crate::cluster::PeerName;
+use crate::cluster::{CARRIER_PROTOCOL, PeerKey, PeerName, Revocations, SERVER_NAME, peer_of};
 
-/// Calls of one peer that run at once; others wait for one of these to end.
-const MOST_BUSY: usize = 8;
+/// Calls of one peer that run at once; others wait for one of these to end. A node asks its parent
+/// for each stripe by itself, and for what follows before it has the last of that.
+const MOST_BUSY: usize = 32;
 /// Connections to one peer that are kept while nobody uses them.
 const MOST_KEPT: usize = 4;
 /// How long: less than the other side waits for a call.
@@ -46,9 +46,11 @@ type Connection = Wire<TlsStream<Buffered>>;
 pub(super) struct Pooled {
     shared: Shared,
     connector: TlsConnector,
-    peer_of: PeerOf,
+    revocations: Revocations,
     address: SocketAddr,
     peer: PeerName,
+    /// The key that it had when it was first met.
+    key: OnceLock<PeerKey>,
     is_open: AtomicBool,
     slots: Arc<Semaphore>,
     kept: Mutex<Vec<Kept>>,
@@ -64,13 +66,23 @@ impl Pooled {
     pub(super) async fn connect(
         shared: Shared,
         connector: TlsConnector,
-        peer_of: PeerOf,
+        revocations: Revocations,
         address: SocketAddr,
         peer: PeerName,
     ) -> Result<Arc<Self>> {
         let (slots, kept) = (Arc::new(Semaphore::new(MOST_BUSY)), Mutex::default());
         let is_open = AtomicBool::new(true);
-        let pooled = Self { shared, connector, peer_of, address, peer, is_open, slots, kept };
+        let pooled = Self {
+            shared,
+            connector,
+            revocations,
+            address,
+            peer,
+            key: OnceLock::new(),
+            is_open,
+            slots,
+            kept,
+        };
         let connection = pooled.open().await?;
         pooled.keep(connection);
         Ok(Arc::new(pooled))
@@ -80,14 +92,20 @@ impl Pooled {
         let stream = self.shared.within(CONNECT_TAKES, self.handshake()).await;
         let stream = stream.map_err(|error| unreachable(&self.peer, &error))?;
         let session = stream.get_ref().1;
-        let who = session.peer_certificates().and_then(|chain| (self.peer_of)(chain));
+        let who = session.peer_certificates().and_then(peer_of);
         let lied = |reason| Err(Error::Lied { peer: self.peer.to_string(), reason });
-        if who.as_ref() != Some(&self.peer) {
-            let who =
-                who.map_or_else(|| "somebody without a name".to_owned(), |who| who.to_string());
-            return lied(format!("`{who}` answers at {}", self.address));
+        match who {
+            // One that has joined anew is another process, which knows nothing of this link.
+            Some(who) if who.name == self.peer => {
+                if *self.key.get_or_init(|| who.key) != who.key {
+                    let anew = io::Error::other("it has joined anew");
+                    return Err(unreachable(&self.peer, &anew));
+                }
+            }
+            Some(who) => return lied(format!("`{}` answers at {}", who.name, self.address)),
+            None => return lied(format!("somebody without a name answers at {}", self.address)),
         }
-        if session.alpn_protocol() != Some(PROTOCOL) {
+        if session.alpn_protocol() != Some(CARRIER_PROTOCOL) {
             return lied(format!("{} does not speak the same protocol", self.address));
         }
         Ok(Wire(stream))
@@ -97,8 +115,7 @@ impl Pooled {
         let stream = TcpStream::connect(self.address).await?;
         tune(&stream)?;
         let stream = BufReader::with_capacity(INCOMING_BYTES, stream);
-        // Only sent if it is a name of the DNS, and compared with nothing.
-        let server = ServerName::from(self.address.ip());
+        let server = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
         self.connector.connect(server, stream).await
     }
 
@@ -107,6 +124,9 @@ impl Pooled {
         let closed = || io::Error::new(io::ErrorKind::NotConnected, "the connection was closed");
         let slot = Arc::clone(&self.slots).acquire_owned().await;
         let slot = slot.map_err(|_| unreachable(&self.peer, &closed()))?;
+        if self.key.get().is_some_and(|key| self.revocations.has(key)) {
+            self.close();
+        }
         if !self.is_open.load(Ordering::Relaxed) {
             return Err(unreachable(&self.peer, &closed()));
         }

@@ -4,7 +4,6 @@
 mod link;
 mod socket;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -12,19 +11,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ballast_store::env::SharedEnv;
 use rustls::client::Resumption;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::server::TlsStream;
 
 use self::link::{Pooled, TcpLink};
-pub use self::socket::tune;
-use super::frame::PROTOCOL;
+use self::socket::tune;
 use super::pipe::Wire;
 use super::serve::serve;
-use super::shared::{Credentials, PeerOf, Shared};
+use super::shared::{Credentials, Shared};
 use super::{Carrier, Link, Result, Source};
-use crate::cluster::PeerName;
+use crate::cluster::{CARRIER_PROTOCOL, CarrierStream, PeerName, Revocations, TakeStreams};
 
 /// How often connections that nobody uses are looked through.
 const ROUND: Duration = Duration::from_secs(30);
@@ -35,7 +31,7 @@ const OUTGOING_BYTES: usize = 256 << 10;
 pub struct TcpCarrier {
     shared: Shared,
     connector: TlsConnector,
-    peer_of: PeerOf,
+    revocations: Revocations,
     links: Mutex<Vec<Weak<Pooled>>>,
 }
 
@@ -45,7 +41,7 @@ impl TcpCarrier {
         let carrier = Arc::new(Self {
             shared: shared.clone(),
             connector: TlsConnector::from(Arc::new(client_config(credentials))),
-            peer_of: PeerOf::clone(&credentials.peer_of),
+            revocations: credentials.revocations.clone(),
             links: Mutex::default(),
         });
         let (weak, env) = (Arc::downgrade(&carrier), SharedEnv::clone(&shared.env));
@@ -84,7 +80,7 @@ impl Carrier for TcpCarrier {
         let pooled = Pooled::connect(
             self.shared.clone(),
             self.connector.clone(),
-            PeerOf::clone(&self.peer_of),
+            self.revocations.clone(),
             address,
             peer.clone(),
         );
@@ -99,30 +95,38 @@ impl Carrier for TcpCarrier {
 /// old ticket.
 pub(super) fn client_config(credentials: &Credentials) -> rustls::ClientConfig {
     let mut config = rustls::ClientConfig::clone(&credentials.client);
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![CARRIER_PROTOCOL.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config
 }
 
-/// Answers a peer's calls on a connection that it opened, until it ends. Whoever accepted it has
-/// verified the certificate, and found that the two speak [`PROTOCOL`].
-pub async fn serve_tcp<S>(
-    shared: &Shared,
-    peer_of: &PeerOf,
-    mut stream: TlsStream<S>,
-    source: &dyn Source,
-) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let (_, session) = stream.get_mut();
-    session.set_buffer_limit(Some(OUTGOING_BYTES));
-    let peer = session.peer_certificates().and_then(|chain| peer_of(chain));
-    let Some(peer) = peer else {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "a peer without a name"));
-    };
-    serve(shared, Wire(stream), &peer, source).await
+/// Answers peers on connections that the door has let in.
+pub struct TcpServer {
+    shared: Shared,
+    source: Arc<dyn Source>,
+}
+
+impl TcpServer {
+    /// Answers with what this source has.
+    pub fn new(shared: &Shared, source: Arc<dyn Source>) -> Arc<Self> {
+        Arc::new(Self { shared: shared.clone(), source })
+    }
+}
+
+#[async_trait]
+impl TakeStreams for TcpServer {
+    async fn serve(&self, mut stream: CarrierStream, peer: PeerName) {
+        let (socket, session) = stream.get_mut();
+        session.set_buffer_limit(Some(OUTGOING_BYTES));
+        let ended = match tune(socket) {
+            Ok(()) => serve(&self.shared, Wire(stream), &peer, &*self.source).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "a connection ended early");
+        }
+    }
 }
 
 /// The stream under TLS, read in large pieces: TLS itself asks for 4 KiB at a time.

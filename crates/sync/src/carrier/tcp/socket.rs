@@ -17,7 +17,7 @@ const UNCONFIRMED: Duration = Duration::from_secs(30);
 ///
 /// The sizes of its buffers stay as they are: the kernel lets them grow as the path needs, and a
 /// fixed size would end that.
-pub fn tune(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     let keepalive =

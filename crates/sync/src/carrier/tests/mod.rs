@@ -15,10 +15,14 @@ use futures_util::future::join_all;
 use tokio::sync::{Barrier, Notify};
 
 use self::world::{
-    Cluster, Kind, Manner, Shelf, World, Xorb, bytes_of, carrier, name, request, shared,
+    Cluster, Kind, Manner, Shelf, World, Xorb, any, bytes_of, carrier, name, request, shared,
 };
 use super::frame::{AnswerHead, AnswerKind};
-use super::{Error, LONGEST_RUN, MOST_ASKED_XORBS, MOST_PERMIT_BYTES, Request, Urgency};
+use super::{
+    Carrier as _, Choice, Error, LONGEST_RUN, MOST_ASKED_XORBS, MOST_PERMIT_BYTES, QuicSettings,
+    Request, Urgency, start,
+};
+use crate::cluster::{Door, DoorLimits, Services, TakeStreams};
 
 /// Each case, with each carrier.
 macro_rules! suite {
@@ -61,6 +65,7 @@ suite! {
     who_answers_under_another_name_is_refused,
     who_is_of_another_cluster_is_refused,
     a_dead_peer_ends_the_link,
+    who_is_revoked_is_cut_off,
 }
 
 async fn chunks_arrive_in_order_and_are_what_they_should_be(kind: Kind) {
@@ -302,7 +307,7 @@ async fn who_answers_under_another_name_is_refused(kind: Kind) {
 async fn who_is_of_another_cluster_is_refused(kind: Kind) {
     let xorb = Xorb::new(1, &[10]);
     let (world, shelf) = World::honest(kind, Shelf::of(&[&xorb])).await;
-    let stranger = Cluster::new().credentials("client");
+    let stranger = Cluster::new(2).credentials("client");
     let carrier = carrier(kind, &world.shared, &stranger);
     let link = carrier.connect(world.address, &name("server")).await;
     assert!(matches!(link.map(drop), Err(Error::Unreachable { .. })));
@@ -324,6 +329,24 @@ async fn a_dead_peer_ends_the_link(kind: Kind) {
     assert!(matches!(again.map(drop), Err(Error::Unreachable { .. })));
 }
 
+async fn who_is_revoked_is_cut_off(kind: Kind) {
+    let (xorb, gate) = (Xorb::new(1, &[10, 20]), Arc::new(Notify::new()));
+    let shelf = Shelf { gate: Some(Arc::clone(&gate)), per_run: 1, ..Shelf::of(&[&xorb]) };
+    let (world, shelf) = World::honest(kind, shelf).await;
+    let mut arrivals = world.link.request(request(&[(&xorb, 0..2)])).await.expect("asked");
+    gate.notify_one();
+    arrivals.next().await.expect("a run").expect("sound");
+    world.revocations.replace([world.key]);
+    let error = arrivals.next().await.expect("an error").expect_err("it is cut off");
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(!world.link.is_open());
+    // By TCP a client is whole before the server has looked at its certificate.
+    if let Ok(link) = world.carrier.connect(world.address, &name("server")).await {
+        assert!(link.holdings(&[xorb.hash]).await.is_err());
+    }
+    assert_eq!(shelf.seen.lock().expect("no panic").len(), 1);
+}
+
 #[tokio::test]
 async fn connections_are_used_again() {
     let xorb = Xorb::new(1, &[10, 20]);
@@ -333,5 +356,44 @@ async fn connections_are_used_again() {
         assert!(error.is_none(), "{error:?}");
         world.link.holdings(&[xorb.hash]).await.expect("told");
     }
-    assert_eq!(*world.accepted.lock().expect("no panic"), 1);
+    assert_eq!(world.accepted.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_next_call_on_a_connection_is_not_taken_for_leaving() {
+    let xorb = Xorb::new(1, &[10, 20]);
+    let shelf = Shelf { lingers: true, ..Shelf::of(&[&xorb]) };
+    let (world, _) = World::honest(Kind::Tcp, shelf).await;
+    for _ in 0..20 {
+        let (arrived, error) = world.fetch(request(&[(&xorb, 0..2)])).await;
+        assert!(error.is_none(), "{error:?}");
+        assert!(bytes_of(&arrived) == xorb.bytes(0..2));
+    }
+    assert_eq!(world.accepted.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_process_starts_both_carriers_and_is_reached_by_each() {
+    let (cluster, xorb) = (Cluster::new(1), Xorb::new(1, &[1000, 2000]));
+    let shelf = || Arc::new(Arc::new(Shelf::of(&[&xorb])));
+    let (identity, shared) = (cluster.identity("server"), shared());
+    let (door, settings) = (Door::bind(any()).await.expect("a door"), QuicSettings::default());
+    let (address, udp) = (door.address(), door.udp().expect("a socket"));
+    let server = start(&shared, &identity, udp, shelf(), Choice::Auto, settings);
+    let server = server.expect("it starts");
+    let (runner, limits) = (&shared.runner, DoorLimits::default());
+    let streams: Arc<dyn TakeStreams> = server.server;
+    let opened = door.open(runner, &shared.env, &identity, Services::new(), Some(streams), limits);
+    opened.expect("it opens");
+    for choice in [Choice::Auto, Choice::Tcp, Choice::Quic] {
+        let identity = cluster.identity("client");
+        let udp = std::net::UdpSocket::bind(any()).expect("a port");
+        let client = start(&shared, &identity, udp, shelf(), choice, settings).expect("it starts");
+        let link = client.carriers.connect(address, &name("server")).await.expect("connected");
+        let arrivals = link.request(request(&[(&xorb, 0..2)])).await.expect("asked");
+        let arrived: Vec<_> = arrivals.map(|run| run.expect("sound")).collect().await;
+        assert!(bytes_of(&arrived) == xorb.bytes(0..2), "{choice:?}");
+        let paths = client.quic.paths().len();
+        assert_eq!(paths, usize::from(choice == Choice::Quic), "{choice:?}");
+    }
 }

@@ -8,7 +8,9 @@ use ballast_testkit::clock::Dice;
 use futures_util::StreamExt as _;
 use tokio::net::UdpSocket;
 
-use super::world::{Cluster, Manner, Shelf, Xorb, bytes_of, listen_quic, name, request, shared};
+use super::world::{
+    Cluster, Manner, Shelf, Xorb, any, bytes_of, call_by_quic, listen_quic, name, request, shared,
+};
 use crate::carrier::{Carrier as _, Link, Path, QuicCarrier, QuicSettings};
 
 /// A server that has one xorb, and who calls it, both with these settings.
@@ -20,14 +22,14 @@ struct Pair {
 
 impl Pair {
     fn new(settings: QuicSettings) -> Self {
-        let (cluster, xorb) = (Cluster::new(), Xorb::new(1, &[131_072; 128]));
+        let (cluster, xorb) = (Cluster::new(1), Xorb::new(1, &[131_072; 128]));
         let shelf = Shelf { per_run: 8, ..Shelf::of(&[&xorb]) };
-        let (serving, manner) = (shared(), Manner::Honest(Arc::new(shelf)));
-        let server = listen_quic(&serving, &cluster.credentials("server"), manner, settings);
-        let any = ([127, 0, 0, 1], 0).into();
-        let credentials = cluster.credentials("client");
-        let client = QuicCarrier::bind(&shared(), &credentials, any, None, settings);
-        Self { xorb, server, client: client.expect("bound") }
+        let (credentials, manner) =
+            (cluster.credentials("server"), Manner::Honest(Arc::new(shelf)));
+        let socket = std::net::UdpSocket::bind(any()).expect("a port");
+        let server = listen_quic(&shared(), &credentials, socket, manner, settings);
+        let client = call_by_quic(&shared(), &cluster.credentials("client"), settings);
+        Self { xorb, server, client }
     }
 
     async fn link(&self, address: SocketAddr) -> Arc<dyn Link> {

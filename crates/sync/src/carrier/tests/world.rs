@@ -1,7 +1,7 @@
 //! Two processes on loopback, their identities, and what they say.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,23 +11,21 @@ use ballast_format::hash::{ChunkHash, XorbHash};
 use ballast_format::xorb::XorbWriter;
 use ballast_node::pool::Pool;
 use ballast_node::worker::Runner;
-use ballast_store::env::RealEnv;
+use ballast_store::env::{RealEnv, SharedEnv};
 use ballast_testkit::content::splitmix;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use rcgen::{BasicConstraints, CertificateParams, Issuer, KeyPair, SanType};
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::TcpListener;
 use tokio::sync::{Barrier, Notify};
-use tokio_rustls::TlsAcceptor;
 
 use crate::carrier::buffer::Buffer;
 use crate::carrier::frame::{CALL_HEAD, CallKind};
 use crate::carrier::pipe::{Pipe, Wire};
 use crate::carrier::quic::Answer;
 use crate::carrier::*;
+use crate::cluster::{
+    Authority, CarrierStream, Door, DoorLimits, Identity, PeerKey, PeerRole, Revocations, Services,
+    TakeStreams, rig,
+};
 
 /// The carriers that are tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,64 +34,24 @@ pub(super) enum Kind {
     Quic,
 }
 
-/// Who may issue names.
+/// Who issues names.
 pub(super) struct Cluster {
-    issuer: Issuer<'static, KeyPair>,
-    roots: Arc<RootCertStore>,
+    env: SharedEnv,
+    authority: Authority,
 }
 
 impl Cluster {
-    pub(super) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = rcgen::IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let root = params.self_signed(&key).expect("a root");
-        let mut roots = RootCertStore::empty();
-        roots.add(root.der().clone()).expect("a root");
-        Self { issuer: Issuer::new(params, key), roots: Arc::new(roots) }
+    pub(super) fn new(byte: u8) -> Self {
+        Self { env: RealEnv::shared(), authority: rig::authority(byte) }
+    }
+
+    pub(super) fn identity(&self, name: &str) -> Arc<Identity> {
+        rig::identity(&self.authority, PeerRole::Node, name, &self.env)
     }
 
     pub(super) fn credentials(&self, name: &str) -> Credentials {
-        let uri = format!("spiffe://test/node/{name}").try_into().expect("ASCII");
-        let mut params = CertificateParams::default();
-        params.subject_alt_names =
-            vec![SanType::URI(uri), SanType::IpAddress([127, 0, 0, 1].into())];
-        let key = KeyPair::generate().expect("a key");
-        let chain = vec![params.signed_by(&key, &self.issuer).expect("issued").der().clone()];
-        let key = || PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let clients = WebPkiClientVerifier::builder_with_provider(
-            Arc::clone(&self.roots),
-            Arc::clone(&provider),
-        );
-        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_client_cert_verifier(clients.build().expect("a verifier"))
-            .with_single_cert(chain.clone(), key())
-            .expect("its own key");
-        let client = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_root_certificates(Arc::clone(&self.roots))
-            .with_client_auth_cert(chain, key())
-            .expect("its own key");
-        Credentials {
-            server: Arc::new(server),
-            client: Arc::new(client),
-            peer_of: Arc::new(peer_of),
-        }
+        Credentials::of(&self.identity(name)).expect("an identity")
     }
-}
-
-/// The name in a certificate of these tests, whose text nothing else follows that a name may have.
-fn peer_of(chain: &[CertificateDer<'_>]) -> Option<PeerName> {
-    const PREFIX: &[u8] = b"spiffe://test/node/";
-    let certificate = chain.first()?;
-    let at = certificate.windows(PREFIX.len()).position(|part| part == PREFIX)?;
-    let name = certificate[at + PREFIX.len()..].iter();
-    let name = name.take_while(|byte| byte.is_ascii_lowercase()).map(|byte| char::from(*byte));
-    PeerName::parse(&name.collect::<String>())
 }
 
 pub(super) fn name(text: &str) -> PeerName {
@@ -153,6 +111,8 @@ pub(super) struct Shelf {
     pub(super) stored: bool,
     /// Chunks of one run.
     pub(super) per_run: usize,
+    /// The stream of a request never says that it has ended.
+    pub(super) lingers: bool,
     /// Each request waits until so many have come.
     pub(super) together: Option<Barrier>,
     /// Each run waits for this.
@@ -229,7 +189,8 @@ impl Source for Arc<Shelf> {
             }
         }
         let (shelf, tell) = (Self::clone(self), Tell(Arc::clone(&self.dropped)));
-        Ok(Box::pin(stream::iter(runs).then(move |(at, span, chunks)| {
+        let lingers = self.lingers;
+        let runs = stream::iter(runs).then(move |(at, span, chunks)| {
             let (shelf, _) = (Self::clone(&shelf), &tell);
             async move {
                 if let Some(gate) = &shelf.gate {
@@ -238,7 +199,8 @@ impl Source for Arc<Shelf> {
                 shelf.handed_out.fetch_add(chunks.len(), Ordering::Relaxed);
                 Ok(shelf.run(at, &span, chunks))
             }
-        })))
+        });
+        Ok(if lingers { Box::pin(runs.chain(stream::pending())) } else { Box::pin(runs) })
     }
 
     async fn holdings(&self, _: &PeerName, xorbs: &[XorbHash]) -> Result<Vec<Vec<Range<u32>>>> {
@@ -265,32 +227,37 @@ pub(super) struct World {
     pub(super) carrier: Arc<dyn Carrier>,
     pub(super) address: SocketAddr,
     pub(super) link: Arc<dyn Link>,
-    /// Connections that were accepted.
-    pub(super) accepted: Arc<Mutex<usize>>,
+    /// Who the server does not believe any more, and the client's key.
+    pub(super) revocations: Revocations,
+    pub(super) key: PeerKey,
+    /// Connections that were accepted by TCP.
+    pub(super) accepted: Arc<AtomicUsize>,
     /// Tasks of the server; stopping them is the server's death.
     pub(super) server: Runner,
-    _listener: Option<Arc<QuicCarrier>>,
+    _quic: Arc<QuicCarrier>,
 }
 
 impl World {
     pub(super) async fn new(kind: Kind, manner: Manner) -> Self {
-        let (cluster, accepted) = (Cluster::new(), Arc::new(Mutex::new(0)));
-        let (server, shared) = (Runner::new(), shared());
-        let (serving, credentials) = (shared_by(server.clone()), cluster.credentials("server"));
-        let (address, listener) = match kind {
-            Kind::Tcp => {
-                let accepted = Arc::clone(&accepted);
-                (listen_tcp(&server, &serving, credentials, manner, accepted).await, None)
-            }
-            Kind::Quic => {
-                let settings = QuicSettings::default();
-                let listener = listen_quic(&serving, &credentials, manner, settings);
-                (listener.address(), Some(listener))
-            }
-        };
-        let carrier = carrier(kind, &shared, &cluster.credentials("client"));
+        let (cluster, shared, server) = (Cluster::new(1), shared(), Runner::new());
+        let (serving, identity) = (shared_by(server.clone()), cluster.identity("server"));
+        let door = Door::bind(any()).await.expect("a door");
+        let (address, udp) = (door.address(), door.udp().expect("a socket"));
+        let credentials = Credentials::of(&identity).expect("an identity");
+        let settings = QuicSettings::default();
+        let quic = listen_quic(&serving, &credentials, udp, manner.clone(), settings);
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let streams = Streams { shared: serving, manner, accepted: Arc::clone(&accepted) };
+        let (services, limits) = (Services::new(), DoorLimits::default());
+        let opened =
+            door.open(&server, &cluster.env, &identity, services, Some(Arc::new(streams)), limits);
+        opened.expect("it opens");
+        let revocations = identity.revocations().clone();
+        let identity = cluster.identity("client");
+        let carrier = carrier(kind, &shared, &Credentials::of(&identity).expect("an identity"));
         let link = carrier.connect(address, &name("server")).await.expect("connected");
-        Self { shared, carrier, address, link, accepted, server, _listener: listener }
+        let key = identity.key().public();
+        Self { shared, carrier, address, link, revocations, key, accepted, server, _quic: quic }
     }
 
     pub(super) async fn honest(kind: Kind, shelf: Shelf) -> (Self, Arc<Shelf>) {
@@ -318,35 +285,46 @@ impl World {
     }
 }
 
+/// Any port of this machine.
+pub(super) fn any() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
 /// A carrier that only calls.
 pub(super) fn carrier(kind: Kind, shared: &Shared, credentials: &Credentials) -> Arc<dyn Carrier> {
     match kind {
         Kind::Tcp => TcpCarrier::new(shared, credentials),
-        Kind::Quic => {
-            let (any, settings) = (([127, 0, 0, 1], 0).into(), QuicSettings::default());
-            QuicCarrier::bind(shared, credentials, any, None, settings).expect("bound")
-        }
+        Kind::Quic => call_by_quic(shared, credentials, QuicSettings::default()),
     }
+}
+
+pub(super) fn call_by_quic(
+    shared: &Shared,
+    credentials: &Credentials,
+    settings: QuicSettings,
+) -> Arc<QuicCarrier> {
+    let socket = UdpSocket::bind(any()).expect("a port");
+    QuicCarrier::over(shared, credentials, socket, None, settings).expect("a carrier")
 }
 
 pub(super) fn listen_quic(
     shared: &Shared,
     credentials: &Credentials,
+    socket: UdpSocket,
     manner: Manner,
     settings: QuicSettings,
 ) -> Arc<QuicCarrier> {
-    let any = ([127, 0, 0, 1], 0).into();
-    let bound = match manner {
+    let carrier = match manner {
         Manner::Honest(shelf) => {
-            QuicCarrier::bind(shared, credentials, any, Some(Arc::new(shelf)), settings)
+            QuicCarrier::over(shared, credentials, socket, Some(Arc::new(shelf)), settings)
         }
         Manner::Says { bytes, ends } => {
             let answer: Answer =
                 Arc::new(move |stream, _| Box::pin(says(stream, bytes.clone(), ends)));
-            QuicCarrier::bind_with(shared, credentials, any, Some(answer), settings)
+            QuicCarrier::with(shared, credentials, socket, Some(answer), settings)
         }
     };
-    bound.expect("bound")
+    carrier.expect("a carrier")
 }
 
 /// All bytes of what arrived.
@@ -354,47 +332,25 @@ pub(super) fn bytes_of(arrived: &[Arrived]) -> Vec<u8> {
     arrived.iter().flat_map(|run| run.bytes.as_deref().expect("not absent").to_vec()).collect()
 }
 
-pub(super) async fn listen_tcp(
-    runner: &Runner,
-    shared: &Shared,
-    credentials: Credentials,
+/// What the door gives its streams to.
+struct Streams {
+    shared: Shared,
     manner: Manner,
-    accepted: Arc<Mutex<usize>>,
-) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let mut config = rustls::ServerConfig::clone(&credentials.server);
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let (tasks, shared, stopping) = (runner.clone(), shared.clone(), runner.stopping());
-    runner.spawn("listener", async move {
-        loop {
-            let accepted_now = tokio::select! {
-                () = stopping.cancelled() => return,
-                accepted_now = listener.accept() => accepted_now,
-            };
-            let (stream, _) = accepted_now.expect("accepted");
-            *accepted.lock().expect("no panic") += 1;
-            let (acceptor, shared, manner) = (acceptor.clone(), shared.clone(), manner.clone());
-            let (stopping, peer_of) = (tasks.stopping(), Arc::clone(&credentials.peer_of));
-            tasks.spawn("connection", async move {
-                let serving = async {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    match manner {
-                        Manner::Honest(shelf) => {
-                            drop(serve_tcp(&shared, &peer_of, stream, &shelf).await);
-                        }
-                        Manner::Says { bytes, ends } => says(Wire(stream), bytes, ends).await,
-                    }
-                };
-                tokio::select! {
-                    () = stopping.cancelled() => {}
-                    () = serving => {}
-                }
-            });
+    accepted: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl TakeStreams for Streams {
+    async fn serve(&self, stream: CarrierStream, peer: PeerName) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        match &self.manner {
+            Manner::Honest(shelf) => {
+                let server = TcpServer::new(&self.shared, Arc::new(Arc::clone(shelf)));
+                server.serve(stream, peer).await;
+            }
+            Manner::Says { bytes, ends } => says(Wire(stream), bytes.clone(), *ends).await,
         }
-    });
-    address
+    }
 }
 
 /// Reads one call and says something, whatever was asked.
