@@ -1,0 +1,4 @@
+//! What a tracker tells whom.
+
+mod roster;
+mod service;
