@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ballast_node::origin::Figure;
+use ballast_proto::v1::Ledger as Report;
 
 /// Where bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,20 @@ impl Ledger {
     /// So many bytes went to a peer.
     pub fn sent(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// As a node reports it.
+    pub fn report(&self) -> Report {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Report {
+            disk: read(&self.disk),
+            site: read(&self.site),
+            peer: read(&self.peer),
+            hub: read(&self.hub),
+            upstream: read(&self.upstream),
+            sent: read(&self.sent),
+            wasted: read(&self.wasted),
+        }
     }
 
     /// As it is told to those who watch the node.

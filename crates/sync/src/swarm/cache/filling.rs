@@ -229,6 +229,7 @@ impl Filling {
         if let Some(entry) = state.files.get_mut(&sha256) {
             entry.is_whole = true;
         }
+        state.generation += 1;
         drop(state);
         self.file.set_stage(Stage::Whole);
         Ok(Arc::clone(&self.file))

@@ -14,12 +14,12 @@ mod bits;
 mod file;
 mod filling;
 mod folder;
-mod permits;
+pub(super) mod permits;
 mod reader;
 mod source;
 mod xorbs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -100,6 +100,7 @@ struct State {
     xorbs: Xorbs,
     bytes: u64,
     evicted: u64,
+    generation: u64,
     kept: Vec<Arc<OpenFile>>,
 }
 
@@ -160,6 +161,18 @@ impl Cache {
             Listed { sha256: *sha256, size: entry.head.size, is_whole, is_pinned, used_ms }
         });
         listed.collect()
+    }
+
+    /// Grows with each change of [`names`](Self::names).
+    pub fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// The files that are whole, and the xorbs of which there are chunks.
+    pub fn names(&self) -> (HashSet<Sha256>, HashSet<XorbHash>) {
+        let state = self.state();
+        let whole = state.files.iter().filter(|(_, entry)| entry.is_whole);
+        (whole.map(|(sha256, _)| *sha256).collect(), state.xorbs.names().copied().collect())
     }
 
     /// Whether all of a file is here.
@@ -311,6 +324,7 @@ impl Cache {
         let (folder, claims) = (Arc::clone(&self.folder), file.claims());
         let demoted = self.pool.run(move || folder.demote(&sha256, count, &claims)).await;
         let mut state = self.state();
+        state.generation += 1;
         match demoted {
             Ok(Ok(true)) => {
                 if let Some(entry) = state.files.get_mut(&sha256) {
@@ -370,6 +384,7 @@ impl State {
         let Found { head, is_whole, is_pinned, used_ms } = found;
         let (sha256, head) = (head.sha256, Arc::new(head));
         self.bytes += head.size;
+        self.generation += 1;
         self.xorbs.add(&head);
         let open = Weak::new();
         let entry = Entry { head, is_whole, is_pinned, used_ms, touched_ms: used_ms, open };
@@ -379,6 +394,7 @@ impl State {
     fn take_out(&mut self, sha256: &Sha256) {
         if let Some(entry) = self.files.remove(sha256) {
             self.bytes -= entry.head.size;
+            self.generation += 1;
             self.xorbs.remove(&entry.head);
         }
         self.kept.retain(|kept| kept.sha256() != *sha256);

@@ -1,4 +1,4 @@
-//! What each peer may have of the cache.
+//! What each peer may have of a node's cache, or of a hub's chunks.
 //!
 //! A peer shows what the hub signed for it; until that is over it may have these xorbs. What is
 //! kept is bounded: when it is too much, the peer that showed something longest ago shows it again.
@@ -25,7 +25,7 @@ pub struct Permitted {
 /// Tells what a permit allows a peer, or why nothing.
 pub type CheckPermit = Box<dyn Fn(&PeerName, &[u8]) -> Result<Permitted, String> + Send + Sync>;
 
-pub(super) struct Permits {
+pub(in crate::swarm) struct Permits {
     check: CheckPermit,
     shown: Mutex<Shown>,
 }
@@ -45,12 +45,17 @@ struct Peer {
 }
 
 impl Permits {
-    pub(super) fn new(check: CheckPermit) -> Self {
+    pub(in crate::swarm) fn new(check: CheckPermit) -> Self {
         Self { check, shown: Mutex::default() }
     }
 
     /// A peer shows a permit.
-    pub(super) fn show(&self, peer: &PeerName, permit: &[u8], now_ms: u64) -> Result<(), String> {
+    pub(in crate::swarm) fn show(
+        &self,
+        peer: &PeerName,
+        permit: &[u8],
+        now_ms: u64,
+    ) -> Result<(), String> {
         let Permitted { xorbs, until_ms } = (self.check)(peer, permit)?;
         if until_ms <= now_ms {
             return Err("the permit is over: ask the hub for a new one".to_owned());
@@ -72,7 +77,7 @@ impl Permits {
     }
 
     /// Whether a peer may have a xorb.
-    pub(super) fn allows(&self, peer: &PeerName, xorb: &XorbHash, now_ms: u64) -> bool {
+    pub(in crate::swarm) fn allows(&self, peer: &PeerName, xorb: &XorbHash, now_ms: u64) -> bool {
         let shown = self.shown();
         let until = shown.peers.get(peer).and_then(|known| known.xorbs.get(xorb));
         until.is_some_and(|until| *until > now_ms)

@@ -31,6 +31,10 @@ impl Xorbs {
         }
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &XorbHash> {
+        self.0.keys()
+    }
+
     pub(super) fn files_of(&self, xorb: &XorbHash) -> impl Iterator<Item = &Arc<CachedHead>> {
         self.0.get(xorb).into_iter().flatten()
     }

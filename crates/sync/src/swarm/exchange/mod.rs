@@ -9,6 +9,7 @@
 //! Whatever arrives was hashed by the carrier. Whom not to believe is kept in [`Peers`], what is
 //! missing in `work`, whom to ask in `whom`; this puts them together.
 
+mod passing;
 mod peers;
 mod round;
 mod seat;
@@ -28,6 +29,7 @@ use futures_util::stream::{self, BoxStream, SelectAll};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::passing::passing;
 pub use self::peers::{Pass, Peers, Who};
 pub use self::seat::{Known, Say, Seat, Told, Wrong};
 use self::transfer::{Ask, Event, Fault, Over, transfer};

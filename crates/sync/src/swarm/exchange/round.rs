@@ -9,9 +9,10 @@ use ballast_node::error::{Error, Result};
 
 use super::{AGAIN_SECONDS, Exchange, GIVE_UP, Kind, Say, Who, Wrong};
 
-/// Requests to one parent that go on side by side: stripes of different lanes do not wait for each
-/// other.
-const LANES: u32 = 4;
+/// Requests to the hub that go on side by side, of several stripes each. A peer is asked for each
+/// stripe by itself: a piece that it waits for must hold up no other stripe, or peers that wait for
+/// each other in different stripes would all wait for ever.
+const HUB_LANES: u32 = 4;
 /// How much is asked at once for stripes without a parent.
 const ORPHAN_BYTES: u64 = 4 << 20;
 /// How long a request goes on whose peer is not the parent any more.
@@ -41,7 +42,8 @@ impl Exchange {
         let mut lanes: BTreeMap<(Who, u32), Vec<u32>> = BTreeMap::new();
         for stripe in 0..self.work.stripes() {
             if let Some(parent) = self.whom.parent(stripe, now) {
-                lanes.entry((parent.clone(), stripe % LANES)).or_default().push(stripe);
+                let lane = if parent.is_hub { stripe % HUB_LANES } else { stripe };
+                lanes.entry((parent.clone(), lane)).or_default().push(stripe);
             }
         }
         for ((who, lane), stripes) in lanes {

@@ -1,11 +1,9 @@
-mod world;
-
 use ballast_node::error::Result;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future};
 
-use self::world::{Manners, Node, PIECE, STRIPES, World, known, plan, who};
 use super::*;
 use crate::swarm::sample::Sample;
+use crate::swarm::world::{HUB, Manners, Node, PIECE, World, known, plan, who};
 
 /// 400 chunks in 40 pieces of 10, in five xorbs.
 fn sample() -> Sample {
@@ -13,7 +11,6 @@ fn sample() -> Sample {
 }
 
 const SIZE: u64 = 400_000;
-const HUB: [Option<usize>; STRIPES as usize] = [None; STRIPES as usize];
 
 fn came(node: &Node) -> HashMap<&'static str, u64> {
     node.means.ledger.figures().into_iter().map(|figure| (figure.name, figure.value)).collect()

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_format::cached_file::CachedFile;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::peers::{Pass, Peers, Who};
 use crate::carrier::{Arrivals, Arrived, Error, Expected, Link, Request, Span, Urgency};
-use crate::swarm::cache::{Filling, OpenFile};
+use crate::swarm::cache::Filling;
 
 /// What comes of a request.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ struct Transfer {
 
 /// Asks, and writes what comes. It ends with [`Event::Over`].
 pub(super) fn transfer(ask: Ask) -> BoxStream<'static, Event> {
-    let spans = spans_of(ask.filling.file(), &ask.runs);
+    let spans = spans_of(&ask.filling.file().about, &ask.runs);
     let transfer = Transfer { ask, spans, stage: Stage::Asking };
     stream::unfold(transfer, |mut transfer| async move {
         let stop = transfer.ask.stop.clone();
@@ -151,8 +152,8 @@ impl Transfer {
 }
 
 /// Chunks of a file as spans of xorbs, each with the chunk of the file that it begins with.
-pub(super) fn spans_of(file: &OpenFile, runs: &[Range<u32>]) -> Vec<(Span, u32)> {
-    let head = &file.about.head;
+pub(super) fn spans_of(about: &CachedFile, runs: &[Range<u32>]) -> Vec<(Span, u32)> {
+    let head = &about.head;
     let mut spans = Vec::new();
     for run in runs {
         let mut at = run.start;

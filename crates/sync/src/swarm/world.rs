@@ -29,23 +29,26 @@ use crate::swarm::ledger::Ledger;
 use crate::swarm::sample::Sample;
 
 /// How long a piece of the samples is, and how many stripes there are.
-pub(super) const PIECE: u64 = 10_000;
-pub(super) const STRIPES: u32 = 4;
+pub(crate) const PIECE: u64 = 10_000;
+pub(crate) const STRIPES: u32 = 4;
+
+/// The hub is the parent in all stripes.
+pub(crate) const HUB: [Option<usize>; STRIPES as usize] = [None; STRIPES as usize];
 
 /// How a process behaves.
 #[derive(Default)]
-pub(super) struct Manners {
+pub(crate) struct Manners {
     /// It cannot be reached, and breaks off.
-    pub(super) is_dead: AtomicBool,
+    pub(crate) is_dead: AtomicBool,
     /// It takes requests and never answers.
-    pub(super) is_frozen: AtomicBool,
+    pub(crate) is_frozen: AtomicBool,
     /// It changes a byte of each run.
-    pub(super) lies: AtomicBool,
+    pub(crate) lies: AtomicBool,
     /// It dies when it has sent so many bytes; 0: never.
-    pub(super) dies_after: AtomicU64,
+    pub(crate) dies_after: AtomicU64,
     /// What it sent, and how much of it because a client waits.
-    pub(super) sent: AtomicU64,
-    pub(super) sent_to_clients: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) sent_to_clients: AtomicU64,
 }
 
 impl Manners {
@@ -64,11 +67,11 @@ impl Manners {
         }
     }
 
-    pub(super) fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set(flag: &AtomicBool) {
+    pub(crate) fn set(flag: &AtomicBool) {
         flag.store(true, Ordering::Relaxed);
     }
 }
@@ -80,25 +83,25 @@ struct Process {
 }
 
 /// Everybody, by address.
-pub(super) struct World {
-    pub(super) env: Arc<SimEnv>,
+pub(crate) struct World {
+    pub(crate) env: Arc<SimEnv>,
     processes: Mutex<HashMap<SocketAddr, Process>>,
-    pub(super) hub: Arc<Manners>,
+    pub(crate) hub: Arc<Manners>,
 }
 
 /// One node.
-pub(super) struct Node {
-    pub(super) name: &'static str,
-    pub(super) cache: Arc<Cache>,
-    pub(super) means: Means,
-    pub(super) manners: Arc<Manners>,
-    pub(super) folder: tempfile::TempDir,
-    pub(super) tell: watch::Sender<Told>,
-    pub(super) said: tokio::sync::Mutex<mpsc::Receiver<(Sha256, Say)>>,
+pub(crate) struct Node {
+    pub(crate) name: &'static str,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) means: Means,
+    pub(crate) manners: Arc<Manners>,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) tell: watch::Sender<Told>,
+    pub(crate) said: tokio::sync::Mutex<mpsc::Receiver<(Sha256, Say)>>,
     say: mpsc::Sender<(Sha256, Say)>,
 }
 
-pub(super) fn who(name: &str) -> Who {
+pub(crate) fn who(name: &str) -> Who {
     let is_hub = name == "hub";
     // A node's letter is its port.
     let port = if is_hub { 1 } else { u16::from(name.as_bytes()[0]) };
@@ -106,12 +109,12 @@ pub(super) fn who(name: &str) -> Who {
     Who { name: PeerName::parse(name).expect("a name"), address, is_hub }
 }
 
-pub(super) fn known(name: &str, is_whole: bool) -> Known {
+pub(crate) fn known(name: &str, is_whole: bool) -> Known {
     Known { who: who(name), is_near: true, is_whole }
 }
 
 /// A plan: for each stripe a place in `peers`, or the hub.
-pub(super) fn plan(peers: &[&str], parents: [Option<usize>; STRIPES as usize]) -> Told {
+pub(crate) fn plan(peers: &[&str], parents: [Option<usize>; STRIPES as usize]) -> Told {
     Told {
         is_heard: true,
         peers: peers.iter().map(|name| known(name, false)).collect(),
@@ -122,7 +125,7 @@ pub(super) fn plan(peers: &[&str], parents: [Option<usize>; STRIPES as usize]) -
 
 impl World {
     /// A hub that has these files.
-    pub(super) fn new(samples: &[&Sample]) -> Arc<Self> {
+    pub(crate) fn new(samples: &[&Sample]) -> Arc<Self> {
         let hub = Arc::new(Manners::default());
         let samples = samples.iter().map(|sample| (*sample).clone()).collect();
         let world = Arc::new(Self {
@@ -140,9 +143,14 @@ impl World {
     }
 
     /// A node that has nothing.
-    pub(super) async fn node(self: &Arc<Self>, name: &'static str) -> Node {
+    pub(crate) async fn node(self: &Arc<Self>, name: &'static str) -> Node {
+        self.node_with(name, 1 << 30).await
+    }
+
+    /// The same with so much room.
+    pub(crate) async fn node_with(self: &Arc<Self>, name: &'static str, cap_bytes: u64) -> Node {
         let folder = tempfile::tempdir().expect("a folder");
-        let settings = CacheSettings { folder: folder.path().to_owned(), cap_bytes: 1 << 30 };
+        let settings = CacheSettings { folder: folder.path().to_owned(), cap_bytes };
         // What is shown is not looked at here: everybody may have everything that is shown.
         let check: CheckPermit = Box::new(|_: &PeerName, permit: &[u8]| {
             let xorbs = permit.as_chunks().0.iter().map(|hash| XorbHash::from_bytes(*hash));
@@ -163,7 +171,7 @@ impl World {
     }
 
     /// Lets time pass while something is done: a moment each time nobody can go on.
-    pub(super) async fn drive<T>(&self, done: impl Future<Output = T>) -> T {
+    pub(crate) async fn drive<T>(&self, done: impl Future<Output = T>) -> T {
         let time = async {
             loop {
                 for _ in 0..200 {
@@ -180,13 +188,13 @@ impl World {
     }
 }
 
-pub(super) fn pass(sample: &Sample) -> Pass {
+pub(crate) fn pass(sample: &Sample) -> Pass {
     let permit: Vec<u8> = sample.xorbs().iter().flat_map(|xorb| *xorb.as_bytes()).collect();
     Pass { sha256: sample.sha256(), permits: vec![Bytes::from(permit)], until_ms: u64::MAX }
 }
 
 impl Node {
-    pub(super) async fn begin(&self, sample: &Sample) -> Filling {
+    pub(crate) async fn begin(&self, sample: &Sample) -> Filling {
         match self.cache.begin(sample.about.clone()).await.expect("there is room") {
             Begun::Filling(filling) => filling,
             Begun::Whole(_) => panic!("it is whole"),
@@ -194,7 +202,7 @@ impl Node {
     }
 
     /// Has these chunks of a file, as if they had come before.
-    pub(super) async fn has(&self, sample: &Sample, runs: &[Range<u32>]) -> Filling {
+    pub(crate) async fn has(&self, sample: &Sample, runs: &[Range<u32>]) -> Filling {
         let filling = self.begin(sample).await;
         for run in runs {
             for chunk in run.clone() {
@@ -205,13 +213,13 @@ impl Node {
         filling
     }
 
-    pub(super) fn seat(&self, sample: &Sample) -> Seat {
+    pub(crate) fn seat(&self, sample: &Sample) -> Seat {
         let (told, say) = (self.tell.subscribe(), self.say.clone());
         Seat { sha256: sample.sha256(), told, say }
     }
 
     /// Fetches what is missing of a file.
-    pub(super) async fn go_on(
+    pub(crate) async fn go_on(
         &self,
         sample: &Sample,
         filling: Filling,
@@ -220,19 +228,19 @@ impl Node {
         fetch(&self.means, filling, terms, self.seat(sample)).await
     }
 
-    pub(super) async fn fetch(&self, sample: &Sample) -> NodeResult<Arc<OpenFile>> {
+    pub(crate) async fn fetch(&self, sample: &Sample) -> NodeResult<Arc<OpenFile>> {
         self.go_on(sample, self.begin(sample).await).await
     }
 
     /// What is on the disk under the file's name is the file.
-    pub(super) fn check(&self, sample: &Sample) {
+    pub(crate) fn check(&self, sample: &Sample) {
         assert!(self.cache.is_whole(&sample.sha256()), "{}", self.name);
         let path = self.folder.path().join(sample.sha256().to_string());
         assert!(std::fs::read(path).expect("a file") == sample.content, "{}", self.name);
     }
 
     /// What the tracker was told, but for progress.
-    pub(super) fn complaints(&self) -> Vec<Say> {
+    pub(crate) fn complaints(&self) -> Vec<Say> {
         let mut said = self.said.try_lock().expect("nobody else listens");
         let all = std::iter::from_fn(|| said.try_recv().ok()).map(|(_, say)| say);
         all.filter(|say| matches!(say, Say::Wrong { .. })).collect()
