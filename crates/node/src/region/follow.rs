@@ -4,7 +4,7 @@
 use ballast_format::hash::PackHash;
 use ballast_format::id::RepoId;
 use ballast_format::log::{CatalogueChange, Gating, Head, RepoChange, Visibility};
-use ballast_format::name::RepoName;
+use ballast_format::name::{RegionName, RepoName};
 use ballast_store::keyspace::LogId;
 use ballast_store::reflog::Tail;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use super::{Offered, derived, line_of};
 use crate::access::Repo;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::repo::MAX_REFS;
 use crate::repo::create::{MAX_REPOS, check_free};
 use crate::state::catalogue::{CatalogueState, RepoRecord};
 use crate::state::homing::{Away, Standing};
@@ -20,20 +21,21 @@ use crate::state::ledger::New;
 use crate::state::repo::NewPack;
 use crate::state::rows;
 
-/// Packs that one entry names.
+/// Packs, and refs, that one entry names.
 const PACKS_EACH: usize = 1000;
+const REFS_EACH: usize = 5000;
 
 /// Entries of a home's log that have come, with all that they name.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// Which repo's.
     pub repo: RepoId,
+    /// The term of the home that they came from.
+    pub term: u64,
     /// The last of them.
     pub known: Head,
     /// The packs that they name; of the large files, those by whose manifests the repo reads them.
     pub packs: Vec<NewPack>,
-    /// If the last one makes this region the home: in which term.
-    pub homed: Option<u64>,
 }
 
 impl Hub {
@@ -109,20 +111,23 @@ impl Hub {
     /// Makes entries count that were kept. What they name is looked up once more: it may have been
     /// condemned since it came (Invariants 5 and 8).
     pub async fn arrive(&self, arrival: Arrival) -> Result<()> {
-        let Arrival { repo: id, known, packs, homed } = arrival;
+        let Arrival { repo: id, term, known, packs } = arrival;
         let before = self.state_of(id).await?.main();
         let new = New { packs: &packs, ..New::by(None) };
         self.catalogue
             .append(self, new, |state| {
                 let record = state.by_id(&id).ok_or(Error::RepoNotFound)?;
                 let homing = &record.homing;
+                if homing.term != term {
+                    // What was kept is not where entries are looked for by now.
+                    let reason = "its home changed while entries came".to_owned();
+                    return Err(Error::Conflict { reason });
+                }
                 if homing.away.is_none() || homing.known.number >= known.number {
                     // Another process was here first.
                     return Ok(Vec::new());
                 }
-                let arrived = CatalogueChange::RepoArrived { id, known };
-                let homed = homed.map(|term| homed_here(id, term, known));
-                Ok([arrived].into_iter().chain(homed).collect())
+                Ok(vec![CatalogueChange::RepoArrived { id, known }])
             })
             .await?;
         let after = self.state_of(id).await?.main();
@@ -132,6 +137,24 @@ impl Hub {
             self.strong()?.main_moved(&Repo { record }).await;
         }
         Ok(())
+    }
+
+    /// Makes this region, which is called so, the home of a repo that it follows, if the log ends
+    /// by saying so and all of it is here.
+    pub async fn take_home(&self, id: RepoId, here: &RegionName, known: Head) -> Result<()> {
+        let state = self.state_of(id).await?;
+        let Some(moved) = state.home.as_ref().filter(|moved| moved.to.region == *here) else {
+            return Ok(());
+        };
+        let term = moved.term;
+        self.catalogue
+            .append(self, New::by(None), |state| {
+                let record = state.by_id(&id).ok_or(Error::RepoNotFound)?;
+                let homing = &record.homing;
+                let is_due = homing.away.is_some() && homing.known == known && homing.term < term;
+                Ok(if is_due { vec![homed_here(id, term, known)] } else { Vec::new() })
+            })
+            .await
     }
 
     /// From now on another region is the home, in this term; what both have ends with `common`.
@@ -219,16 +242,20 @@ impl Hub {
         for packs in packs.chunks(PACKS_EACH) {
             self.append_packs(new, None, packs, |_| Ok(Some(Vec::new()))).await?;
         }
-        self.append_packs(new, None, &[], |there| {
-            let set = state.refs.iter().filter(|(name, _)| !there.refs.contains_key(*name));
-            let set = set.map(|(name, commit)| {
-                let (name, new) = (name.clone(), *commit);
-                RepoChange::RefSet { name, old: None, new }
-            });
-            let set: Vec<_> = set.collect();
-            Ok((!set.is_empty()).then_some(set))
-        })
-        .await?;
+        for _ in 0..=MAX_REFS / REFS_EACH {
+            self.append_packs(new, None, &[], |there| {
+                let refs = state.refs.iter();
+                let other = refs.filter(|(name, commit)| there.refs.get(*name) != Some(*commit));
+                let set = other.take(REFS_EACH).map(|(name, commit)| RepoChange::RefSet {
+                    name: name.clone(),
+                    old: there.refs.get(name).copied(),
+                    new: *commit,
+                });
+                let set: Vec<_> = set.collect();
+                Ok((!set.is_empty()).then_some(set))
+            })
+            .await?;
+        }
         tracing::warn!(
             repo = %record.name, kept = %name, entries = own.len(), term,
             "another region is the home: what only this one has is kept apart",

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ballast_format::hash::{PackHash, ShardHash};
+use ballast_format::id::{RepoId, UserId};
 use ballast_format::pack::{PackBuilder, PackDirectory, PackedObject};
-use ballast_store::keyspace::{CopyKind, Key};
+use ballast_store::keyspace::{CopyKind, Key, Leased};
 use ballast_store::objects::ObjectWriter;
+use ballast_store::pin::pin;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
@@ -16,6 +18,8 @@ use crate::download::ByteStream;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::state::repo::NewPack;
+use crate::state::rows;
+use crate::upload::PROMISE_MS;
 use crate::verify::packs::{judge, piece_from};
 
 /// The longest object in a pack: the largest file that is no large file, or folder.
@@ -32,12 +36,8 @@ pub trait Pieces: Send + Sync {
 
 impl Hub {
     /// Whether this region has a pack, and what is in it.
-    pub async fn known_pack(
-        &self,
-        repo: ballast_format::id::RepoId,
-        pack: PackHash,
-    ) -> Result<Option<NewPack>> {
-        match crate::state::rows::find_pack(self, repo, pack).await {
+    pub async fn known_pack(&self, repo: RepoId, pack: PackHash) -> Result<Option<NewPack>> {
+        match rows::find_pack(self, repo, pack).await {
             Ok((copy, directory)) if !self.condemned.holds(&copy) => {
                 Ok(Some(NewPack { copy, directory: Arc::new(directory) }))
             }
@@ -105,8 +105,8 @@ impl Hub {
         Ok(writer.write(tail).await?)
     }
 
-    /// Takes in a shard object.
-    pub async fn take_shard(&self, shard: ShardHash, body: ByteStream) -> Result<()> {
+    /// Takes in a shard object that a repo's log leads to.
+    pub async fn take_shard(&self, repo: RepoId, shard: ShardHash, body: ByteStream) -> Result<()> {
         let epoch = self.store().epoch().await?;
         let copy = self.store().new_copy(CopyKind::Shard, *shard.as_bytes(), epoch);
         let mut writer = self.store().writer(&Key::Copy(copy))?;
@@ -117,7 +117,17 @@ impl Hub {
                 return Err(error);
             }
         };
+        // It may take long until an entry arrives that needs it.
+        let until = self.env().now_ms() + PROMISE_MS;
+        let owner = UserId::from_bytes(*repo.as_bytes());
+        pin(self.store(), owner, Leased::Registered(shard), until).await?;
         self.learn_copy(&copy).await
+    }
+
+    /// Whether a shard object is here, in a copy that nobody condemned.
+    pub async fn has_shard(&self, shard: &ShardHash) -> Result<bool> {
+        let copies = self.copies_by_trust(CopyKind::Shard, *shard.as_bytes()).await?;
+        Ok(copies.iter().any(|copy| self.relies_on(copy)))
     }
 
     async fn write_shard(

@@ -63,7 +63,7 @@ async fn bring_entry(
                 to.put_xorb(&bringer(id), xorb, None, body).await?;
             }
             let shard = from.stored_shard(link.shard).await?.expect("it is there");
-            to.take_shard(link.shard, shard).await?;
+            to.take_shard(id, link.shard, shard).await?;
         }
         packs.push(taken);
     }
@@ -78,17 +78,15 @@ async fn bring(from: &Hub, to: &Arc<Hub>, id: RepoId, home: &str) -> Result<Repo
     loop {
         let known = to.record_of(id).expect("it is known").homing.known;
         let Some(next) = from.entries_behind(id, known.number).await?.into_iter().next() else {
+            if !offered.is_home {
+                to.take_home(id, &region("there").region, known).await?;
+            }
             return Ok(repo);
         };
-        let (number, bytes) = next.clone();
+        let number = next.0;
         let packs = bring_entry(from, to, id, next).await?;
         let known = from.entry_head(id, number).await?.expect("it is there");
-        let entry = Entry::<RepoChange>::decode(&bytes)?;
-        let homed = entry.changes.iter().find_map(|change| match change {
-            RepoChange::HomeMoved { home, term, .. } if home.as_str() == "there" => Some(*term),
-            _ => None,
-        });
-        to.arrive(Arrival { repo: id, known, packs, homed }).await?;
+        to.arrive(Arrival { repo: id, term: offered.term, known, packs }).await?;
     }
 }
 
@@ -157,7 +155,7 @@ async fn an_entry_counts_when_it_has_arrived_and_not_before() -> Result<()> {
     assert_eq!(there.hub.verify_audit(&there.admin, &[], told).await?, 0);
     while heard.recv().await.is_some() {}
     let known = here.hub.entry_head(repo.id(), number).await?.expect("there");
-    there.hub.arrive(Arrival { repo: repo.id(), known, packs, homed: None }).await?;
+    there.hub.arrive(Arrival { repo: repo.id(), term: 1, known, packs }).await?;
     assert_eq!(there.text(&copy, "new").await, "new");
     check_equal(&here, &there, repo.id()).await
 }
@@ -270,7 +268,7 @@ async fn what_came_with_other_bytes_is_refused() -> Result<()> {
     assert!(there.hub.take_pack(packs[1], end, &fine).await.is_err());
     let body = Box::pin(stream::iter([Ok(Bytes::from_static(b"a shard"))]));
     let shard = ballast_format::hash::ShardHash::from_bytes([1; 32]);
-    assert!(there.hub.take_shard(shard, body).await.is_err());
+    assert!(there.hub.take_shard(repo.id(), shard, body).await.is_err());
     assert_eq!(there.stored().await.len(), before);
     Ok(())
 }

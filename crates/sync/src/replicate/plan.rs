@@ -1,0 +1,176 @@
+//! What to do about an offer, and what entries of a home's log name.
+
+use std::collections::HashMap;
+
+use ballast_format::hash::{PackHash, Sha256};
+use ballast_format::id::RepoId;
+use ballast_format::log::{Entry, Head, RepoChange};
+use ballast_format::name::RegionName;
+use ballast_format::pack::{FileLink, PackDirectory};
+use ballast_node::region::Offered;
+use ballast_node::state::homing::Homing;
+use ballast_node::{Error, Result};
+use ballast_store::reflog::Tail;
+use bytes::Bytes;
+
+use super::home::HomeLog;
+
+/// What is to be done about a repo that another region offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is not known here: begin to follow it.
+    Begin,
+    /// Go on with its entries.
+    Pull,
+    /// Its home moved to the region that offers it, and so do we.
+    Turn,
+    /// Two regions are its home in one term: a person must say which.
+    Torn,
+    /// Nothing.
+    Leave,
+}
+
+impl Step {
+    /// What is to be done, as this region knows the repo.
+    pub(super) fn of(here: Option<&Homing>, from: &RegionName, offered: &Offered) -> Self {
+        // Even of one that is not its home: it may have ended its term for this region.
+        let Some(here) = here else { return Self::Begin };
+        let is_newer = offered.term > here.term;
+        match &here.away {
+            _ if is_newer && offered.is_home => Self::Turn,
+            None if offered.is_home && offered.term == here.term => Self::Torn,
+            Some(away) if away.region == *from && offered.term == here.term => Self::Pull,
+            _ => Self::Leave,
+        }
+    }
+}
+
+/// An entry of a home's log, and the packs that it names.
+pub(super) struct Planned {
+    pub(super) number: u64,
+    pub(super) bytes: Bytes,
+    pub(super) entry: Entry<RepoChange>,
+    /// The tail of the log that ends with it.
+    pub(super) tail: Tail,
+    pub(super) packs: Vec<PlannedPack>,
+}
+
+/// A pack, as its home describes it.
+pub(super) struct PlannedPack {
+    pub(super) size: u64,
+    pub(super) tail: Bytes,
+    pub(super) directory: PackDirectory,
+}
+
+impl Planned {
+    pub(super) fn head(&self) -> Head {
+        Head { number: self.number, hash: self.tail.hash }
+    }
+
+    /// The large files that it links.
+    pub(super) fn links(&self) -> impl Iterator<Item = &FileLink> {
+        let links = self.packs.iter().flat_map(|pack| &pack.directory.links);
+        links.filter(|link| link.size > 0)
+    }
+}
+
+/// Reads entries behind a tail, as many as come at once. They must follow it, each the one before.
+pub(super) async fn read(home: &dyn HomeLog, repo: RepoId, tail: Tail) -> Result<Vec<Planned>> {
+    let mut planned: Vec<Planned> = Vec::new();
+    let mut last = tail;
+    for (number, bytes) in home.entries(repo, tail.number).await? {
+        let entry = Entry::<RepoChange>::decode(&bytes)?;
+        let wrong = match last.refuses(&entry) {
+            None if number != last.number + 1 => Some("entries are left out".to_owned()),
+            wrong => wrong,
+        };
+        if let Some(reason) = wrong {
+            let reason =
+                format!("entry {number} of the home does not follow what is here: {reason}");
+            return Err(Error::Conflict { reason });
+        }
+        last = Tail::of(number, &bytes, &entry);
+        let mut packs = Vec::new();
+        for change in &entry.changes {
+            if let RepoChange::PackAdded { pack } = change {
+                packs.push(read_pack(home, repo, *pack).await?);
+            }
+        }
+        planned.push(Planned { number, bytes, entry, tail: last, packs });
+    }
+    Ok(planned)
+}
+
+async fn read_pack(home: &dyn HomeLog, repo: RepoId, pack: PackHash) -> Result<PlannedPack> {
+    let (size, tail) = home.pack_end(repo, pack).await?;
+    let directory = PackDirectory::decode(&tail, size)?;
+    if directory.hash != pack {
+        return Err(Error::invalid(format!("not the pack `{pack}` came, but another")));
+    }
+    Ok(PlannedPack { size, tail, directory })
+}
+
+/// By which link each large file is read when all of these entries are there.
+pub(super) fn last_links(page: &[Planned]) -> HashMap<Sha256, (usize, FileLink)> {
+    let links = page
+        .iter()
+        .enumerate()
+        .flat_map(|(at, planned)| planned.links().map(move |link| (link.sha256, (at, *link))));
+    links.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_format::id::UserId;
+    use ballast_format::log::{Gating, Visibility};
+    use ballast_format::name::{RepoKind, RepoName};
+    use ballast_node::state::homing::Away;
+
+    use super::*;
+
+    fn region(name: &str) -> RegionName {
+        RegionName::parse(name).expect("a name")
+    }
+
+    fn offered(is_home: bool, term: u64) -> Offered {
+        Offered {
+            id: RepoId::from_bytes([1; 16]),
+            kind: RepoKind::Model,
+            name: RepoName::parse("a/b").expect("a name"),
+            visibility: Visibility::Public,
+            gating: Gating::None,
+            creator: UserId::from_bytes([2; 16]),
+            disabled: false,
+            description: None,
+            sdk: None,
+            discussions_disabled: false,
+            is_home,
+            term,
+            tail: Head::NOTHING,
+        }
+    }
+
+    fn away(from: &str, term: u64) -> Homing {
+        let away = Away { region: region(from), address: String::new() };
+        Homing { away: Some(away), term, ..Homing::default() }
+    }
+
+    #[test]
+    fn a_higher_term_wins_and_a_lower_one_is_never_followed() {
+        let here = |term| Homing { term, ..Homing::default() };
+        let step = |known: Option<Homing>, is_home, term| {
+            Step::of(known.as_ref(), &region("us"), &offered(is_home, term))
+        };
+        assert_eq!(step(None, true, 1), Step::Begin);
+        assert_eq!(step(None, false, 1), Step::Begin, "its home may be coming here");
+        assert_eq!(step(Some(away("us", 1)), true, 1), Step::Pull);
+        assert_eq!(step(Some(away("us", 1)), false, 1), Step::Pull, "the rest of a term");
+        assert_eq!(step(Some(away("us", 2)), true, 1), Step::Leave);
+        assert_eq!(step(Some(away("eu", 1)), true, 1), Step::Leave);
+        assert_eq!(step(Some(away("eu", 1)), true, 2), Step::Turn);
+        assert_eq!(step(Some(here(1)), true, 2), Step::Turn);
+        assert_eq!(step(Some(here(2)), true, 1), Step::Leave);
+        assert_eq!(step(Some(here(2)), true, 2), Step::Torn);
+        assert_eq!(step(Some(here(1)), false, 1), Step::Leave, "it follows us");
+    }
+}
