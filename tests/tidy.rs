@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("gateway", &["format", "node"]),
     ("proto", &["format"]),
     ("sync", &["format", "proto", "store", "node"]),
-    ("app", &["format", "store", "node", "gateway", "sync"]),
+    ("app", &["format", "proto", "store", "node", "gateway", "sync"]),
     ("testkit", &["format", "store"]),
 ];
 /// What else `format` must not touch: it does no input or output and reads no clock.

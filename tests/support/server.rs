@@ -37,6 +37,8 @@ pub struct Server {
     pub endpoint: String,
     /// The token of the administrator that the first start made.
     pub token: String,
+    /// What the program is told to be.
+    role: &'static str,
     arguments: Vec<String>,
     objects: Objects,
     expected: Vec<String>,
@@ -94,6 +96,17 @@ impl Server {
         Self::new(objects.clone(), &[])
     }
 
+    /// A node of a hub whose door is open, not started yet.
+    pub fn node_of(hub: &Self, name: &str) -> Result<Self> {
+        let token = hub.admin(&["node", "join-token", name])?;
+        let token = token["token"].as_str().context("no token to join with")?;
+        let mut node = Self::new(Objects::disk(), &["--join", &hub.endpoint])?;
+        node.role = "node";
+        node.set("BALLAST_JOIN_TOKEN", token);
+        node.set("BALLAST_CLUSTER_LISTEN", "127.0.0.1:0");
+        Ok(node)
+    }
+
     /// The first start.
     pub fn begin(&mut self) -> Result<()> {
         self.launch("127.0.0.1:0")
@@ -115,6 +128,7 @@ impl Server {
             child: None,
             endpoint: String::new(),
             token: String::new(),
+            role: "serve",
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             objects,
             expected: Vec::new(),
@@ -293,7 +307,7 @@ impl Server {
         let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut child = self
             .program()?
-            .arg("serve")
+            .arg(self.role)
             .args(["--listen", address, "--data"])
             .arg(self.data())
             .args(&self.arguments)

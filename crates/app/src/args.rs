@@ -9,14 +9,18 @@ mod bundle;
 mod mirror;
 mod node;
 mod policy;
+mod pull;
+mod region;
 
 pub(crate) use bundle::{
     BundleCommand, BundleCreateArgs, BundleImportArgs, BundleInspectArgs, BundleReadArgs,
     KeyCommand,
 };
 pub(crate) use mirror::{ChosenJobsArgs, ChosenSetArgs, MirrorAddArgs, MirrorCommand};
-pub(crate) use node::NodeCommand;
+pub(crate) use node::{NodeArgs, NodeCommand, NodeRunArgs, TopArgs};
 pub(crate) use policy::PolicyCommand;
+pub(crate) use pull::PullArgs;
+pub(crate) use region::{RegionCommand, RemoteCommand, ReplicateArgs, ReplicateCommand};
 
 /// A private model hub that you run yourself.
 ///
@@ -84,9 +88,27 @@ pub(crate) enum Command {
     /// Bring repos from the upstream, and bring them again when they have changed
     #[command(subcommand)]
     Mirror(MirrorCommand),
-    /// Let nodes and regions join the hub, see them, and shut them out
+    /// Bring a repo's files to this host, as a folder or into the cache of the Hugging Face clients
+    ///
+    /// From a node on this host large files are linked, where the file system can, and not copied.
+    Pull(PullArgs),
+    /// Run a node of a hub; let nodes join, see them, and shut them out
+    ///
+    /// A node serves the hub's API on its own host. What it lacks it takes from other nodes, and
+    /// from the hub: `ballast node --join http://hub:8080 --token …` is all that it takes to start one,
+    /// with a token of `ballast node join-token`.
+    Node(NodeArgs),
+    /// Watch what nodes take, from where, and how fast
+    Top(TopArgs),
+    /// Follow other regions: what they let go to this one comes here
     #[command(subcommand)]
-    Node(NodeCommand),
+    Remote(RemoteCommand),
+    /// Let repos go to other regions, and see how far they are
+    #[command(subcommand)]
+    Replicate(ReplicateCommand),
+    /// Say which region is a repo's home
+    #[command(subcommand)]
+    Region(RegionCommand),
     /// Make keys that bundles are signed with
     #[command(subcommand)]
     Key(KeyCommand),

@@ -82,6 +82,13 @@ impl Client {
         Ok(())
     }
 
+    /// The bytes of a file, into somewhere; how many they were.
+    pub(crate) fn read(&self, path: &str, into: &mut dyn std::io::Write) -> Result<u64> {
+        let response = self.send("GET", &format!("{}{path}", self.endpoint), None)?;
+        let mut body = response.into_body().into_reader();
+        std::io::copy(&mut body, into).context("a file was cut short; run it again")
+    }
+
     fn send(&self, method: &str, url: &str, body: Option<&Value>) -> Result<Response<Body>> {
         let mut request = Request::builder().method(method).uri(url);
         if let Some(token) = &self.token {

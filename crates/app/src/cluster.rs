@@ -7,9 +7,16 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use ballast_gateway::{NodeMeeter, SeenNode};
 use ballast_node::hub::Hub;
-use ballast_sync::cluster::{Door, DoorLimits, PeerKey, Registry, Services};
+use ballast_sync::carrier::Carriers;
+use ballast_sync::cluster::{Discovery, Door, PeerKey, Registry, Services};
+use ballast_sync::replicate::{ByRole, Grants, RegionSource, Service, Told};
+use ballast_sync::swarm::source::HubSource;
+use ballast_sync::swarm::tracker::Tracker;
+use serde_json::Value;
 
-use crate::config::ClusterConfig;
+use crate::config::{ClusterConfig, Config, Discover};
+use crate::overview::overview;
+use crate::wire;
 
 /// Binds the peers' address, if there is one.
 pub(crate) async fn bind(config: &ClusterConfig) -> Result<Option<Door>> {
@@ -23,21 +30,40 @@ pub(crate) async fn bind(config: &ClusterConfig) -> Result<Option<Door>> {
 pub(crate) fn open(
     hub: &Arc<Hub>,
     door: Door,
-    config: &ClusterConfig,
+    config: &Config,
+    told_by_regions: &Told,
 ) -> Result<Arc<dyn NodeMeeter>> {
-    let registry = Registry::start(hub, &config.name).context("starting the cluster")?;
+    let settings = &config.cluster;
+    let registry = Registry::start(hub, &settings.name).context("starting the cluster")?;
     let bound = door.address();
-    let services = Services::new().with(registry.service());
+    let members = Arc::<Registry>::clone(&registry);
+    let tracker = Tracker::start(Arc::clone(hub), Arc::clone(&members) as _, &config.node.site);
+    let grants: Arc<Grants> = Arc::default();
+    let source = Arc::new(ByRole {
+        regions: RegionSource::new(Arc::clone(hub), Arc::clone(&grants)),
+        others: Arc::new(HubSource::new(Arc::clone(hub), members)),
+    });
     let identity = registry.identity();
-    door.open(hub.runner(), hub.env(), identity, services, None, DoorLimits::default())?;
+    let regions = Service::new(hub, identity.name(), told_by_regions, &grants);
+    let services =
+        Services::new().with(registry.service()).with(Arc::clone(&tracker).service()).with(regions);
+    let carriers = wire::open(hub, door, identity, services, source, &config.node)?;
     let cluster = identity.cluster();
+    if settings.discover == Discover::Always {
+        // Nodes look for it; what a hub would find it learns from their heartbeats anyway.
+        Discovery::start(cluster, identity.name(), bound.port(), hub.runner())?;
+    }
     tracing::info!(%cluster, address = %bound, "nodes may join");
-    Ok(Arc::new(Meeter { registry, bound, told: config.address.clone() }))
+    let told = settings.address.clone();
+    Ok(Arc::new(Meeter { registry, tracker, bound, told, _carriers: carriers }))
 }
 
 /// Speaks of nodes.
 struct Meeter {
     registry: Arc<Registry>,
+    tracker: Arc<Tracker>,
+    /// As long as there is one, QUIC is answered.
+    _carriers: Arc<Carriers>,
     bound: SocketAddr,
     told: String,
 }
@@ -57,6 +83,10 @@ impl NodeMeeter for Meeter {
     fn seen(&self, key: &[u8; 32]) -> Option<SeenNode> {
         let seen = self.registry.seen(&PeerKey::from_bytes(*key))?;
         Some(SeenNode { at_ms: seen.at_ms, address: seen.address })
+    }
+
+    fn overview(&self) -> Value {
+        overview(self.tracker.overview())
     }
 
     fn look_again(&self, _: &Hub) {

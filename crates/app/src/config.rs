@@ -15,6 +15,7 @@ use toml::{Table, Value};
 use crate::args::ConfigArgs;
 
 mod cluster;
+mod node;
 mod policy;
 mod region;
 mod scrub;
@@ -23,7 +24,8 @@ mod storage;
 mod tls;
 mod upstream;
 
-pub(crate) use cluster::ClusterConfig;
+pub(crate) use cluster::{ClusterConfig, Discover};
+pub(crate) use node::{CarrierChoice, NodeConfig};
 pub(crate) use policy::PolicyConfig;
 pub(crate) use region::RegionConfig;
 pub(crate) use scrub::ScrubConfig;
@@ -34,6 +36,8 @@ pub(crate) use upstream::UpstreamConfig;
 
 /// Environment variables that set something begin so.
 const PREFIX: &str = "BALLAST_";
+/// What begins so and is an argument only.
+const NOT_SETTINGS: &[&str] = &["CONFIG", "JOIN_TOKEN"];
 
 /// Every setting of the program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) cluster: ClusterConfig,
     /// Which region this hub is.
     pub(crate) region: RegionConfig,
+    /// What it is told as a node of a hub.
+    pub(crate) node: NodeConfig,
     /// What the program may use.
     pub(crate) limits: LimitsConfig,
     /// How garbage is collected.
@@ -197,6 +203,7 @@ impl Default for Config {
             upstream: UpstreamConfig::default(),
             cluster: ClusterConfig::default(),
             region: RegionConfig::default(),
+            node: NodeConfig::default(),
             limits: LimitsConfig::default(),
             gc: GcConfig::default(),
             scrub: ScrubConfig::default(),
@@ -282,7 +289,7 @@ impl Config {
         args: &ConfigArgs,
     ) -> Result<Self> {
         for (name, value) in environment {
-            if let Some(key) = name.strip_prefix(PREFIX).filter(|key| *key != "CONFIG") {
+            if let Some(key) = name.strip_prefix(PREFIX).filter(|key| !NOT_SETTINGS.contains(key)) {
                 set(&mut table, &name, key, &value)?;
             }
         }
@@ -322,6 +329,7 @@ impl Config {
         self.upstream.check()?;
         self.cluster.check(self.offline)?;
         self.region.settings(&self.public_url)?;
+        self.node.check()?;
         self.limits.check()?;
         self.gc.settings()?;
         self.scrub.settings()?;

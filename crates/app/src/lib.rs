@@ -9,20 +9,25 @@ mod cluster;
 mod command;
 mod config;
 mod importer;
+mod keeping;
 mod mirroring;
+mod node;
 mod output;
+mod overview;
+mod regions;
 mod reload;
 mod serve;
 mod shutdown;
 mod stores;
 mod telemetry;
+mod wire;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Cli, Command};
+use args::{Cli, Command, NodeArgs};
 use output::Output;
 
 /// Runs the program with these arguments, the program's name first.
@@ -53,7 +58,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Restore(args) => command::restore(&args, &mut output),
         Command::Bundle(command) => command::bundle(&command, &mut output),
         Command::Mirror(command) => command::mirror(&command, &mut output),
-        Command::Node(command) => command::node(command, &mut output),
+        Command::Pull(args) => command::pull(&args, &mut output),
+        Command::Node(NodeArgs { command: Some(command), .. }) => {
+            command::node(command, &mut output)
+        }
+        Command::Top(args) => command::top(&args, &mut output),
+        Command::Node(NodeArgs { run, .. }) => {
+            node::run(&run, &mut output).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Remote(command) => command::remote(&command, &mut output),
+        Command::Replicate(command) => command::replicate(&command, &mut output),
+        Command::Region(command) => command::region(&command, &mut output),
         Command::Key(command) => command::key(&command, &mut output),
         Command::Index(command) => command::index(&command, &mut output),
         Command::Gc(args) => command::gc(&args, &mut output).map(|()| ExitCode::SUCCESS),

@@ -15,6 +15,7 @@ use ballast_store::objects::Store;
 use ballast_store::probe::probe;
 use ballast_sync::mirror::jobs::{JobWorker, Jobs};
 use ballast_sync::mirror::pull::Mirror;
+use ballast_sync::replicate::Told;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
@@ -23,7 +24,9 @@ use crate::cluster;
 use crate::config::Config;
 use crate::importer::Importer;
 use crate::mirroring::Mirroring;
+use crate::node::{self, NodeStart};
 use crate::output::Output;
+use crate::regions;
 use crate::reload::Reload;
 use crate::shutdown::Shutdown;
 use crate::stores;
@@ -37,18 +40,22 @@ const CLEANING_TAKES: Duration = Duration::from_secs(5);
 
 /// Runs the hub until it is told to stop.
 pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<()> {
-    let config = Config::load(&args.config)?;
+    start(&Config::load(&args.config)?, None, output)
+}
+
+/// Runs a hub, or a node of one, until it is told to stop.
+pub(crate) fn start(config: &Config, node: Option<&NodeStart>, output: &mut Output) -> Result<()> {
     telemetry::start(&config.log)?;
     if geteuid().is_root() {
         tracing::info!("it runs as root; a user of its own is enough: see deploy/ballast.service");
     }
-    raise_file_limit(&config);
+    raise_file_limit(config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("ballast")
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(&config, output))
+    runtime.block_on(serve(config, node, output))
 }
 
 /// Asks the system for as many open files as it gives: the usual 1,024 are fewer than the
@@ -70,7 +77,7 @@ fn raise_file_limit(config: &Config) {
     }
 }
 
-async fn serve(config: &Config, output: &mut Output) -> Result<()> {
+async fn serve(config: &Config, node: Option<&NodeStart>, output: &mut Output) -> Result<()> {
     let shutdown = Shutdown::listen()?;
     let reload = Reload::open(&config.tls).await?;
     let env = RealEnv::shared();
@@ -82,12 +89,20 @@ async fn serve(config: &Config, output: &mut Output) -> Result<()> {
         .await
         .with_context(|| format!("cannot listen on `{}`", config.listen))?;
     let door = cluster::bind(&config.cluster).await?;
-    let hub = open_hub(config, &location, store.clone(), Arc::clone(&env)).await?;
-    let mirror = connect_upstream(&hub, config, &env).await?;
-    announce(output, &hub, config, &listener).await?;
+    let hub = open_hub(config, node, &location, store.clone(), Arc::clone(&env)).await?;
     let mut settings = gateway_settings(config, &reload);
-    settings.mirrors = mirror.map(|mirror| run_jobs(&hub, mirror));
-    settings.nodes = door.map(|door| cluster::open(&hub, door, &config.cluster)).transpose()?;
+    if let Some(start) = node {
+        settings.keeper = Some(node::begin(&hub, config, start, door).await?);
+        tell_ready(output, config, &listener, None)?;
+    } else {
+        let mirror = connect_upstream(&hub, config, &env).await?;
+        announce(output, &hub, config, &listener).await?;
+        settings.mirrors = mirror.map(|mirror| run_jobs(&hub, mirror));
+        let told = Told::default();
+        let open = |door| cluster::open(&hub, door, config, &told);
+        settings.nodes = door.map(open).transpose()?;
+        settings.regions = regions::open(&hub, config, &told).await?;
+    }
     let gateway = Gateway::new(Arc::clone(&hub), settings);
     let served = tokio::select! {
         served = gateway::serve(gateway, listener, shutdown.requested()) => served,
@@ -153,6 +168,7 @@ pub(crate) fn open_index(
 
 async fn open_hub(
     config: &Config,
+    node: Option<&NodeStart>,
     location: &Location,
     store: Store,
     env: SharedEnv,
@@ -180,6 +196,7 @@ async fn open_hub(
         policy: config.policy.policy()?,
         scan: config.policy.scan,
         audit_interval: defaults.audit_interval,
+        shows_all: node.is_some(),
     };
     let hub = Hub::open(store, index, &opened, env, settings).await;
     hub.with_context(|| format!("opening the hub in `{}`", config.data.display()))
@@ -242,20 +259,30 @@ async fn announce(
     config: &Config,
     listener: &TcpListener,
 ) -> Result<()> {
+    let first = hub.bootstrap().await.context("making the first administrator")?;
+    if let Some(FirstAdmin { name, .. }) = &first {
+        output
+            .line(format!("created the administrator `{name}`; this token is not shown again"))?;
+    }
+    tell_ready(output, config, listener, first.map(|admin| admin.token))
+}
+
+/// Says where to point clients at.
+fn tell_ready(
+    output: &mut Output,
+    config: &Config,
+    listener: &TcpListener,
+    token: Option<String>,
+) -> Result<()> {
     let address = listener.local_addr().context("reading the address that was bound")?;
     let scheme = if config.tls.is_on() { "https" } else { "http" };
     let endpoint = match config.public_url.as_str() {
         "" => format!("{scheme}://{address}"),
         url => url.to_owned(),
     };
-    let first = hub.bootstrap().await.context("making the first administrator")?;
-    if let Some(FirstAdmin { name, token }) = first {
-        output
-            .line(format!("created the administrator `{name}`; this token is not shown again"))?;
-        output.line(format!("export HF_ENDPOINT={endpoint}"))?;
+    output.line(format!("export HF_ENDPOINT={endpoint}"))?;
+    if let Some(token) = token {
         output.line(format!("export HF_TOKEN={token}"))?;
-    } else {
-        output.line(format!("export HF_ENDPOINT={endpoint}"))?;
     }
     output.line(format!("ready on {scheme}://{address}, data in {}", config.data.display()))
 }

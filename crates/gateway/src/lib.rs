@@ -15,9 +15,11 @@ use crate::auth::Attempts;
 use crate::intake::Buffers;
 use crate::links::Signer;
 use crate::operate::bundle::ImportBundles;
+use crate::operate::keep::KeepFiles;
 use crate::operate::metrics::Metrics;
 use crate::operate::mirror::RunMirrors;
 use crate::operate::nodes::MeetNodes;
+use crate::operate::regions::RunRegions;
 use crate::rate::{AtOnce, Rates};
 use crate::tls::Tls;
 
@@ -45,11 +47,15 @@ mod xet;
 mod tests;
 
 pub use operate::bundle::{Asked as AskedImport, ImportBundles as BundleImporter};
+pub use operate::keep::{Asked as AskedKeep, KeepFiles as FileKeeper, Which as KeptRevision};
 pub use operate::mirror::{
     Asked as AskedMirror, AskedWish, Chosen as ChosenJobs, RunMirrors as MirrorRunner,
 };
 
 pub use operate::nodes::{MeetNodes as NodeMeeter, SeenNode};
+pub use operate::regions::{
+    Asked as AskedRegions, AskedReplication, AskedRepo, RunRegions as RegionRunner,
+};
 
 /// What the gateway may be told.
 #[derive(Clone, Debug)]
@@ -68,8 +74,12 @@ pub struct GatewaySettings {
     pub bundles: Option<Arc<dyn ImportBundles>>,
     /// Who mirrors; without, nothing is mirrored as a job.
     pub mirrors: Option<Arc<dyn RunMirrors>>,
+    /// Who keeps files of another hub here; without, this is no node.
+    pub keeper: Option<Arc<dyn KeepFiles>>,
     /// Who speaks to nodes; without, none can join.
     pub nodes: Option<Arc<dyn MeetNodes>>,
+    /// Who speaks to other regions; without, there are none.
+    pub regions: Option<Arc<dyn RunRegions>>,
     /// Connections at once, in all.
     pub connections: usize,
     /// Connections at once from one address; a trusted proxy has all of them.
@@ -104,7 +114,9 @@ impl Default for GatewaySettings {
             redirect_downloads: false,
             bundles: None,
             mirrors: None,
+            keeper: None,
             nodes: None,
+            regions: None,
             connections: 4096,
             connections_per_address: 256,
             requests_per_second: 1000,

@@ -22,6 +22,7 @@ use crate::audit::{AuditState, FailedLogins, KeepAudit};
 use crate::discovery::{Discovery, FollowFacts};
 use crate::download::Caches;
 use crate::error::{Error, Result};
+use crate::figures::Figures;
 use crate::gc::{CollectWorker, Condemned, FollowLists, GcSettings};
 use crate::origin::Seam;
 use crate::policy::Policy;
@@ -63,6 +64,8 @@ pub struct HubSettings {
     pub region: Option<Away>,
     /// Whether public repos may be read without a token.
     pub anonymous_reading: bool,
+    /// Whether everybody may read all that is here: on a node, whoever is on its host.
+    pub shows_all: bool,
     /// How old an answer about moving names may be.
     pub freshness: Freshness,
     /// Memory for cached manifests, footers and trees.
@@ -89,6 +92,7 @@ impl Default for HubSettings {
         Self {
             region: None,
             anonymous_reading: true,
+            shows_all: false,
             freshness: Freshness::Exclusive,
             cache_bytes: 64 << 20,
             upload_slots: 64,
@@ -158,6 +162,7 @@ pub struct Hub {
     pub(crate) scrubbed: Scrubbed,
     pub(crate) scanning: Scans,
     pub(crate) origin: Seam,
+    pub(crate) figures: Figures,
     pub(crate) signed: SignedCache,
 }
 
@@ -274,6 +279,7 @@ impl Hub {
             scrubbed: Scrubbed::default(),
             scanning: Scans::default(),
             origin: Seam::default(),
+            figures: Figures::default(),
             signed: SignedCache::default(),
             pool: Pool::new(settings.pool_threads),
             runner: Runner::new(),
@@ -374,6 +380,11 @@ impl Hub {
     /// What the hub was told.
     pub fn settings(&self) -> &HubSettings {
         &self.settings
+    }
+
+    /// Whether everybody may read all that is here.
+    pub fn shows_all(&self) -> bool {
+        self.settings.shows_all
     }
 
     /// Refuses whoever may not use the hub at all.

@@ -15,6 +15,7 @@ pub mod carry;
 pub mod discovery;
 pub mod download;
 pub mod error;
+mod figures;
 pub mod gc;
 pub mod hub;
 pub mod origin;

@@ -1,8 +1,41 @@
 //! The arguments of `ballast node`.
 
-use clap::{Subcommand, ValueEnum};
+use bytesize::ByteSize;
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::RemoteArgs;
+use super::{ConfigArgs, RemoteArgs};
+
+/// `ballast node`: runs one, or does something about one.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct NodeArgs {
+    /// What to do about nodes
+    #[command(subcommand)]
+    pub(crate) command: Option<NodeCommand>,
+    /// How to run one
+    #[command(flatten)]
+    pub(crate) run: NodeRunArgs,
+}
+
+/// `ballast node` by itself: runs a node of a hub.
+#[derive(Debug, Args)]
+pub(crate) struct NodeRunArgs {
+    /// Where the settings come from
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// The hub's address; `node.hub` in the configuration says the same
+    #[arg(long, value_name = "URL")]
+    pub(crate) join: Option<String>,
+    /// What `ballast node join-token` printed; for the first start
+    #[arg(long, env = "BALLAST_JOIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// How much of the disk the cache may have [default: 100GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cache: Option<ByteSize>,
+    /// The address at which peers reach it, TCP and UDP [default: 0.0.0.0:8081]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) peers: Option<String>,
+}
 
 /// What a process that joins is.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -46,6 +79,27 @@ pub(crate) enum NodeCommand {
         #[command(flatten)]
         remote: RemoteArgs,
     },
+    /// Have the node on this host fetch repos now, so that they are there when they are needed
+    Warm {
+        /// What to fetch: `ns/name`, at its branch `main`, or `ns/name@revision`
+        #[arg(value_name = "REPO", required = true)]
+        repos: Vec<String>,
+        /// Keep their files from being evicted
+        #[arg(long)]
+        pin: bool,
+        /// The node
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
+    /// List the files that the node on this host keeps pinned, or let some of them go
+    Pins {
+        /// Let the files of these go when room is needed
+        #[arg(long, value_name = "REPO")]
+        release: Vec<String>,
+        /// The node
+        #[command(flatten)]
+        remote: RemoteArgs,
+    },
     /// Shut a node out at once, or take its join token back
     Revoke {
         /// The node's name
@@ -54,4 +108,15 @@ pub(crate) enum NodeCommand {
         #[command(flatten)]
         remote: RemoteArgs,
     },
+}
+
+/// `ballast top`.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Print it once and end; so it does where its output is no terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// The hub
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }

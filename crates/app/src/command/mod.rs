@@ -12,9 +12,12 @@ mod key;
 mod mirror;
 mod node;
 mod policy;
+mod pull;
 mod quota;
+mod region;
 mod repo;
 mod scrub;
+mod top;
 mod verify;
 
 pub(crate) use account::{org, token, user};
@@ -29,9 +32,12 @@ pub(crate) use key::key;
 pub(crate) use mirror::mirror;
 pub(crate) use node::node;
 pub(crate) use policy::policy;
+pub(crate) use pull::pull;
 pub(crate) use quota::quota;
+pub(crate) use region::{region, remote, replicate};
 pub(crate) use repo::repo;
 pub(crate) use scrub::scrub;
+pub(crate) use top::top;
 pub(crate) use verify::verify;
 
 use serde_json::Value;

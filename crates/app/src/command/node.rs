@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::account::{done, list};
-use super::text;
+use super::{pull, text};
 use crate::args::NodeCommand;
 use crate::client::Client;
 use crate::output::Output;
@@ -34,6 +34,8 @@ pub(crate) fn node(command: NodeCommand, output: &mut Output) -> Result<ExitCode
             let columns = ["name", "role", "user", "state", "joinedAt", "seenAt", "address"];
             list(output, remote.json, nodes, &columns)
         }
+        NodeCommand::Warm { repos, pin, remote } => pull::warm(&repos, pin, &remote, output),
+        NodeCommand::Pins { release, remote } => pull::pins(&release, &remote, output),
         NodeCommand::Revoke { name, remote } => {
             let path = format!("{NODES}/{name}");
             let answer = Client::new(&remote).call("DELETE", &path, None)?;

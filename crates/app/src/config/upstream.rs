@@ -30,6 +30,8 @@ pub(crate) struct UpstreamConfig {
     pub(crate) revalidate: String,
     /// Large files that are fetched at once.
     pub(crate) fetches: usize,
+    /// Whether large files come out of its xorbs, where it has them.
+    pub(crate) xet: bool,
 }
 
 impl Default for UpstreamConfig {
@@ -41,6 +43,7 @@ impl Default for UpstreamConfig {
             private_networks: Vec::new(),
             revalidate: "1m".to_owned(),
             fetches: 8,
+            xet: true,
         }
     }
 }
@@ -76,6 +79,7 @@ impl UpstreamConfig {
             let text = read_secret("upstream.token_file", &self.token_file)?;
             settings.token = Some(Token::new(&text).context("`upstream.token_file`")?);
         }
+        settings.xet = self.xet;
         settings.proxy = Some(self.proxy.clone()).filter(|proxy| !proxy.is_empty());
         settings.private_networks.clone_from(&self.private_networks);
         Upstream::new(&settings, SharedEnv::clone(env))

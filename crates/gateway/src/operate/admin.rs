@@ -11,7 +11,9 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{audit, bundle, export, gc, mirror, nodes, policy, quotas, scrub, verify};
+use super::{
+    audit, bundle, export, gc, keep, mirror, nodes, policy, quotas, regions, scrub, verify,
+};
 use crate::call::{Call, decode};
 use crate::error::{Answer, Failure};
 use crate::hub::commits::date_of;
@@ -35,6 +37,7 @@ pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
         (["tokens"], &Method::POST) => create_token(call).await,
         (["tokens", id], &Method::DELETE) => revoke_token(&call, &decode(id)?).await,
         (["nodes"], &Method::GET) => nodes::list(&call),
+        (["nodes", "overview"], &Method::GET) => nodes::overview(&call),
         (["nodes"], &Method::POST) => nodes::invite(call).await,
         (["nodes", name], &Method::DELETE) => nodes::revoke(&call, &decode(name)?).await,
         (["quotas", name], &Method::GET) => quotas::show(&call, &decode(name)?).await,
@@ -47,6 +50,8 @@ pub(crate) async fn route(call: Call, segments: &[&str]) -> Answer {
         (["export"], &Method::POST) => export::answer(call).await,
         (["bundle", "import"], &Method::POST) => bundle::answer(call).await,
         (["mirror"], &Method::POST) => mirror::answer(call).await,
+        (["node"], &Method::POST) => keep::answer(call).await,
+        (["regions"], &Method::POST) => regions::answer(call).await,
         (["scrub"], &Method::GET) => scrub::answer(&call).await,
         _ => Err(Failure::no_route()),
     }

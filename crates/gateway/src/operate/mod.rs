@@ -22,11 +22,13 @@ mod audit;
 pub(crate) mod bundle;
 mod export;
 mod gc;
+pub(crate) mod keep;
 pub(crate) mod metrics;
 pub(crate) mod mirror;
 pub(crate) mod nodes;
 mod policy;
 mod quotas;
+pub(crate) mod regions;
 mod scrub;
 mod verify;
 
@@ -53,9 +55,7 @@ pub(crate) fn metrics(call: &Call) -> Answer {
     ] {
         let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {count}");
     }
-    for Figure { name, is_counter, value } in
-        call.gateway.hub.origin().map(|origin| origin.figures()).unwrap_or_default()
-    {
+    for Figure { name, is_counter, value } in call.gateway.hub.figures() {
         let kind = if is_counter { "counter" } else { "gauge" };
         let family = name.split('{').next().unwrap_or(name);
         let kind = format!("# TYPE {family} {kind}\n");

@@ -38,6 +38,9 @@ pub trait MeetNodes: fmt::Debug + Send + Sync + 'static {
     /// When the node of this key was heard of last, by this process.
     fn seen(&self, key: &[u8; 32]) -> Option<SeenNode>;
 
+    /// What nodes do at the moment.
+    fn overview(&self) -> Value;
+
     /// A node was revoked: its connections end.
     fn look_again(&self, hub: &Hub);
 }
@@ -130,4 +133,12 @@ pub(super) async fn revoke(call: &Call, name: &str) -> Answer {
         meets.look_again(&call.gateway.hub);
     }
     reply::json(&json!({"name": name, "revoked": true}))
+}
+
+/// `GET …/nodes/overview`: what they do at the moment.
+pub(super) fn overview(call: &Call) -> Answer {
+    let hub = &call.gateway.hub;
+    hub.list_nodes(&call.caller).map_err(|error| Failure::of(error, &call.caller))?;
+    let meets = call.gateway.settings.nodes.as_ref();
+    reply::json(&meets.map_or_else(|| json!({"nodes": [], "swarms": []}), |meets| meets.overview()))
 }

@@ -2,5 +2,5 @@
 
 pub mod jobs;
 pub mod pull;
-mod rules;
+pub(crate) mod rules;
 pub mod upstream;

@@ -21,7 +21,7 @@ pub(super) fn may_come(
 }
 
 /// Refuses a file of a mirror that a rule denies.
-pub(super) fn may_fetch(hub: &Hub, repo: &Repo, wanted: &Wanted) -> Result<()> {
+pub(crate) fn may_fetch(hub: &Hub, repo: &Repo, wanted: &Wanted) -> Result<()> {
     // What is here of it says nothing of how large it is there.
     let facts = RepoFacts { bytes: None, ..hub.repo_facts(repo) };
     let (path, bytes) = (Some(wanted.path.clone()), Some(wanted.size));
