@@ -119,6 +119,8 @@ fn each_flow_has_its_module_test_and_line() -> Result<()> {
         ("crates/node/src", "gc"),
         ("crates/sync/src", "mirror"),
         ("crates/sync/src", "bundle"),
+        ("crates/sync/src", "replicate"),
+        ("crates/sync/src", "swarm"),
     ] {
         for place in [format!("{place}/{flow}"), format!("tests/{flow}.rs")] {
             if !root().join(&place).exists() {
