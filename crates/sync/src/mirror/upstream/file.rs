@@ -73,10 +73,10 @@ impl Download {
 
     /// Does not stop before the file's end.
     pub(super) fn go_on(&mut self) {
-        if self.is_ranged {
+        if self.until.take().is_some() && self.is_ranged {
+            // The answer ends where it was asked to.
             self.body = None;
         }
-        self.until = None;
     }
 
     /// The next bytes, or nothing after the last one of the file.
