@@ -18,10 +18,10 @@ const ORPHAN_BYTES: u64 = 4 << 20;
 /// How long a request goes on whose peer is not the parent any more.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a client waits for what the swarm is about to bring.
-const CLIENT_WAITS: Duration = Duration::from_secs(2);
+const CLIENT_WAITS: Duration = Duration::from_secs(6);
 /// A request that brings nothing while others bring so many pieces of each stripe stands still.
 const STILL_PIECES: u64 = 4;
-const STILL_FOR: Duration = Duration::from_secs(1);
+const STILL_FOR: Duration = Duration::from_secs(4);
 /// So does one that brings nothing for longer than its peer may wait.
 const SILENT_FOR: Duration = Duration::from_secs(12);
 /// How long nothing comes until the last chunks are asked of somebody else too.
