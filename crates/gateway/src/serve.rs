@@ -148,13 +148,14 @@ async fn connection(
     let Some(line) = begun else { return };
     let service = service_fn(|request| {
         let (gateway, answering) = (Arc::clone(&gateway), watch.answering());
-        async move {
+        // In a box: hyper keeps room for an answer in each connection, and idle ones are many.
+        Box::pin(async move {
             let of_body = Arc::clone(&gateway);
             let request: http::Request<hyper::body::Incoming> = request;
             let request = request.map(|body| RequestBody::new(body, of_body));
             let response = router::answer(gateway, request, peer).await;
             Ok::<_, Infallible>(response.map(|body| body.until_sent(answering)))
-        }
+        })
     });
     let mut connection = http1::Builder::new()
         .max_buf_size(READ_BYTES)
