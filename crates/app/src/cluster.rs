@@ -10,6 +10,7 @@ use ballast_node::hub::Hub;
 use ballast_sync::carrier::Carriers;
 use ballast_sync::cluster::{Discovery, Door, PeerKey, Registry, Services};
 use ballast_sync::replicate::{ByRole, Grants, RegionSource, Service, Told};
+use ballast_sync::swarm::signed_by;
 use ballast_sync::swarm::source::HubSource;
 use ballast_sync::swarm::tracker::Tracker;
 use serde_json::Value;
@@ -36,14 +37,15 @@ pub(crate) fn open(
     let settings = &config.cluster;
     let registry = Registry::start(hub, &settings.name).context("starting the cluster")?;
     let bound = door.address();
+    let identity = registry.identity();
     let members = Arc::<Registry>::clone(&registry);
-    let tracker = Tracker::start(Arc::clone(hub), Arc::clone(&members) as _, &config.node.site);
+    let tracker = Tracker::start(Arc::clone(hub), members, &config.node.site);
+    let permits = signed_by(identity.permits(), hub.env());
     let grants: Arc<Grants> = Arc::default();
     let source = Arc::new(ByRole {
         regions: RegionSource::new(Arc::clone(hub), Arc::clone(&grants)),
-        others: Arc::new(HubSource::new(Arc::clone(hub), members)),
+        others: Arc::new(HubSource::new(Arc::clone(hub), permits)),
     });
-    let identity = registry.identity();
     let regions = Service::new(hub, identity.name(), told_by_regions, &grants);
     let services =
         Services::new().with(registry.service()).with(Arc::clone(&tracker).service()).with(regions);

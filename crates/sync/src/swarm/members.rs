@@ -29,16 +29,10 @@ impl Members for Registry {
             Bytes::new()
         })
     }
-
-    fn read_permit(&self, node: &PeerName, permit: &[u8]) -> Option<(Vec<XorbHash>, u64)> {
-        let signer = self.authority().permits().public();
-        let read = check_permit(permit, &signer, node, self.hub().env().now_ms());
-        read.ok().map(|permit| (permit.xorbs().to_vec(), permit.until_ms))
-    }
 }
 
-/// Believes what the owner of this key has signed.
-pub(super) fn signed_by(signer: PeerKey, env: &SharedEnv) -> CheckPermit {
+/// Believes permits that the owner of this key has signed.
+pub fn signed_by(signer: PeerKey, env: &SharedEnv) -> CheckPermit {
     let env = SharedEnv::clone(env);
     Box::new(move |peer, permit| {
         let permit = check_permit(permit, &signer, peer, env.now_ms());

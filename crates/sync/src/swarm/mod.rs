@@ -21,3 +21,5 @@ pub mod source;
 pub mod tracker;
 #[cfg(test)]
 pub(crate) mod world;
+
+pub use self::members::signed_by;

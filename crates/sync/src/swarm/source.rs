@@ -15,9 +15,8 @@ use ballast_node::origin::Figure;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::Semaphore;
 
-use super::cache::Permitted;
+use super::cache::CheckPermit;
 use super::cache::permits::Permits;
-use super::tracker::Members;
 use crate::carrier::{
     Content, Encoding, Error, LONGEST_RUN, Request, Result, Run, Runs, Source, Span,
 };
@@ -37,14 +36,9 @@ struct Inner {
 }
 
 impl HubSource {
-    /// The chunks of this hub, for its members.
-    pub fn new(hub: Arc<Hub>, members: Arc<dyn Members>) -> Self {
-        let check = move |peer: &PeerName, permit: &[u8]| {
-            let read = members.read_permit(peer, permit);
-            let read = read.map(|(xorbs, until_ms)| Permitted { xorbs, until_ms });
-            read.ok_or_else(|| "the permit is not good: describe the file again".to_owned())
-        };
-        let (permits, reading) = (Permits::new(Box::new(check)), Semaphore::new(READ_AT_ONCE));
+    /// The chunks of this hub, for those whose permits `check` finds good.
+    pub fn new(hub: Arc<Hub>, check: CheckPermit) -> Self {
+        let (permits, reading) = (Permits::new(check), Semaphore::new(READ_AT_ONCE));
         let sent = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&sent);
         hub.show_figures(move || {

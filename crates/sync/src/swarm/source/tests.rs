@@ -5,7 +5,8 @@ use futures_util::TryStreamExt as _;
 
 use super::*;
 use crate::carrier::Urgency;
-use crate::swarm::rig::{Rig, node};
+use crate::swarm::rig::{Rig, check, node};
+use crate::swarm::tracker::Members as _;
 
 const FOR_EVER: u64 = u64::MAX;
 
@@ -16,8 +17,7 @@ fn asked(spans: Vec<Span>) -> Request {
 
 /// A source, and the xorbs of the rig's file.
 async fn source(rig: &Rig) -> (HubSource, Vec<(XorbHash, Arc<XorbFooter>)>) {
-    let members = Arc::clone(&rig.members);
-    let source = HubSource::new(Arc::clone(&rig.hub), members);
+    let source = HubSource::new(Arc::clone(&rig.hub), check());
     let mut xorbs = Vec::new();
     for term in &rig.manifest().await.terms {
         let footer = rig.hub.carried_footer(&term.xorb).await.expect("it is here");

@@ -45,9 +45,6 @@ pub trait Members: Send + Sync + 'static {
 
     /// What shows others that a node may have these xorbs until then, in unix milliseconds.
     fn permit(&self, node: &PeerName, xorbs: &[XorbHash], until_ms: u64) -> Bytes;
-
-    /// What a permit that a node shows is for, and until when; nothing, if it is not good.
-    fn read_permit(&self, node: &PeerName, permit: &[u8]) -> Option<(Vec<XorbHash>, u64)>;
 }
 
 /// The tracker of a hub.

@@ -14,10 +14,11 @@ use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Status};
 
+use super::super::Tracker;
 use super::super::service::Service;
-use super::super::{Members as _, Tracker};
 use crate::cluster::{Guest, Peer, PeerKey};
-use crate::swarm::rig::{PATH, REPO, Rig, node};
+use crate::swarm::cache::Permitted;
+use crate::swarm::rig::{PATH, REPO, Rig, check, node};
 
 type Door = fn(Request<()>) -> Result<Request<()>, Status>;
 /// Speaks to a tracker of this process, without a network.
@@ -91,8 +92,8 @@ async fn a_node_hears_what_a_file_is_made_of() {
     }
     assert_eq!((offset, chunks), (rig.content.len(), head.chunks));
     let xorbs: Vec<_> = terms.iter().map(|term| term.xorb.clone()).collect();
-    let read = rig.members.read_permit(&node("reader"), &permits[0].permit);
-    let (permitted, until_ms) = read.expect("it is this node's");
+    let read = check()(&node("reader"), &permits[0].permit);
+    let Permitted { xorbs: permitted, until_ms } = read.expect("it is this node's");
     assert!(xorbs.iter().all(|xorb| {
         let xorb = XorbHash::from_bytes(xorb.as_ref().try_into().expect("a hash"));
         permitted.contains(&xorb)
