@@ -1,13 +1,12 @@
 //! `ballast node`: a host that keeps a hub's files near those who read them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ballast_gateway::FileKeeper;
 use ballast_node::hub::Hub;
 use ballast_store::env::SharedEnv;
-use ballast_sync::cluster::{self, Discovery, Door, Member, PeerName, PeerRole, Services};
+use ballast_sync::cluster::{self, Discovery, Door, Member, Services};
 use ballast_sync::mirror::pull::Mirror;
 use ballast_sync::mirror::upstream::{Settings, Token, Upstream};
 use ballast_sync::swarm::node::{NodeCache, NodeSettings};
@@ -22,10 +21,6 @@ use crate::{serve, wire};
 const PEERS: &str = "0.0.0.0:8081";
 /// Where in the data folder its files are.
 const CACHE: &str = "cache";
-/// What a hub is called that cannot be asked for its name.
-const HUB: &str = "hub";
-/// How long a hub may take to say its name.
-const HELLO_TAKES: Duration = Duration::from_secs(3);
 
 /// What only the start of a node needs.
 #[derive(Debug)]
@@ -68,7 +63,6 @@ pub(crate) async fn begin(
         folder: config.data.join(CACHE),
         cap_bytes: config.node.cache.as_u64(),
         address,
-        hub: hub_name(&member, hub.env()).await?,
         site: config.node.site.clone(),
         rack: config.node.rack.clone(),
         upload: upload.unwrap_or(0),
@@ -78,11 +72,14 @@ pub(crate) async fn begin(
     let carriers = wire::open(hub, door, &identity, services, source, &config.node)?;
     let pulling = config.upstream.pulling(&config.data)?;
     let mirror = Mirror::new(upstream(config, &member, hub.env())?, pulling);
-    let origin = cache.start(hub, mirror, carriers).await.context("starting the node")?;
+    let (cluster, name, port) = (identity.cluster(), identity.name(), address.port());
+    let around = match config.cluster.discover {
+        Discover::Never => Discovery::default(),
+        Discover::Nodes | Discover::Always => Discovery::start(cluster, name, port, hub.runner())?,
+    };
+    let origin = cache.start(hub, mirror, carriers, Arc::new(around));
+    let origin = origin.context("starting the node")?;
     member.stay(hub.runner(), address.to_string())?;
-    if config.cluster.discover != Discover::Never {
-        Discovery::start(identity.cluster(), identity.name(), address.port(), hub.runner())?;
-    }
     tracing::info!(node = %identity.name(), peers = %address, "it is a node of its hub");
     Ok(Arc::new(Keeping(origin)))
 }
@@ -98,16 +95,6 @@ async fn join(config: &Config, start: &NodeStart, env: &SharedEnv) -> Result<Mem
         "this node has not joined a hub\n\
          hint: `ballast node join-token NAME` at the hub, then `--token` with what that prints",
     )
-}
-
-/// What the hub is called among its peers.
-async fn hub_name(member: &Member, env: &SharedEnv) -> Result<PeerName> {
-    let asked = tokio::select! {
-        hello = member.hello() => hello.ok().map(|hello| hello.name),
-        () = env.sleep(HELLO_TAKES) => None,
-    };
-    let name = asked.as_deref().filter(|name| !name.is_empty()).unwrap_or(HUB);
-    PeerName::new(PeerRole::Hub, name).context("the hub has a name that is none")
 }
 
 /// The hub's HTTP API, as whoever it lets this node be.

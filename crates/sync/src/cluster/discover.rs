@@ -34,7 +34,13 @@ pub struct Hint {
     pub addresses: Vec<SocketAddr>,
 }
 
-/// What was found so far. All clones share it.
+/// Who knows of peers without asking the hub.
+pub trait Hints: Send + Sync + 'static {
+    /// Who may be where, in the order of names.
+    fn hints(&self) -> Vec<Hint>;
+}
+
+/// What was found so far. All clones share it; one that was not started finds nobody.
 #[derive(Clone, Default)]
 pub struct Discovery(Arc<Mutex<HashMap<String, Hint>>>);
 
@@ -79,13 +85,6 @@ impl Discovery {
         Ok(found)
     }
 
-    /// Who may be where, in the order of names.
-    pub fn hints(&self) -> Vec<Hint> {
-        let mut hints: Vec<Hint> = self.found().values().cloned().collect();
-        hints.sort_by(|a, b| a.name.cmp(&b.name));
-        hints
-    }
-
     async fn follow(&self, us: &Announced, events: &Receiver<ServiceEvent>) {
         while let Ok(event) = events.recv_async().await {
             match event {
@@ -107,6 +106,14 @@ impl Discovery {
 
     fn found(&self) -> MutexGuard<'_, HashMap<String, Hint>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hints for Discovery {
+    fn hints(&self) -> Vec<Hint> {
+        let mut hints: Vec<Hint> = self.found().values().cloned().collect();
+        hints.sort_by(|a, b| a.name.cmp(&b.name));
+        hints
     }
 }
 

@@ -1,6 +1,7 @@
 //! A node's side: joining a hub, and staying known to it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Member {
     folder: Folder,
     env: SharedEnv,
     kept: Mutex<Kept>,
+    /// Its certificate is renewed by one at a time.
+    renewing: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Member {
@@ -167,7 +170,9 @@ impl Member {
         };
         let key = SecretKey::from_bytes(&kept.key);
         let identity = Arc::new(Identity::new(name, key, roots, issued, Arc::clone(env))?);
-        Ok(Self { identity, folder, env: Arc::clone(env), kept: Mutex::new(kept) })
+        let (env, kept) = (Arc::clone(env), Mutex::new(kept));
+        let renewing = tokio::sync::Mutex::default();
+        Ok(Self { identity, folder, env, kept, renewing })
     }
 
     /// Who it is.
@@ -197,8 +202,34 @@ impl Member {
         Ok(answer.into_inner())
     }
 
+    /// What the hub is called among its peers that answers at one of its addresses: where several
+    /// gateways share a host name, each has a name of its own. Who was off for so long that its
+    /// certificate has ended gets a new one first, since nobody would speak to it.
+    pub async fn hub_at(&self, address: SocketAddr) -> Result<PeerName> {
+        self.renew_if(Identity::has_ended).await?;
+        let address = address.to_string();
+        let channel = hub_channel(&self.identity, &address)?;
+        let answer = NodesClient::new(channel).hello(timed(HelloRequest {})).await;
+        let said = answer.map_err(|status| explain(&address, &status))?.into_inner().name;
+        let unusable = || Error::unusable("the hub's name", format!("it says `{said}`"));
+        PeerName::new(PeerRole::Hub, &said).ok_or_else(unusable)
+    }
+
     /// Gets the next certificate, and keeps it.
     pub async fn renew(&self) -> Result<()> {
+        self.renew_if(|_| true).await
+    }
+
+    /// The same, unless somebody else has done it meanwhile.
+    async fn renew_if(&self, is_due: impl FnOnce(&Identity) -> bool) -> Result<()> {
+        let _turn = self.renewing.lock().await;
+        match is_due(&self.identity) {
+            true => self.get_certificate().await,
+            false => Ok(()),
+        }
+    }
+
+    async fn get_certificate(&self) -> Result<()> {
         let identity = &self.identity;
         let address = self.hub_address();
         let authority = identity.roots().authority;
@@ -266,9 +297,7 @@ impl Member {
     }
 
     async fn keep_up(&self, hub: &mut NodesClient<Channel>, address: &str) -> Result<Duration> {
-        if self.identity.renew_in().is_zero() {
-            self.renew().await?;
-        }
+        self.renew_if(|identity| identity.renew_in().is_zero()).await?;
         self.beat(hub, address).await
     }
 }

@@ -29,7 +29,7 @@ use ballast_format::name::NodeName;
 
 pub use authority::{Authority, ClusterId, Issued};
 pub use client::{hub_channel, timed};
-pub use discover::{Discovery, Hint};
+pub use discover::{Discovery, Hint, Hints};
 pub use door::{CarrierStream, Door, DoorLimits, TakeStreams};
 pub use error::{Error, Result};
 pub use identity::{Identity, Strangers};

@@ -133,6 +133,35 @@ async fn a_certificate_is_renewed_even_if_it_has_ended_and_is_kept() {
 }
 
 #[tokio::test]
+async fn a_host_that_was_off_for_days_is_known_again_as_soon_as_it_asks_for_its_hub() {
+    let ((clock, env), folder) = (env(), tempdir().expect("a folder"));
+    let served = Served::start(&env).await;
+    drop(served.member("gpu-1", folder.path()).await);
+    clock.advance(CERTIFICATE_LIFE * 3);
+    // The hub was on all the time.
+    while served.registry.identity().has_ended() {
+        tokio::task::yield_now().await;
+    }
+    let member = open(folder.path(), &env).await.expect("sound").expect("it has joined");
+    assert!(member.identity().has_ended());
+    let [address] = look_up(&member.hub_address()).await.expect("an address")[..] else {
+        panic!("it is one");
+    };
+    let (one, other) = tokio::join!(member.hub_at(address), member.hub_at(address));
+    let called = [one, other].map(|name| name.expect("it is heard").to_string());
+    assert_eq!(called, ["hub/hub", "hub/hub"]);
+    assert!(!member.identity().has_ended());
+    let opened = open(folder.path(), &env).await.expect("sound").expect("it has joined");
+    assert_eq!(opened.identity().issued(), member.identity().issued(), "and that is kept");
+    served.revoke("gpu-1").await;
+    clock.advance(CERTIFICATE_LIFE * 2);
+    while served.registry.identity().has_ended() {
+        tokio::task::yield_now().await;
+    }
+    is_refused(member.hub_at(address).await, "no node of this hub has this key");
+}
+
+#[tokio::test]
 async fn a_member_stays_known_by_itself() {
     let (env, folder) = (RealEnv::shared(), tempdir().expect("a folder"));
     let served = Served::start(&env).await;

@@ -10,6 +10,7 @@ mod describe;
 mod flight;
 mod hub_side;
 mod start;
+mod ways;
 
 use std::collections::HashMap;
 use std::ops::Range;

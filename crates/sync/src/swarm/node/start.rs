@@ -16,8 +16,9 @@ use ballast_proto::v1::Presence;
 use super::NodeOrigin;
 use super::attend::GrpcHub;
 use super::hub_side::HubSide;
+use super::ways::Ways;
 use crate::carrier::{Carrier, Source};
-use crate::cluster::{Member, PeerName};
+use crate::cluster::{Hints, Member, PeerName, PeerRole};
 use crate::mirror::pull::Mirror;
 use crate::swarm::cache::{Cache, CacheSettings, CacheSource};
 use crate::swarm::exchange::{Means, Peers, Who};
@@ -36,8 +37,6 @@ pub struct NodeSettings {
     pub cap_bytes: u64,
     /// Where peers reach it; an unspecified address stands for the one that the hub sees.
     pub address: SocketAddr,
-    /// What the hub is called among its peers.
-    pub hub: PeerName,
     /// Where it stands.
     pub site: String,
     /// The same, more closely.
@@ -72,16 +71,18 @@ impl NodeCache {
     }
 
     /// Makes the node the origin of its hub, and attends at the tracker as long as that runs.
-    /// `mirror` has the node's own hub as its upstream.
-    pub async fn start(
+    /// `mirror` has the node's own hub as its upstream, and `hints` knows peers without the hub.
+    pub fn start(
         self,
         hub: &Arc<Hub>,
         mirror: Arc<Mirror>,
         carrier: Arc<dyn Carrier>,
+        hints: Arc<dyn Hints>,
     ) -> Result<Arc<NodeOrigin>> {
         let Self { cache, ledger, member, settings } = self;
         let env = Arc::clone(hub.env());
-        let peers = Peers::new(carrier, Arc::clone(&env));
+        let ways = Ways::new(carrier, Arc::clone(&member) as _, hints);
+        let peers = Peers::new(ways, Arc::clone(&env));
         let channel = member.channel().map_err(|error| Error::invalid(error.to_string()))?;
         let presence = Presence {
             address: settings.address.to_string(),
@@ -93,24 +94,21 @@ impl NodeCache {
         let grpc = GrpcHub::new(channel, Arc::clone(&env), presence, cached, counted);
         let (attending, stopping) = (Arc::clone(&grpc), hub.runner().stopping());
         hub.runner().spawn("attend the tracker", async move { attending.attend(stopping).await });
-        let address = hub_address(&member.hub_address()).await?;
-        let who = Who { name: settings.hub, address, is_hub: true };
         let tidy = LetGo { cache: Arc::clone(&cache), peers: Arc::clone(&peers) };
         hub.runner().start(hub, tidy);
-        let means = Means { peers, ledger, env, hub: who };
+        let means = Means { peers, ledger, env, hub: the_hub()? };
         let origin = NodeOrigin::new(mirror, cache, means, grpc as Arc<dyn HubSide>);
         hub.set_origin(Arc::<NodeOrigin>::clone(&origin));
         Ok(origin)
     }
 }
 
-/// The address behind `host:port`.
-async fn hub_address(address: &str) -> Result<SocketAddr> {
-    let unknown = |error: &dyn std::fmt::Display| {
-        Error::invalid(format!("the hub's address `{address}` is not known: {error}"))
-    };
-    let mut found = tokio::net::lookup_host(address).await.map_err(|error| unknown(&error))?;
-    found.next().ok_or_else(|| unknown(&"it has none"))
+/// The hub, of which neither name nor address need be known: it is found whenever it is connected.
+fn the_hub() -> Result<Who> {
+    let name = PeerName::new(PeerRole::Hub, "hub");
+    let name = name.ok_or_else(|| Error::internal("a hub has no name"))?;
+    let address = SocketAddr::from(([0, 0, 0, 0], 0));
+    Ok(Who { name, address, is_hub: true })
 }
 
 /// Keeps an idle node small.
