@@ -1,7 +1,7 @@
 //! What a node keeps beside a file of its cache: as it is, and with everything around it right.
 #![no_main]
 
-use ballast_format::cached_file::{CachedFile, HeldChunks};
+use ballast_format::cached_file::{CachedFile, HeldChunks, KeptPass};
 use ballast_format::codec::Format;
 use ballast_format::hash::ShardHash;
 use libfuzzer_sys::fuzz_target;
@@ -14,12 +14,19 @@ const HELD: Format = Format {
     has_checksum: true,
 };
 const HEAD: Format = Format { what: "cached file", magic: *b"BLSTCHED", ..HELD };
+const PASS: Format = Format { what: "pass for a file", magic: *b"BLSTPASS", ..HELD };
 
 fuzz_target!(|bytes: &[u8]| {
     let held = HELD.encode(|to| to.array(bytes)).expect("no limit");
     for bytes in [bytes, &held] {
         if let Ok(held) = HeldChunks::decode(bytes) {
             assert_eq!(held.encode().expect("it was within the limit"), bytes);
+        }
+    }
+    let pass = PASS.encode(|to| to.array(bytes)).expect("no limit");
+    for bytes in [bytes, &pass] {
+        if let Ok(pass) = KeptPass::decode(bytes) {
+            assert_eq!(pass.encode().expect("it was within the limit"), bytes);
         }
     }
     // The first two bytes say how many rows there are: the rest is the head's fields.

@@ -2,7 +2,10 @@
 //!
 //! The first is written once and never changes. Its head is a value of its own, so that a node that
 //! starts reads little; the rows of the chunks follow it, and the head names their hash. The second
-//! is written again and again while the file is on its way. Layout: `docs/formats/cached-file.md`.
+//! is written again and again while the file is on its way, beside what the hub said of who may
+//! have it. Layout: `docs/formats/cached-file.md`.
+
+mod pass;
 
 use std::ops::Range;
 
@@ -14,6 +17,8 @@ use crate::limits::{
     MAX_XORB_CHUNKS,
 };
 use crate::manifest::Term;
+
+pub use self::pass::KeptPass;
 
 const HEAD: Format = Format {
     what: "cached file",

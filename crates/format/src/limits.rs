@@ -133,3 +133,7 @@ pub const MAX_JOB_PATTERNS: usize = 200;
 
 /// Chunks of one file in a node's cache: twice those of the largest file ([`MAX_SHARD_CHUNKS`]).
 pub const MAX_CACHED_CHUNKS: usize = 33_554_432;
+
+/// Bytes of what a node keeps of how it may have a file: the permits of some 15 TiB. That of a
+/// larger file is not kept.
+pub const MAX_KEPT_PASS_BYTES: usize = 8 << 20;

@@ -1,7 +1,7 @@
 //! What the hub signs for one node: that it may have these xorbs from its peers, for some time.
 //!
-//! It is spoken and not stored, but signed, so it has one encoding. The signature follows it, and
-//! is for those who have keys. Layout: `docs/formats/permit.md`.
+//! It is signed, so it has one encoding. The signature follows it, and is for those who have keys.
+//! Layout: `docs/formats/permit.md`.
 
 use crate::codec::{Decoder, Format};
 use crate::error::{Error, Result};

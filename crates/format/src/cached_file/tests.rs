@@ -5,6 +5,7 @@ use super::*;
 /// The first values of their kinds that were ever written; they must be readable for ever.
 const KEPT: &[u8] = include_bytes!("../../../../tests/fixtures/cached-file-v1.bin");
 const KEPT_HELD: &[u8] = include_bytes!("../../../../tests/fixtures/held-chunks-v1.bin");
+const KEPT_PASS: &[u8] = include_bytes!("../../../../tests/fixtures/kept-pass-v1.bin");
 
 fn file() -> CachedFile {
     let terms = vec![
@@ -20,12 +21,25 @@ fn held() -> HeldChunks {
     HeldChunks { sha256: Sha256::from_bytes([9; 32]), count: 11, bits: vec![0b1000_0101, 0b110] }
 }
 
+fn pass() -> KeptPass {
+    KeptPass {
+        sha256: Sha256::from_bytes([9; 32]),
+        until_ms: 1_700_000_000_123,
+        piece_bytes: 1 << 20,
+        stripes: 8,
+        ticket: vec![1, 2, 3],
+        permits: vec![vec![4; 5], Vec::new()],
+    }
+}
+
 #[test]
 fn kept_bytes_are_written_and_read_today() {
     assert_eq!(file().encode().expect("small"), KEPT);
     assert_eq!(CachedFile::decode(KEPT).expect("kept"), file());
     assert_eq!(held().encode().expect("small"), KEPT_HELD);
     assert_eq!(HeldChunks::decode(KEPT_HELD).expect("kept"), held());
+    assert_eq!(pass().encode().expect("small"), KEPT_PASS);
+    assert_eq!(KeptPass::decode(KEPT_PASS).expect("kept"), pass());
 }
 
 #[test]
@@ -45,6 +59,11 @@ fn every_flipped_bit_is_seen() {
         let mut bytes = KEPT_HELD.to_vec();
         bytes[place / 8] ^= 1 << (place % 8);
         assert!(HeldChunks::decode(&bytes).is_err(), "bit {place}");
+    }
+    for place in 0..KEPT_PASS.len() * 8 {
+        let mut bytes = KEPT_PASS.to_vec();
+        bytes[place / 8] ^= 1 << (place % 8);
+        assert!(KeptPass::decode(&bytes).is_err(), "bit {place}");
     }
 }
 
@@ -94,6 +113,9 @@ fn what_does_not_fit_together_is_refused() {
         let held = HeldChunks { sha256: Sha256::ZERO, count, bits };
         assert!(HeldChunks::decode(&held.encode().expect("small")).is_err(), "{held:?}");
     }
+    for cut in [KeptPass { stripes: 0, ..pass() }, KeptPass { piece_bytes: 0, ..pass() }] {
+        assert!(KeptPass::decode(&cut.encode().expect("small")).is_err(), "{cut:?}");
+    }
 }
 
 proptest! {
@@ -115,5 +137,6 @@ proptest! {
     fn noise_never_panics(noise: Vec<u8>) {
         prop_assert!(CachedFile::decode(&noise).is_err());
         prop_assert!(HeldChunks::decode(&noise).is_err());
+        prop_assert!(KeptPass::decode(&noise).is_err());
     }
 }

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use ballast_format::cached_file::CachedFile;
+use ballast_format::cached_file::{CachedFile, KeptPass};
+use ballast_format::hash::Sha256;
 use ballast_node::error::{Error, Result};
 use bytes::Bytes;
 
@@ -85,6 +86,18 @@ impl Cache {
         let file = OpenFile::new(about, content, none, Stage::Resting(None));
         self.keep(&file);
         Ok(self.filling(file))
+    }
+
+    /// What a file on its way is made of, and what may be shown of it, if that was kept and is good
+    /// still.
+    pub async fn recall(&self, sha256: &Sha256) -> Result<Option<(CachedFile, KeptPass)>> {
+        let Some(file) = self.file(sha256).await?.filter(|_| !self.is_whole(sha256)) else {
+            return Ok(None);
+        };
+        let (folder, name) = (Arc::clone(&self.folder), *sha256);
+        let pass = self.pool.run(move || folder.pass(&name)).await?;
+        let pass = pass.filter(|pass| pass.until_ms > self.env.now_ms());
+        Ok(pass.map(|pass| (file.about.clone(), pass)))
     }
 
     async fn make(&self, about: &Arc<CachedFile>) -> Result<()> {
@@ -182,6 +195,16 @@ impl Filling {
             self.write_down().await?;
         }
         Ok(new)
+    }
+
+    /// Keeps what may be shown of the file, in case the node starts again while its hub is away.
+    pub async fn keep_pass(&self, pass: KeptPass) {
+        let folder = Arc::clone(&self.cache.folder);
+        let kept = self.cache.pool.run(move || folder.write_pass(&pass)).await;
+        if let Ok(Err(error)) | Err(error) = kept {
+            let sha256 = self.file.sha256();
+            tracing::debug!(file = %sha256, %error, "it cannot go on without the hub");
+        }
     }
 
     /// How many bytes are here.

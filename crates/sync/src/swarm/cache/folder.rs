@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use ballast_format::cached_file::{CachedFile, CachedHead, FRONT_BYTES, HeldChunks};
+use ballast_format::cached_file::{CachedFile, CachedHead, FRONT_BYTES, HeldChunks, KeptPass};
 use ballast_format::hash::Sha256;
 use ballast_node::error::{Error, Result};
 
@@ -22,10 +22,13 @@ enum Kind {
     Part,
     Chunks,
     Held,
+    Pass,
     Pin,
 }
 
-const KINDS: [Kind; 5] = [Kind::Whole, Kind::Part, Kind::Chunks, Kind::Held, Kind::Pin];
+/// In the order in which they are taken away: what a file is made of last, so that after a crash
+/// the rest is still known.
+const KINDS: [Kind; 6] = [Kind::Whole, Kind::Part, Kind::Held, Kind::Pass, Kind::Pin, Kind::Chunks];
 
 impl Kind {
     fn ending(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Kind {
             Self::Part => ".part",
             Self::Chunks => ".chunks",
             Self::Held => ".held",
+            Self::Pass => ".pass",
             Self::Pin => ".pin",
         }
     }
@@ -163,6 +167,17 @@ impl Folder {
         Self::write(&self.name(&sha256, Kind::Held), &held)
     }
 
+    /// What may be shown of a file on its way; nothing, if that can't be told.
+    pub(super) fn pass(&self, sha256: &Sha256) -> Option<KeptPass> {
+        let bytes = fs::read(self.name(sha256, Kind::Pass)).ok()?;
+        KeptPass::decode(&bytes).ok().filter(|pass| pass.sha256 == *sha256)
+    }
+
+    /// Writes down what may be shown of a file on its way.
+    pub(super) fn write_pass(&self, pass: &KeptPass) -> Result<()> {
+        Self::write(&self.name(&pass.sha256, Kind::Pass), &pass.encode()?)
+    }
+
     /// The bytes of a file: only to read if it is whole.
     pub(super) fn content(&self, sha256: &Sha256, is_whole: bool) -> Result<File> {
         let path = self.name(sha256, if is_whole { Kind::Whole } else { Kind::Part });
@@ -211,7 +226,10 @@ impl Folder {
             File::open(&self.path)?.sync_all()
         };
         finish().map_err(|error| on_disk(&whole, &error))?;
-        absent_is_fine(fs::remove_file(self.name(sha256, Kind::Held)))
+        let forget = |kind| absent_is_fine(fs::remove_file(self.name(sha256, kind)));
+        [Kind::Held, Kind::Pass]
+            .into_iter()
+            .try_for_each(forget)
             .map_err(|error| on_disk(&whole, &error))
     }
 
@@ -248,10 +266,9 @@ impl Folder {
         absent_is_fine(fs::remove_file(&path)).map_err(|error| on_disk(&path, &error))
     }
 
-    /// Takes a file away, and all that stands beside it: what it is made of last, so that after a
-    /// crash the rest is still known.
+    /// Takes a file away, and all that stands beside it.
     pub(super) fn remove(&self, sha256: &Sha256) -> Result<()> {
-        for kind in [Kind::Whole, Kind::Part, Kind::Held, Kind::Pin, Kind::Chunks] {
+        for kind in KINDS {
             let path = self.name(sha256, kind);
             absent_is_fine(fs::remove_file(&path)).map_err(|error| on_disk(&path, &error))?;
         }

@@ -4,8 +4,10 @@ mod rig;
 use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
-use ballast_format::cached_file::CachedFile;
+use ballast_format::cached_file::{CachedFile, KeptPass};
+use ballast_store::env::Env as _;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 
 use self::rig::Rig;
@@ -77,6 +79,33 @@ async fn what_came_before_a_kill_is_hashed_again_and_kept_if_it_is_right() -> Ou
 }
 
 #[tokio::test]
+async fn what_may_be_shown_of_a_file_is_kept_until_it_is_over_or_the_file_is_whole() -> Outcome {
+    let mut rig = Rig::new(1 << 20).await?;
+    let sample = Sample::new(1, 10, 4);
+    let until_ms = rig.env.now_ms() + 1000;
+    let (ticket, permits) = (vec![1], vec![vec![2]]);
+    let sha256 = sample.sha256();
+    let pass = KeptPass { sha256, until_ms, piece_bytes: 7, stripes: 3, ticket, permits };
+    let filling = rig.begin(&sample).await?;
+    filling.keep_pass(pass.clone()).await;
+    filling.rest(None).await?;
+    for _ in 0..2 {
+        let kept = rig.cache.recall(&sha256).await?;
+        assert_eq!(kept, Some((sample.about.clone(), pass.clone())));
+        drop(kept);
+        rig.cache.let_go();
+        rig.reopen().await?;
+    }
+    assert_eq!(rig.cache.recall(&Sample::new(2, 10, 4).sha256()).await?, None, "nothing of it");
+    rig.env.advance(Duration::from_secs(1));
+    assert_eq!(rig.cache.recall(&sha256).await?, None, "it is over");
+    rig.fill(&sample).await?;
+    assert_eq!(rig.cache.recall(&sha256).await?, None, "it is whole");
+    assert_eq!(rig.names(), ["", ".chunks"]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn after_a_power_cut_nothing_is_believed_that_was_not_synced() -> Outcome {
     let mut rig = Rig::new(1 << 20).await?;
     let sample = Sample::new(1, 4, 4);
@@ -138,7 +167,7 @@ async fn what_was_used_longest_ago_makes_room_and_what_is_pinned_or_used_does_no
     let samples: Vec<Sample> = (1..=5).map(|seed| Sample::new(seed, 10, 10)).collect();
     for sample in &samples[..4] {
         rig.fill(sample).await?;
-        rig.env.advance(std::time::Duration::from_secs(100));
+        rig.env.advance(Duration::from_secs(100));
     }
     // The first is used again, the second pinned, the third in use.
     rig.read_all(&samples[0]).await?;
@@ -168,7 +197,7 @@ async fn the_order_of_use_outlives_a_restart_and_a_smaller_cap_is_kept() -> Outc
     let samples: Vec<Sample> = (1..=3).map(|seed| Sample::new(seed, 10, 10)).collect();
     for sample in &samples {
         rig.fill(sample).await?;
-        rig.env.advance(std::time::Duration::from_secs(100));
+        rig.env.advance(Duration::from_secs(100));
     }
     rig.reopen().await?;
     rig.read_all(&samples[0]).await?;

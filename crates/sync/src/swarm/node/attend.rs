@@ -2,10 +2,10 @@
 //! stands and hears whom to ask.
 //!
 //! The call is made anew whenever it ends, and the first report of each says all there is to say.
-//! While it is away the exchange goes on with what it heard before.
+//! While it is away the exchange goes on with what it heard before, and with peers that are found
+//! on the local network.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 
 use super::describe::read_description;
 use super::hub_side::{Answer, Described, HubSide};
-use crate::cluster::{PeerName, timed};
+use crate::cluster::{Hint, Hints, PeerName, PeerRole, timed};
 use crate::swarm::cache::Cache;
 use crate::swarm::exchange::{Known, Say, Seat, Told, Who, Wrong};
 use crate::swarm::ledger::Ledger;
@@ -39,6 +39,10 @@ const STAYS: Duration = Duration::from_mins(10);
 /// How long to wait until the call is made again: at first, and at most.
 const AGAIN: Duration = Duration::from_millis(500);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
+/// How often it is looked who is on the local network while the hub is away.
+const LOOK_EACH: Duration = Duration::from_secs(1);
+/// Peers that are asked at once while it is away.
+const MOST_ASKED: usize = 64;
 /// What is said to the tracker and waits to be sent.
 const SAID_AHEAD: usize = 1024;
 const REPORTS_AHEAD: usize = 16;
@@ -54,8 +58,10 @@ pub struct GrpcHub {
     presence: v1::Presence,
     cache: Arc<Cache>,
     ledger: Arc<Ledger>,
+    hints: Arc<dyn Hints>,
     seats: Mutex<HashMap<Sha256, Taken>>,
-    is_heard: AtomicBool,
+    /// Whether the tracker is heard now.
+    heard: watch::Sender<bool>,
     say: mpsc::Sender<(Sha256, Say)>,
     said: tokio::sync::Mutex<mpsc::Receiver<(Sha256, Say)>>,
     joined: Notify,
@@ -89,6 +95,7 @@ impl GrpcHub {
         presence: v1::Presence,
         cache: Arc<Cache>,
         ledger: Arc<Ledger>,
+        hints: Arc<dyn Hints>,
     ) -> Arc<Self> {
         let (say, said) = mpsc::channel(SAID_AHEAD);
         Arc::new(Self {
@@ -97,8 +104,9 @@ impl GrpcHub {
             presence,
             cache,
             ledger,
+            hints,
             seats: Mutex::default(),
-            is_heard: AtomicBool::new(false),
+            heard: watch::Sender::new(false),
             say,
             said: tokio::sync::Mutex::new(said),
             joined: Notify::new(),
@@ -107,14 +115,19 @@ impl GrpcHub {
 
     /// Attends until it is stopped.
     pub async fn attend(&self, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.attend_again() => {}
+            () = self.look_around() => {}
+        }
+    }
+
+    async fn attend_again(&self) {
         let mut wait = AGAIN;
         loop {
-            let ended = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                ended = self.attend_once() => ended,
-            };
-            let was_heard = self.is_heard.load(Ordering::Relaxed);
+            let ended = self.attend_once().await;
+            let was_heard = *self.heard.borrow();
             self.set_heard(false);
             match ended {
                 Ok(()) => tracing::info!("the hub ended the call of this node"),
@@ -122,12 +135,33 @@ impl GrpcHub {
                 Err(status) => tracing::debug!(%status, "the hub is not heard"),
             }
             wait = if was_heard { AGAIN } else { (wait * 2).min(AGAIN_AT_MOST) };
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = self.env.sleep(wait) => {}
-            }
+            self.env.sleep(wait).await;
         }
+    }
+
+    /// While the hub is not heard, whoever is found without it may be asked too.
+    async fn look_around(&self) {
+        let mut heard = self.heard.subscribe();
+        while heard.wait_for(|is_heard| !is_heard).await.is_ok() {
+            let found = self.found();
+            for taken in self.seats().values() {
+                taken.told.send_if_modified(|told| add(told, &found));
+            }
+            self.env.sleep(LOOK_EACH).await;
+        }
+    }
+
+    /// Nodes that say that they are on the local network. Whoever connects to one sees whether it
+    /// is so.
+    fn found(&self) -> Vec<Known> {
+        let known = |hint: Hint| {
+            let (name, address) = (hint.name, *hint.addresses.first()?);
+            let who = Who { name, address, is_hub: false };
+            // What multicast reaches is near.
+            Some(Known { who, is_near: true, is_whole: false })
+        };
+        let hints = self.hints.hints().into_iter();
+        hints.filter(|hint| hint.name.role() == PeerRole::Node).filter_map(known).collect()
     }
 
     async fn attend_once(&self) -> std::result::Result<(), Status> {
@@ -275,7 +309,7 @@ impl GrpcHub {
     }
 
     fn set_heard(&self, is_heard: bool) {
-        self.is_heard.store(is_heard, Ordering::Relaxed);
+        self.heard.send_replace(is_heard);
         for taken in self.seats().values() {
             taken.told.send_if_modified(|told| {
                 let changed = told.is_heard != is_heard;
@@ -306,8 +340,11 @@ impl HubSide for GrpcHub {
 
     fn sit(&self, described: &Described) -> Seat {
         let head = &described.about.head;
-        let is_heard = self.is_heard.load(Ordering::Relaxed);
-        let told = watch::Sender::new(Told { is_heard, ..Told::default() });
+        let mut told = Told { is_heard: *self.heard.borrow(), ..Told::default() };
+        if !told.is_heard {
+            add(&mut told, &self.found());
+        }
+        let told = watch::Sender::new(told);
         let seat = Seat { sha256: head.sha256, told: told.subscribe(), say: self.say.clone() };
         let taken = Taken {
             size: head.size,
@@ -345,6 +382,19 @@ fn told(plan: &v1::Plan) -> Option<Told> {
     };
     let parents = plan.parents.iter().map(place).collect::<Option<_>>()?;
     Some(Told { is_heard: true, peers, parents, refused: None })
+}
+
+/// Adds peers to those that the tracker named; whether there are more now. Where a peer is that
+/// both name, the tracker knows, and whoever does not find it there asks the network.
+fn add(told: &mut Told, found: &[Known]) -> bool {
+    let before = told.peers.len();
+    for known in found {
+        let is_new = told.peers.iter().all(|peer| peer.who.name != known.who.name);
+        if is_new && told.peers.len() < MOST_ASKED {
+            told.peers.push(known.clone());
+        }
+    }
+    told.peers.len() > before
 }
 
 fn wrong_of(wrong: Wrong) -> v1::Wrong {

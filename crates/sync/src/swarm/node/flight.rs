@@ -160,7 +160,11 @@ impl NodeOrigin {
         wanted: &Wanted,
         flight: &Flight,
     ) -> Result<()> {
-        let described = self.describe(hub, repo, wanted).await?;
+        let described = match self.describe(hub, repo, wanted).await {
+            // What the hub said before is good for a day: the rest may come from peers.
+            Err(error @ Error::Upstream { .. }) => self.recall(wanted).await?.ok_or(error)?,
+            described => described?,
+        };
         let filling = match self.cache.begin(described.about.clone()).await? {
             Begun::Filling(filling) => filling,
             Begun::Whole(file) => {
@@ -170,11 +174,22 @@ impl NodeOrigin {
         };
         let file = Arc::clone(filling.file());
         flight.stage.send_modify(|stage| stage.file = Some(file));
+        filling.keep_pass(described.kept_pass()).await;
         let before = filling.believe().await?;
         let shared = filling.take_local().await?;
         self.means.ledger.came(Place::Disk, before + shared, before + shared);
         let seat = self.hub_side.sit(&described);
         fetch(&self.means, filling, described.terms, seat).await.map(|_| ())
+    }
+
+    /// What the hub said of a file when it was begun, if that was kept and is good still.
+    async fn recall(&self, wanted: &Wanted) -> Result<Option<Described>> {
+        let kept = self.cache.recall(&wanted.sha256).await?;
+        let kept = kept.filter(|(about, _)| about.head.size == wanted.size);
+        Ok(kept.map(|(about, pass)| {
+            tracing::info!(path = wanted.path, "the hub is away: the rest is asked of peers");
+            Described::recalled(about, pass)
+        }))
     }
 
     /// What a file is made of. If the hub has to fetch it from its own upstream, that is waited

@@ -81,7 +81,7 @@ impl NodeCache {
     ) -> Result<Arc<NodeOrigin>> {
         let Self { cache, ledger, member, settings } = self;
         let env = Arc::clone(hub.env());
-        let ways = Ways::new(carrier, Arc::clone(&member) as _, hints);
+        let ways = Ways::new(carrier, Arc::clone(&member) as _, Arc::clone(&hints));
         let peers = Peers::new(ways, Arc::clone(&env));
         let channel = member.channel().map_err(|error| Error::invalid(error.to_string()))?;
         let presence = Presence {
@@ -91,7 +91,7 @@ impl NodeCache {
             upload: settings.upload,
         };
         let (cached, counted) = (Arc::clone(&cache), Arc::clone(&ledger));
-        let grpc = GrpcHub::new(channel, Arc::clone(&env), presence, cached, counted);
+        let grpc = GrpcHub::new(channel, Arc::clone(&env), presence, cached, counted, hints);
         let (attending, stopping) = (Arc::clone(&grpc), hub.runner().stopping());
         hub.runner().spawn("attend the tracker", async move { attending.attend(stopping).await });
         let tidy = LetGo { cache: Arc::clone(&cache), peers: Arc::clone(&peers) };

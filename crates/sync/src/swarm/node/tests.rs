@@ -4,6 +4,7 @@ use ballast_format::hash::ObjectHash;
 use ballast_format::log::{Gating, Visibility};
 use ballast_node::hub::HubSettings;
 use ballast_node::repo::NewMirror;
+use ballast_proto::v1::Presence;
 use ballast_store::index::IndexHandle;
 use ballast_store::index::memory::Memory;
 use ballast_store::index::open::Opened;
@@ -12,13 +13,26 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use object_store::memory::InMemory;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
 
 use super::*;
+use crate::cluster::{Hint, Hints};
 use crate::mirror::pull::PullSettings;
 use crate::mirror::upstream::{Settings, Upstream};
+use crate::swarm::cache::Begun;
 use crate::swarm::exchange::{Seat, Terms, Told};
 use crate::swarm::sample::Sample;
-use crate::swarm::world::{HUB, Manners, PIECE, STRIPES, World, pass, plan};
+use crate::swarm::world::{HUB, Manners, PIECE, STRIPES, World, pass, plan, who};
+
+/// Peers that are found without the hub.
+struct Around(Vec<Hint>);
+
+impl Hints for Around {
+    fn hints(&self) -> Vec<Hint> {
+        self.0.clone()
+    }
+}
 
 const UPSTREAM: &str = "http://127.0.0.1:1";
 const SIZE: u64 = 400_000;
@@ -40,9 +54,7 @@ impl HubSide for OneFile {
         if self.elsewhere.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_elsewhere).is_ok() {
             return Ok(Answer::Elsewhere);
         }
-        let terms = Terms { pass: pass(&self.sample), piece_bytes: PIECE, stripes: STRIPES };
-        let (about, ticket) = (self.sample.about.clone(), Bytes::new());
-        Ok(Answer::Here(Box::new(Described { about, terms, ticket })))
+        Ok(Answer::Here(Box::new(described(&self.sample))))
     }
 
     fn sit(&self, described: &Described) -> Seat {
@@ -50,6 +62,11 @@ impl HubSide for OneFile {
         let (say, _) = mpsc::channel(1);
         Seat { sha256: described.about.head.sha256, told: self.told.subscribe(), say }
     }
+}
+
+fn described(sample: &Sample) -> Described {
+    let terms = Terms { pass: pass(sample), piece_bytes: PIECE, stripes: STRIPES };
+    Described { about: sample.about.clone(), terms, ticket: Bytes::from_static(b"ticket") }
 }
 
 struct Rig {
@@ -103,6 +120,38 @@ async fn rig(sample: &Sample, cap_bytes: u64) -> Rig {
 }
 
 impl Rig {
+    /// The same node, started again while nobody answers where its hub was: it finds these peers.
+    fn without_hub(&self, peers: &[&str]) -> (Arc<GrpcHub>, Arc<NodeOrigin>) {
+        let NodeOrigin { mirror, cache, means, .. } = &*self.origin;
+        let Means { peers: links, ledger, env, hub } = means;
+        let (links, ledger, env) = (Arc::clone(links), Arc::clone(ledger), Arc::clone(env));
+        let nobody = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let hint = |name: &&str| {
+            let who = who(name);
+            Hint { name: who.name, addresses: vec![who.address] }
+        };
+        let around = Arc::new(Around(peers.iter().map(hint).collect()));
+        let (presence, cached) = (Presence::default(), Arc::clone(cache));
+        let counted = Arc::clone(&ledger);
+        let grpc = GrpcHub::new(nobody, Arc::clone(&env), presence, cached, counted, around);
+        let means = Means { peers: links, ledger, env, hub: hub.clone() };
+        let hub_side = Arc::clone(&grpc) as Arc<dyn HubSide>;
+        let origin = NodeOrigin::new(Arc::clone(mirror), Arc::clone(cache), means, hub_side);
+        (grpc, origin)
+    }
+
+    /// Has the file brought, while the node calls a hub that is not there.
+    async fn bring_without_hub(&self, grpc: &GrpcHub, origin: &NodeOrigin) -> Result<()> {
+        let brought = origin.bring_file(&self.hub, &self.repo, &self.wanted, &|_| {});
+        let both = async {
+            tokio::select! {
+                brought = brought => brought,
+                () = grpc.attend(CancellationToken::new()) => panic!("nobody stopped it"),
+            }
+        };
+        self.world.drive(both).await
+    }
+
     async fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let read = self.origin.open(&self.hub, &self.repo, &self.wanted, range).await?;
         Ok(read.try_collect::<Vec<_>>().await?.concat())
@@ -203,5 +252,42 @@ async fn a_hub_that_comes_back_is_asked_for_the_rest() -> Result<()> {
     rig.world.drive(future::try_join(brought, back)).await?;
     assert_eq!(rig.read(0..SIZE).await?, sample.content);
     assert!(rig.world.hub.sent() < SIZE + 2 * PIECE, "{}", rig.world.hub.sent());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_starts_while_its_hub_is_dead_finishes_from_whom_it_finds() -> Result<()> {
+    let sample = sample();
+    let rig = rig(&sample, 1 << 20).await;
+    Manners::set(&rig.world.hub.is_dead);
+    let [first, second] = [rig.world.node("b").await, rig.world.node("c").await];
+    // Each has half of it, and this one has the beginning and what the hub said of it.
+    let (_b, _c) = (first.has(&sample, &[0..200]).await, second.has(&sample, &[200..400]).await);
+    let Begun::Filling(filling) = rig.origin.cache().begin(sample.about.clone()).await? else {
+        panic!("it is new");
+    };
+    filling.write(0..50, sample.bytes(0..50)).await?;
+    filling.keep_pass(described(&sample).kept_pass()).await;
+    filling.rest(None).await?;
+    let (grpc, origin) = rig.without_hub(&["b", "d", "c"]);
+    rig.bring_without_hub(&grpc, &origin).await?;
+    assert!(origin.cache().is_whole(&sample.sha256()));
+    assert_eq!(rig.read(0..SIZE).await?, sample.content);
+    let sent = [&first, &second].map(|node| node.manners.sent());
+    assert!(sent[0] >= 150_000 && sent[1] >= 200_000, "{sent:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_the_hubs_word_a_node_asks_no_peer() -> Result<()> {
+    let sample = sample();
+    let rig = rig(&sample, 1 << 20).await;
+    Manners::set(&rig.world.hub.is_dead);
+    let other = rig.world.node("b").await;
+    let _all = other.has(&sample, &[0..400]).await;
+    let (grpc, origin) = rig.without_hub(&["b"]);
+    let brought = rig.bring_without_hub(&grpc, &origin).await;
+    assert!(matches!(brought, Err(Error::Upstream { .. })), "{brought:?}");
+    assert_eq!(other.manners.sent(), 0);
     Ok(())
 }
