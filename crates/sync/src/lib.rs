@@ -8,6 +8,7 @@
 pub mod bundle;
 pub mod carrier;
 pub mod cluster;
+mod flights;
 pub mod mirror;
 pub mod replicate;
 pub mod swarm;

@@ -5,9 +5,7 @@
 //! every upload into the store; the repo has the file when its log links it. What is not the file
 //! that it was said to be is neither stored nor handed out to its end.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_format::hash::Sha256;
@@ -18,101 +16,52 @@ use ballast_node::error::{Error, Result};
 use ballast_node::hub::Hub;
 use ballast_node::origin::Wanted;
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::follow::{Share, pieces};
 use super::spool::{Filler, Spool};
 use super::{Counts, Mirror, fault};
+use crate::flights::{self, Flights};
 use crate::mirror::upstream::{self, Entry, EntryKind, Large};
 
 /// Pieces of an answer that wait to be written: some MiB.
 const PIECES_AHEAD: usize = 64;
-/// How long a file that could not be fetched is not asked for again.
-const FAILED_FOR: Duration = Duration::from_secs(5);
 /// How long clients may come back with the beginning of a file that was wrong.
 const WRONG_FOR: Duration = Duration::from_hours(24);
-/// Files of which it is known that they could not be fetched.
-const KEPT_FAILURES: usize = 1000;
+/// Files of which it is known that they were wrong.
+const KEPT_WRONG: usize = 1000;
 
 type Key = (RepoId, Sha256);
 /// The next bytes of an upstream's answer, or why there are none.
 type Incoming = std::result::Result<Bytes, upstream::Error>;
 
 /// A file that is being fetched.
-pub(super) struct Flight {
-    stage: watch::Sender<Stage>,
-}
-
-#[derive(Default)]
-struct Stage {
-    spool: Option<Arc<Spool>>,
-    stored: Option<Result<()>>,
-}
+pub(super) type Flight = flights::Flight<Arc<Spool>>;
 
 impl Flight {
     /// The spool, as soon as there is one.
     pub(super) async fn spool(&self) -> Result<Arc<Spool>> {
-        let mut stage = self.stage.subscribe();
-        let reached = stage.wait_for(|stage| stage.spool.is_some() || stage.stored.is_some()).await;
-        let reached = reached.map_err(|_| fault::closing())?;
-        match (&reached.spool, &reached.stored) {
-            (Some(spool), _) => Ok(Arc::clone(spool)),
-            (None, Some(Err(error))) => Err(error.clone()),
-            (None, _) => Err(fault::closing()),
-        }
+        self.begun().await
     }
 
     /// Resolves when the repo has the file.
     pub(super) async fn stored(&self) -> Result<()> {
-        let mut stage = self.stage.subscribe();
-        let reached = stage.wait_for(|stage| stage.stored.is_some()).await;
-        let reached = reached.map_err(|_| fault::closing())?;
-        reached.stored.clone().unwrap_or_else(|| Err(fault::closing()))
+        self.ended().await
     }
 }
 
 /// All files that are being fetched.
 pub(super) struct Fetches {
-    flights: Mutex<HashMap<Key, Arc<Flight>>>,
-    failed: quick_cache::sync::Cache<Key, (Duration, Error)>,
+    flights: Arc<Flights<Key, Arc<Spool>>>,
     /// Files of which wrong bytes may have been handed out.
     wrong: quick_cache::sync::Cache<Key, Duration>,
-    slots: Semaphore,
-    running: AtomicU64,
-    most: usize,
-}
-
-/// Takes the entry away, however the task ends, and tells those who wait.
-struct Entered {
-    mirror: Arc<Mirror>,
-    flight: Arc<Flight>,
-    key: Key,
-    outcome: Result<()>,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.mirror.fetches.flights().remove(&self.key);
-        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
-        self.flight.stage.send_modify(|stage| {
-            if let (Err(error), Some(spool)) = (&outcome, &stage.spool) {
-                spool.fail(error.clone());
-            }
-            stage.stored = Some(outcome);
-        });
-    }
 }
 
 impl Fetches {
     pub(super) fn new(at_once: usize, waiting: usize) -> Self {
-        Self {
-            flights: Mutex::default(),
-            failed: quick_cache::sync::Cache::new(KEPT_FAILURES),
-            wrong: quick_cache::sync::Cache::new(KEPT_FAILURES),
-            slots: Semaphore::new(at_once),
-            running: AtomicU64::new(0),
-            most: at_once + waiting,
-        }
+        let give_up = |spool: &Arc<Spool>, error: &Error| spool.fail(error.clone());
+        let wrong = quick_cache::sync::Cache::new(KEPT_WRONG);
+        Self { flights: Flights::new(at_once, waiting, give_up), wrong }
     }
 
     /// Whether somebody may have the beginning of this file with wrong bytes in it.
@@ -122,8 +71,7 @@ impl Fetches {
 
     /// How many files are being fetched, and how many wait for it.
     pub(super) fn load(&self) -> (u64, u64) {
-        let running = self.running.load(Ordering::Relaxed);
-        (running, (self.flights().len() as u64).saturating_sub(running))
+        self.flights.load()
     }
 
     /// The flight that brings this file, begun now if there is none.
@@ -134,54 +82,11 @@ impl Fetches {
         repo: &Repo,
         wanted: &Wanted,
     ) -> Result<Arc<Flight>> {
-        let key = (repo.id(), wanted.sha256);
-        let now = hub.env().monotonic();
-        let mut flights = self.flights();
-        if let Some(flight) = flights.get(&key) {
-            return Ok(Arc::clone(flight));
-        }
-        if let Some((_, error)) = self.failed.get(&key).filter(|(until, _)| *until > now) {
-            return Err(error);
-        }
-        if flights.len() >= self.most {
-            return Err(fault::crowded());
-        }
-        let (stage, _) = watch::channel(Stage::default());
-        let flight = Arc::new(Flight { stage });
-        flights.insert(key, Arc::clone(&flight));
-        drop(flights);
-        let outcome = Err(fault::closing());
-        let mut entered =
-            Entered { mirror: Arc::clone(mirror), flight: Arc::clone(&flight), key, outcome };
-        let (hub, repo, wanted) = (Arc::clone(hub), repo.clone(), wanted.clone());
-        let stopping = hub.runner().stopping();
-        let runner = hub.runner().clone();
-        runner.spawn("mirror a file", async move {
-            let mirror = Arc::clone(&entered.mirror);
-            entered.outcome = tokio::select! {
-                biased;
-                () = stopping.cancelled() => Err(fault::closing()),
-                ended = mirror.fetch(&hub, &repo, &wanted, &entered.flight) => ended,
-            };
-            if let Err(error) = &entered.outcome {
-                let until = hub.env().monotonic() + FAILED_FOR;
-                mirror.fetches.failed.insert(key, (until, error.clone()));
-            }
-        });
-        Ok(flight)
-    }
-
-    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts a fetch for as long as it lasts.
-struct Running<'a>(&'a AtomicU64);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.flights.join(hub, (repo.id(), wanted.sha256), |flight| {
+            let (mirror, hub) = (Arc::clone(mirror), Arc::clone(hub));
+            let (repo, wanted) = (repo.clone(), wanted.clone());
+            async move { mirror.fetch(&hub, &repo, &wanted, &flight).await }
+        })
     }
 }
 
@@ -193,12 +98,9 @@ impl Mirror {
         wanted: &Wanted,
         flight: &Flight,
     ) -> Result<()> {
-        let _slot = self.fetches.slots.acquire().await.map_err(|_| fault::closing())?;
-        self.fetches.running.fetch_add(1, Ordering::Relaxed);
-        let _running = Running(&self.fetches.running);
         let Wanted { sha256, size, .. } = wanted;
         let spool = Spool::open(hub, &self.settings.folder, repo.id(), sha256, *size).await?;
-        flight.stage.send_modify(|stage| stage.spool = Some(Arc::clone(&spool)));
+        flight.begin(Arc::clone(&spool));
         let store =
             || hub.put_mirrored(repo, *sha256, *size, pieces(hub, &spool, 0..*size, Share::All));
         // What can't be fetched is not waited for in the store.

@@ -12,9 +12,8 @@ mod hub_side;
 mod start;
 mod ways;
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,7 +26,6 @@ use ballast_node::error::{Error, Result};
 use ballast_node::hub::Hub;
 use ballast_node::origin::{Figure, Origin, Wanted};
 use futures_util::{StreamExt as _, future, stream};
-use tokio::sync::Semaphore;
 
 pub use self::attend::GrpcHub;
 use self::flight::Flight;
@@ -35,6 +33,7 @@ pub use self::hub_side::{Answer, Described, HubSide};
 pub use self::start::{NodeCache, NodeSettings};
 use super::cache::{Cache, OpenFile};
 use super::exchange::{Means, passing};
+use crate::flights::Flights;
 use crate::mirror::pull::Mirror;
 use crate::mirror::rules;
 
@@ -52,9 +51,7 @@ pub struct NodeOrigin {
     cache: Arc<Cache>,
     means: Means,
     hub_side: Arc<dyn HubSide>,
-    flights: Mutex<HashMap<Sha256, Arc<Flight>>>,
-    failed: quick_cache::sync::Cache<Sha256, (Duration, Error)>,
-    slots: Semaphore,
+    flights: Arc<Flights<Sha256, Arc<OpenFile>>>,
     this: Weak<Self>,
 }
 
@@ -71,9 +68,8 @@ impl NodeOrigin {
             cache,
             means,
             hub_side,
-            flights: Mutex::default(),
-            failed: quick_cache::sync::Cache::new(1000),
-            slots: Semaphore::new(FETCHES),
+            // Whoever follows a file sees that no more of it comes.
+            flights: Flights::new(FETCHES, WAITING, |_, _| {}),
             this: Weak::clone(this),
         })
     }
@@ -99,7 +95,7 @@ impl NodeOrigin {
         let file = tokio::select! {
             biased;
             ended = &mut ended => return ended,
-            file = flight.file() => file?,
+            file = flight.begun() => file?,
         };
         let mut stage = file.watch();
         loop {
@@ -174,7 +170,7 @@ impl Origin for NodeOrigin {
         let flight = self.flight(hub, repo, wanted)?;
         let file = tokio::select! {
             biased;
-            file = flight.file() => file?,
+            file = flight.begun() => file?,
             () = hub.env().sleep(PATIENCE) => {
                 let reason = "this file is being fetched; ask again".to_owned();
                 return Err(Error::Upstream { reason, retry_seconds: SOON_SECONDS });
@@ -201,7 +197,7 @@ impl Origin for NodeOrigin {
             gauge("swarm_cache_files", fill.files),
             gauge("swarm_cache_bytes", fill.bytes),
             gauge("swarm_cache_cap_bytes", fill.cap_bytes),
-            gauge("swarm_fetches_running", self.running()),
+            gauge("swarm_fetches_running", self.flights.load().0),
             Figure { name: "swarm_evicted_files_total", is_counter: true, value: fill.evicted },
         ]);
         figures
