@@ -54,9 +54,21 @@ fn a_pull_takes_from_the_node_what_that_has() -> Result<()> {
 
     // Without a node there is only downloading.
     let plain = hub.scratch("plain")?;
-    let told = hub.admin(&["pull", REPO, "--to", plain.to_str().context("a plain path")?])?;
+    let to = plain.to_str().context("a plain path")?;
+    let told = hub.admin(&["pull", REPO, "--to", to])?;
     ensure!(counts(&told, &["reflinked", "linked", "copied"]) == 0, "{told}");
     ensure!(fs::read(plain.join(WEIGHTS))? == weights, "the weights are others");
+
+    // What a disk has damaged is as long as it was, and comes anew; nothing else does.
+    for (path, content) in [(CONFIG, &config[..]), (WEIGHTS, &weights[..])] {
+        let mut damaged = content.to_vec();
+        damaged[5] ^= 1;
+        fs::write(plain.join(path), damaged)?;
+        let told = hub.admin(&["pull", REPO, "--to", to])?;
+        ensure!(counts(&told, &["downloaded"]) == 1, "{told}");
+        ensure!(counts(&told, &["alreadyHere"]) + 1 == told["files"], "{told}");
+        ensure!(fs::read(plain.join(path))? == content, "`{path}` is damaged still");
+    }
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 //!
 //! A node on this host is asked to have the large files, which are then taken out of its cache by a
 //! reflink, a hard link, or where neither can be by copying. From any other hub they are
-//! downloaded. Each file appears whole or not at all.
+//! downloaded. Each file appears whole or not at all, and what comes or was there before is hashed.
+
+mod content;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -13,6 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ballast_format::name::{FilePath, RepoName};
 use serde_json::{Value, json};
 
+use self::content::{Content, Hashing};
 use super::text;
 use crate::args::{PullArgs, RemoteArgs};
 use crate::client::Client;
@@ -33,8 +36,8 @@ struct Named {
 struct Wanted {
     path: FilePath,
     size: u64,
-    /// What the clients' cache calls it.
-    etag: String,
+    /// What its bytes must be.
+    content: Content,
     /// Where the node has it.
     cached: Option<PathBuf>,
 }
@@ -158,12 +161,11 @@ fn look_up(
     for item in client.list(&tree)? {
         if item["type"] == "file" {
             let path = text(&item, "path");
-            let lfs = item["lfs"]["oid"].as_str().map(ToOwned::to_owned);
             files.push(Wanted {
                 cached: cached.remove(&path),
                 path: FilePath::parse(&path)?,
                 size: item["size"].as_u64().context("a file has no size")?,
-                etag: lfs.unwrap_or_else(|| text(&item, "oid")),
+                content: Content::parse(&text(&item, "oid"), item["lfs"]["oid"].as_str())?,
             });
         }
     }
@@ -217,11 +219,11 @@ fn snapshot(
     let repo = cache.join(format!("{}s--{}", named.kind, named.name.replace('/', "--")));
     let snapshot = repo.join("snapshots").join(commit);
     for file in files {
-        let address = named.file(commit, &file.path);
-        write(client, &address, file, &repo.join("blobs").join(&file.etag), counts)?;
+        let (address, etag) = (named.file(commit, &file.path), file.content.etag());
+        write(client, &address, file, &repo.join("blobs").join(&etag), counts)?;
         let link = snapshot.join(file.path.as_str());
         let depth = file.path.as_str().split('/').count() + 1;
-        let target = format!("{}blobs/{}", "../".repeat(depth), file.etag);
+        let target = format!("{}blobs/{etag}", "../".repeat(depth));
         if fs::read_link(&link).is_ok_and(|there| there == Path::new(&target)) {
             continue;
         }
@@ -236,7 +238,7 @@ fn snapshot(
     Ok(snapshot)
 }
 
-/// Writes a file, unless one of its size is there already.
+/// Writes a file, unless it is there already.
 fn write(
     client: &Client,
     address: &str,
@@ -244,22 +246,19 @@ fn write(
     target: &Path,
     counts: &mut Counts,
 ) -> Result<()> {
-    // In the clients' cache names are hashes; in a folder it may be another version.
-    let is_named_by_hash = target.ends_with(Path::new("blobs").join(&file.etag));
-    let is_there = |about: fs::Metadata| about.is_file() && about.len() == file.size;
-    if is_named_by_hash && fs::metadata(target).is_ok_and(is_there) {
+    let (size, cached) = (file.size, file.cached.as_deref());
+    if file.content.is_at(target, size, cached) {
         counts.here += 1;
         return Ok(());
     }
     let done = appear(target, |new| {
-        if let Some(cached) = &file.cached
-            && take(cached, new, counts).is_ok()
-        {
+        if cached.is_some_and(|cached| take(cached, new, counts).is_ok()) {
             return Ok(());
         }
-        let mut into = File::create(new)?;
+        let mut into = Hashing::new(File::create(new)?, file.content, size);
         let bytes = client.read(address, &mut into)?;
-        ensure!(bytes == file.size, "{bytes} bytes came, not {}; run it again", file.size);
+        ensure!(bytes == size, "{bytes} bytes came, not {size}; run it again");
+        ensure!(into.finish(), "the bytes that came are not those of the file; run it again");
         counts.downloaded += 1;
         Ok(())
     });
