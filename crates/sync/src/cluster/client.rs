@@ -8,6 +8,7 @@ use ballast_store::env::SharedEnv;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -101,7 +102,12 @@ impl Connector {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(SERVER_NAME).map_err(std::io::Error::other)?;
-        let stream = TlsConnector::from(self.tls).connect(name, stream).await?;
+        let mut stream = TlsConnector::from(self.tls).connect(name, stream).await?;
+        // A hub that does not accept us says so when our side of the handshake is done, where its
+        // first words would be: then this fails, and not a call that is under way.
+        if stream.fill_buf().await?.is_empty() {
+            return Err(std::io::Error::other("it ended the connection at once"));
+        }
         let (_, connection) = stream.get_ref();
         match connection.peer_certificates().and_then(peer_of) {
             Some(peer) if peer.name.role() == PeerRole::Hub => Ok(stream),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ballast_node::worker::Runner;
 use ballast_store::env::SharedEnv;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -44,6 +44,9 @@ pub(super) const CONNECTION_WINDOW: u32 = 16 << 20;
 pub(super) const FRAME: u32 = 1 << 20;
 /// How often a connection is tried that says nothing.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long, and for how many bytes of theirs, whoever is refused may take to hear why.
+const LINGERS: Duration = Duration::from_secs(2);
+const MOST_UNHEARD: u64 = 64 * 1024;
 /// How long calls may go on after the order to stop.
 const GRACE: Duration = Duration::from_secs(3);
 /// Calls at once on one gRPC connection.
@@ -237,16 +240,18 @@ impl Inside {
         // Frames are written whole; waiting for more of them only delays.
         let _ = stream.set_nodelay(true);
         let shaken = tokio::select! {
-            shaken = self.acceptor.accept(stream) => shaken,
+            shaken = self.acceptor.accept(stream).into_fallible() => shaken,
             () = self.env.sleep(self.limits.handshake_time) => {
-                Err(io::Error::from(io::ErrorKind::TimedOut))
+                tracing::debug!(%address, "a peer takes too long to say who it is");
+                return;
             }
         };
         drop(handshake);
         let stream = match shaken {
             Ok(stream) => stream,
-            Err(error) => {
+            Err((error, stream)) => {
                 tracing::debug!(%address, %error, "a peer is not let in");
+                self.linger(stream).await;
                 return;
             }
         };
@@ -271,6 +276,20 @@ impl Inside {
             }
             // Who shows no certificate has no business with chunks.
             _ => tracing::debug!(%address, "a peer without a certificate, or a protocol"),
+        }
+    }
+
+    /// Lets somebody hear why they are refused, which is on its way to them: a connection that is
+    /// closed before all of theirs was read is reset, and that takes the words back.
+    async fn linger(&self, mut stream: TcpStream) {
+        let heard = async {
+            let _ = stream.shutdown().await;
+            let mut rest = stream.take(MOST_UNHEARD);
+            let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+        };
+        tokio::select! {
+            () = heard => {}
+            () = self.env.sleep(LINGERS) => {}
         }
     }
 

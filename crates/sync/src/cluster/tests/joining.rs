@@ -102,7 +102,7 @@ async fn a_revoked_node_is_out_at_once_and_the_others_hear_of_it() {
     stolen.beat(&mut held, "").await.expect("it is heard");
     served.revoke("gpu-1").await;
     is_refused(stolen.beat(&mut held, "").await, "");
-    is_refused(stolen.hello().await, "");
+    is_refused(stolen.hello().await, "does not accept our certificate");
     is_refused(stolen.renew().await, "no node of this hub has this key");
     assert!(served.hub.authenticate(&stolen.token()).is_err());
     assert_eq!(served.registry.seen(&stolen.identity().key().public()), None);
@@ -112,6 +112,29 @@ async fn a_revoked_node_is_out_at_once_and_the_others_hear_of_it() {
     member.beat(&mut calls, "").await.expect("it is heard");
     assert!(member.identity().revocations().has(&key));
     is_certificate_error(meet(stolen.identity(), member.identity()), "Revoked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_refused_hears_why_every_time() {
+    let (env, folder) = (RealEnv::shared(), tempdir().expect("a folder"));
+    let served = Served::start(&env).await;
+    let stolen = served.member("gpu-1", folder.path()).await;
+    served.revoke("gpu-1").await;
+    for _ in 0..300 {
+        is_refused(stolen.hello().await, "does not accept our certificate");
+    }
+    // By the carrier, too, which says more than it is asked for at once.
+    for _ in 0..300 {
+        let config = stolen.identity().client_config(CARRIER_PROTOCOL).expect("a client");
+        let mut stream = connect(config, &served.address).await.expect("our side is done");
+        let said = async {
+            stream.write_all(&[7; 16 * 1024]).await?;
+            stream.flush().await?;
+            stream.read_u8().await
+        };
+        let error = said.await.expect_err("nothing comes").to_string();
+        assert!(error.contains("CertificateRevoked"), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -124,8 +147,7 @@ async fn a_certificate_is_renewed_even_if_it_has_ended_and_is_kept() {
     let old = served.registry.authority().issue(name, &key, 1_700_000_000_000).expect("issued");
     member.identity().renew(old).expect("ours");
     assert!(member.identity().has_ended() && member.identity().renew_in().is_zero());
-    // It hears why, unless the connection is gone before the words are.
-    is_refused(member.hello().await, "");
+    is_refused(member.hello().await, "does not accept our certificate");
     member.renew().await.expect("the key is known");
     member.hello().await.expect("it is heard");
     let opened = open(folder.path(), &env).await.expect("sound").expect("it has joined");
