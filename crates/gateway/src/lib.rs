@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use ballast_node::hub::Hub;
 
-use crate::auth::Attempts;
 use crate::intake::Buffers;
 use crate::links::Signer;
 use crate::operate::bundle::ImportBundles;
@@ -150,7 +149,6 @@ pub struct Gateway {
     pub(crate) hub: Arc<Hub>,
     pub(crate) settings: GatewaySettings,
     pub(crate) signer: Signer,
-    pub(crate) attempts: Attempts,
     pub(crate) buffers: Buffers,
     pub(crate) rates: Rates,
     pub(crate) metrics: Metrics,
@@ -166,7 +164,6 @@ impl Gateway {
         hub.env().fill_random(&mut start);
         Arc::new(Self {
             signer: Signer::new(hub.secrets()),
-            attempts: Attempts::default(),
             buffers: Buffers::new(settings.buffer_bytes, Arc::clone(&hub)),
             rates: Rates::new(settings.requests_per_second, settings.at_once()),
             metrics: Metrics::default(),

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use ballast_format::id::TokenId;
 use ballast_node::access::Caller;
+use ballast_node::account::network;
 
 use crate::Gateway;
-use crate::auth::network;
 use crate::error::Failure;
 
 /// What may be asked for at once after a pause, in seconds' worth: clients come in bursts.

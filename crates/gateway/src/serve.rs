@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ballast_node::account::network;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::RequestBody;
 use crate::tls::Tls;
 use crate::wire::{Expired, Line, Patience, Watch, Wire};
-use crate::{Gateway, GatewaySettings, auth, router};
+use crate::{Gateway, GatewaySettings, router};
 
 /// What a head may measure, and how many lines it may have.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -275,7 +276,7 @@ impl Seats {
 
     fn take(&self, peer: IpAddr) -> Result<Seat, &'static str> {
         let permit = Arc::clone(&self.free).try_acquire_owned().map_err(|_| TOO_MANY)?;
-        let address = auth::network(peer);
+        let address = network(peer);
         let mut seats = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = seats.entry(address).or_insert(0);
         if *taken >= self.most_by_address {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 
 use crate::access::Caller;
-use crate::account::NewUser;
+use crate::account::{Attempts, NewUser};
 use crate::audit::{AuditState, FailedLogins, KeepAudit};
 use crate::discovery::{Discovery, FollowFacts};
 use crate::download::Caches;
@@ -154,6 +154,7 @@ pub struct Hub {
     pub(crate) quotas: Quotas,
     pub(crate) audit: Ledger<AuditState>,
     pub(crate) failed_logins: FailedLogins,
+    pub(crate) attempts: Attempts,
     pub(crate) uploads: Uploads,
     pub(crate) caches: Caches,
     pub(crate) discovery: Discovery,
@@ -271,6 +272,7 @@ impl Hub {
             quotas: Quotas::new(),
             audit: Ledger::new(LogId::Audit),
             failed_logins: FailedLogins::default(),
+            attempts: Attempts::default(),
             uploads: Uploads::new(&settings),
             caches: Caches::new(&settings),
             discovery: Discovery::default(),

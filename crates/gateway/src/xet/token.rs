@@ -122,12 +122,11 @@ pub(super) fn open(call: &mut Call, need: Need) -> Result<Repo, Failure> {
     let Some(secret) = auth::credentials(&call.headers)? else {
         return Err(Failure::new(StatusCode::UNAUTHORIZED, "this needs a Xet token"));
     };
-    gateway.attempts.check(gateway, call.peer)?;
+    auth::check_attempts(gateway, call.peer)?;
     let now = gateway.now_seconds();
     let claims = gateway.signer.open(Purpose::Xet, now, secret.as_str());
     let Some(claims) = claims.and_then(|claims| XetToken::decode(&claims).ok()) else {
-        gateway.attempts.failed(gateway, call.peer);
-        gateway.hub.note_failed_login(auth::network(call.peer), secret.as_str());
+        gateway.hub.note_wrong_secret(call.peer, secret.as_str());
         return Err(Failure::bad_token());
     };
     if now > claims.expires + GRACE_SECONDS {

@@ -3,11 +3,14 @@
 //! Whether the caller may is decided here, once, before the log is touched, and again by the rule
 //! that the log's newest state is shown to.
 
+mod attempts;
 mod nodes;
 mod orgs;
 mod tokens;
 mod users;
 
+pub(crate) use attempts::Attempts;
+pub use attempts::network;
 pub use nodes::{Invitation, NewNode, NodeView, Welcome};
 pub use tokens::{NewToken, TokenView};
 pub use users::{MembershipView, NewUser};

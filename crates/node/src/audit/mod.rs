@@ -117,7 +117,7 @@ impl Failed {
 impl Hub {
     /// Notes that somebody at this address could not log in with this secret. It is written down
     /// in a while, added up with others.
-    pub fn note_failed_login(&self, address: IpAddr, secret: &str) {
+    pub(crate) fn note_failed_login(&self, address: IpAddr, secret: &str) {
         let token = self.token_by_secret(secret);
         let place = Place { count: 1, since_ms: self.env().now_ms() };
         self.failed_logins.failed().add((address, token), place);

@@ -39,7 +39,7 @@ pub use member::{Member, join, member_file, open};
 pub use permit::{PermitError, check_permit, sign_permit};
 pub use registry::{Answers, Registry, Seen};
 pub use revocation::Revocations;
-pub use services::{Guest, Services, caller_of};
+pub use services::{Guest, Services, caller_of, may_try};
 pub use token::{JoinToken, is_address};
 pub use verify::peer_of;
 

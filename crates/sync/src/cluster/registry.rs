@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
-use super::services::{Guest, caller_of};
+use super::services::{Guest, caller_of, may_try};
 use super::{
     Authority, Error, Identity, Issued, JoinToken, PeerKey, PeerName, PeerRole, Result, is_address,
     join_message, renew_message,
@@ -194,16 +194,20 @@ impl Nodes for Answers {
     }
 
     async fn join(&self, asked: Request<JoinRequest>) -> Result<Response<JoinAnswer>, Status> {
+        let registry = &self.0;
+        let from = may_try(&registry.hub, &asked)?;
         let JoinRequest { secret, key, signature } = asked.into_inner();
         let secret = array(&secret, "the secret")?;
         let key = PeerKey::from_bytes(array(&key, "the key")?);
-        let registry = &self.0;
         if !key.has_signed(&join_message(registry.authority.cluster(), &secret), &signature) {
             return Err(Status::new(Code::InvalidArgument, "the key has not signed this"));
         }
         let busy = || Status::new(Code::ResourceExhausted, "too many join at once; come again");
         let _turn = registry.joins.try_acquire().map_err(|_| busy())?;
         let joined = registry.hub.join_node(&secret, *key.as_bytes()).await;
+        if let Err(ballast_node::Error::Denied { .. }) = &joined {
+            registry.hub.note_wrong_secret(from, "");
+        }
         let welcome = joined.map_err(status_of)?;
         let issued = registry.issue(&welcome.node, &key)?;
         registry.note(key, String::new());

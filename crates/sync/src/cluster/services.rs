@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ballast_node::hub::Hub;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
@@ -35,6 +36,15 @@ pub struct Guest {
 pub fn caller_of<T>(request: &tonic::Request<T>) -> Result<Peer, Status> {
     let guest = request.extensions().get::<Guest>();
     guest.and_then(|guest| guest.peer.clone()).ok_or_else(nobody)
+}
+
+/// From where a request comes that shows a secret: whoever was wrong about them too often waits.
+pub fn may_try<T>(hub: &Hub, request: &tonic::Request<T>) -> Result<IpAddr, Status> {
+    let guest = request.extensions().get::<Guest>().ok_or_else(nobody)?;
+    let address = guest.address.ip();
+    let Some(seconds) = hub.must_wait(address) else { return Ok(address) };
+    let reason = format!("too many wrong tokens from your address; wait {seconds} seconds");
+    Err(Status::new(Code::ResourceExhausted, reason))
 }
 
 fn nobody() -> Status {

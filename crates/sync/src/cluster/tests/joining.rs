@@ -76,6 +76,30 @@ async fn a_replayed_token_is_refused_and_who_was_cut_off_may_ask_again() {
 }
 
 #[tokio::test]
+async fn who_guesses_tokens_waits_and_the_right_one_is_not_looked_at_meanwhile() {
+    let (clock, env) = env();
+    let served = Served::start(&env).await;
+    let token = served.token("gpu-1").await;
+    let key = SecretKey::draw(env.as_ref());
+    let join = |secret: [u8; 32]| {
+        let signature = key.sign(&join_message(served.registry.authority().cluster(), &secret));
+        let channel = stranger_channel(token.authority, &served.address, &env).expect("a channel");
+        let request = ballast_proto::v1::JoinRequest {
+            secret: secret.to_vec().into(),
+            key: key.public().as_bytes().to_vec().into(),
+            signature: signature.to_vec().into(),
+        };
+        async move { NodesClient::new(channel).join(request).await.map_err(|status| status.code()) }
+    };
+    for guess in 0..20 {
+        assert_eq!(join([guess; 32]).await.err(), Some(Code::PermissionDenied));
+    }
+    assert_eq!(join(token.secret).await.err(), Some(Code::ResourceExhausted));
+    clock.advance(Duration::from_mins(1));
+    join(token.secret).await.expect("it is good still");
+}
+
+#[tokio::test]
 async fn no_secret_is_sent_to_who_is_not_the_hub_of_the_token() {
     let (env, folder) = (RealEnv::shared(), tempdir().expect("a folder"));
     let (served, other) = tokio::join!(Served::start(&env), Served::start(&env));

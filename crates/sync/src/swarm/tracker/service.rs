@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Tracker;
 use super::read::{Senseless, read_sha256, read_xorb};
 use super::roster::{NodeNumber, Told};
-use crate::cluster::{Guest, PeerName, PeerRole, caller_of};
+use crate::cluster::{Guest, PeerName, PeerRole, caller_of, may_try};
 
 /// The most xorbs of one question.
 const MOST_ASKED: usize = 4096;
@@ -96,7 +96,11 @@ impl Swarm for Service {
         tracker.hub.freshen().await.map_err(status)?;
         let token = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer "));
+        let from = may_try(&tracker.hub, &request)?;
         let caller = token.map(|token| tracker.hub.authenticate(token)).transpose();
+        if let (Err(Error::BadToken), Some(token)) = (&caller, token) {
+            tracker.hub.note_wrong_secret(from, token);
+        }
         if !caller.map_err(status)?.is_some_and(|caller| caller.is_admin()) {
             return Err(Status::permission_denied("only an administrator of the hub may watch"));
         }

@@ -190,6 +190,25 @@ async fn nodes_are_told_whom_to_ask_and_hear_of_it_when_one_is_gone() {
 }
 
 #[tokio::test]
+async fn who_guesses_an_administrators_token_waits() {
+    let rig = Rig::start(1 << 20).await;
+    let mut client = client(&rig);
+    let watched = |token: &str| {
+        let mut request = Request::new(v1::WatchRequest { every_ms: 0 });
+        let token = MetadataValue::try_from(format!("Bearer {token}")).expect("it is text");
+        request.metadata_mut().insert("authorization", token);
+        request
+    };
+    for _ in 0..20 {
+        client.watch(watched(&rig.token)).await.expect("it is right");
+        let refused = client.watch(watched("hf_made_up")).await.expect_err("it is wrong");
+        assert_ne!(refused.code(), Code::ResourceExhausted);
+    }
+    let refused = client.watch(watched(&rig.token)).await.expect_err("its address waits");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
 async fn a_node_that_does_not_belong_here_may_not_attend() {
     let rig = Rig::start(1 << 20).await;
     let mut client = client(&rig);
