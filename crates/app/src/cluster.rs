@@ -39,7 +39,7 @@ pub(crate) fn open(
     let bound = door.address();
     let identity = registry.identity();
     let members = Arc::<Registry>::clone(&registry);
-    let tracker = Tracker::start(Arc::clone(hub), members, &config.node.site);
+    let tracker = Tracker::start(Arc::clone(hub), members, &settings.site);
     let permits = signed_by(identity.permits(), hub.env());
     let grants: Arc<Grants> = Arc::default();
     let source = Arc::new(ByRole {
@@ -49,7 +49,7 @@ pub(crate) fn open(
     let regions = Service::new(hub, identity.name(), told_by_regions, &grants);
     let services =
         Services::new().with(registry.service()).with(Arc::clone(&tracker).service()).with(regions);
-    let carriers = wire::open(hub, door, identity, services, source, &config.node)?;
+    let carriers = wire::open(hub, door, identity, services, source, settings)?;
     let cluster = identity.cluster();
     if settings.discover == Discover::Always {
         // Nodes look for it; what a hub would find it learns from their heartbeats anyway.

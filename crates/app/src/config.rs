@@ -24,8 +24,8 @@ mod storage;
 mod tls;
 mod upstream;
 
-pub(crate) use cluster::{ClusterConfig, Discover};
-pub(crate) use node::{CarrierChoice, NodeConfig};
+pub(crate) use cluster::{CarrierChoice, ClusterConfig, Discover};
+pub(crate) use node::NodeConfig;
 pub(crate) use policy::PolicyConfig;
 pub(crate) use region::RegionConfig;
 pub(crate) use scrub::ScrubConfig;
@@ -61,7 +61,7 @@ pub(crate) struct Config {
     pub(crate) access: AccessConfig,
     /// The hub of which this one is a mirror.
     pub(crate) upstream: UpstreamConfig,
-    /// Where nodes and regions reach this hub.
+    /// How it and its peers, nodes and regions, reach each other.
     pub(crate) cluster: ClusterConfig,
     /// Which region this hub is.
     pub(crate) region: RegionConfig,

@@ -58,18 +58,18 @@ pub(crate) async fn begin(
     let door = door.context("a node needs an address for its peers\nhint: `cluster.listen`")?;
     let member = Arc::new(join(config, start, hub.env()).await?);
     let (identity, address) = (Arc::clone(member.identity()), door.address());
-    let (upload, _) = config.node.caps()?;
+    let (upload, _) = config.cluster.caps()?;
     let cache = NodeSettings {
         folder: config.data.join(CACHE),
         cap_bytes: config.node.cache.as_u64(),
         address,
-        site: config.node.site.clone(),
+        site: config.cluster.site.clone(),
         rack: config.node.rack.clone(),
         upload: upload.unwrap_or(0),
     };
     let cache = NodeCache::open(hub, &member, cache).await.context("opening the cache")?;
     let (services, source) = (Services::new(), cache.source());
-    let carriers = wire::open(hub, door, &identity, services, source, &config.node)?;
+    let carriers = wire::open(hub, door, &identity, services, source, &config.cluster)?;
     let pulling = config.upstream.pulling(&config.data)?;
     let mirror = Mirror::new(upstream(config, &member, hub.env())?, pulling);
     let (cluster, name, port) = (identity.cluster(), identity.name(), address.port());

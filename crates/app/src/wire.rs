@@ -8,7 +8,7 @@ use ballast_store::env::SharedEnv;
 use ballast_sync::carrier::{self, Carriers, Choice, QuicSettings, Shared, Source};
 use ballast_sync::cluster::{Door, DoorLimits, Identity, Services, TakeStreams};
 
-use crate::config::{CarrierChoice, NodeConfig};
+use crate::config::{CarrierChoice, ClusterConfig};
 
 /// Lets peers in through the door, to these services and to what `source` has. What comes back
 /// calls peers, and answers those who come by QUIC as long as somebody holds it.
@@ -18,7 +18,7 @@ pub(crate) fn open(
     identity: &Identity,
     services: Services,
     source: Arc<dyn Source>,
-    config: &NodeConfig,
+    config: &ClusterConfig,
 ) -> Result<Arc<Carriers>> {
     let (upload, download) = config.caps()?;
     let (env, pool, runner) =

@@ -1,4 +1,4 @@
-//! `[cluster]`: where nodes and regions reach this hub.
+//! `[cluster]`: how this process and its peers, nodes and regions, reach each other.
 
 use std::net::SocketAddr;
 
@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use ballast_format::name::NodeName;
 use ballast_sync::cluster::is_address;
 use serde::{Deserialize, Serialize};
+
+use super::bytes_a_second;
 
 /// Whether a process looks for others on the local network, and lets itself be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +21,19 @@ pub(crate) enum Discover {
     Always,
 }
 
-/// Where nodes and regions reach this hub.
+/// How bytes travel between peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CarrierChoice {
+    /// As the path to each peer wants it.
+    Auto,
+    /// Over QUIC only.
+    Quic,
+    /// Over TCP and TLS only.
+    Tcp,
+}
+
+/// How a process and its peers reach each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ClusterConfig {
@@ -31,6 +45,14 @@ pub(crate) struct ClusterConfig {
     pub(crate) name: String,
     /// Whether processes find each other on the local network.
     pub(crate) discover: Discover,
+    /// Where this process stands.
+    pub(crate) site: String,
+    /// How much it sends its peers at most; empty: as much as it can.
+    pub(crate) upload: String,
+    /// How much it takes at most; empty: as much as it can.
+    pub(crate) download: String,
+    /// How bytes travel.
+    pub(crate) carrier: CarrierChoice,
 }
 
 impl Default for ClusterConfig {
@@ -40,8 +62,23 @@ impl Default for ClusterConfig {
             address: String::new(),
             name: "hub".to_owned(),
             discover: Discover::Nodes,
+            site: String::new(),
+            upload: String::new(),
+            download: String::new(),
+            carrier: CarrierChoice::Auto,
         }
     }
+}
+
+/// The longest name of a site or a rack.
+const LONGEST_PLACE: usize = 63;
+
+/// Refuses what is no name of a place.
+pub(super) fn check_place(key: &str, place: &str) -> Result<()> {
+    if place.len() > LONGEST_PLACE || place.chars().any(char::is_control) {
+        bail!("`{key}` is no name\nhint: at most {LONGEST_PLACE} letters");
+    }
+    Ok(())
 }
 
 impl ClusterConfig {
@@ -56,9 +93,20 @@ impl ClusterConfig {
         Ok(Some(address))
     }
 
+    /// The most bytes a second that it sends, and that it takes.
+    pub(crate) fn caps(&self) -> Result<(Option<u64>, Option<u64>)> {
+        let rate = |key: &str, text: &str| match text {
+            "" => Ok(None),
+            text => bytes_a_second(key, text).map(Some),
+        };
+        Ok((rate("cluster.upload", &self.upload)?, rate("cluster.download", &self.download)?))
+    }
+
     /// What types alone can't say.
     pub(crate) fn check(&self, offline: bool) -> Result<()> {
         self.listen()?;
+        self.caps()?;
+        check_place("cluster.site", &self.site)?;
         if !self.address.is_empty() && !is_address(&self.address) {
             bail!(
                 "`cluster.address` is `{}`\nhint: a host and a port: `hub.example.com:8081`",

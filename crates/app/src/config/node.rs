@@ -4,19 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::bytes_a_second;
-
-/// How bytes travel between nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum CarrierChoice {
-    /// As the path to each peer wants it.
-    Auto,
-    /// Over QUIC only.
-    Quic,
-    /// Over TCP and TLS only.
-    Tcp,
-}
+use super::cluster::check_place;
 
 /// What a node is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,57 +14,24 @@ pub(crate) struct NodeConfig {
     pub(crate) hub: String,
     /// How much it keeps at most.
     pub(crate) cache: ByteSize,
-    /// Where it stands.
-    pub(crate) site: String,
-    /// Where in there.
+    /// Where in its site (`cluster.site`) it stands.
     pub(crate) rack: String,
-    /// How much it sends its peers at most; empty: as much as it can.
-    pub(crate) upload: String,
-    /// How much it takes at most; empty: as much as it can.
-    pub(crate) download: String,
-    /// How bytes travel.
-    pub(crate) carrier: CarrierChoice,
 }
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self {
-            hub: String::new(),
-            cache: ByteSize::gib(100),
-            site: String::new(),
-            rack: String::new(),
-            upload: String::new(),
-            download: String::new(),
-            carrier: CarrierChoice::Auto,
-        }
+        Self { hub: String::new(), cache: ByteSize::gib(100), rack: String::new() }
     }
 }
-
-/// The longest name of a site or a rack.
-const LONGEST_PLACE: usize = 63;
 
 impl NodeConfig {
     /// What types alone can't say.
     pub(crate) fn check(&self) -> Result<()> {
-        self.caps()?;
-        for (key, place) in [("site", &self.site), ("rack", &self.rack)] {
-            if place.len() > LONGEST_PLACE || place.chars().any(char::is_control) {
-                bail!("`node.{key}` is no name\nhint: at most {LONGEST_PLACE} letters");
-            }
-        }
+        check_place("node.rack", &self.rack)?;
         if self.cache.as_u64() == 0 {
             bail!("`node.cache` is 0\nhint: how much of the disk it may have, as `100GiB`");
         }
         Ok(())
-    }
-
-    /// The most bytes a second that it sends, and that it takes.
-    pub(crate) fn caps(&self) -> Result<(Option<u64>, Option<u64>)> {
-        let rate = |key: &str, text: &str| match text {
-            "" => Ok(None),
-            text => bytes_a_second(key, text).map(Some),
-        };
-        Ok((rate("node.upload", &self.upload)?, rate("node.download", &self.download)?))
     }
 
     /// The hub's address, which a node needs.
