@@ -110,6 +110,7 @@ impl Tracker {
         let gauge = |name, value| Figure { name, is_counter: false, value };
         let counter = |name, value| Figure { name, is_counter: true, value };
         let fetching = roster.swarms.values().map(|swarm| swarm.fetching() as u64).sum();
+        let (slowest, speed_up) = (roster.slowest(), roster.speed_up_percent());
         let (counts, described) = (&roster.counts, self.described.load(Ordering::Relaxed));
         vec![
             gauge("swarm_nodes", roster.nodes.len() as u64),
@@ -126,6 +127,10 @@ impl Tracker {
             counter("swarm_nodes_received_bytes_total{from=\"upstream\"}", counts.ledger.upstream),
             counter("swarm_nodes_sent_bytes_total", counts.ledger.sent),
             counter("swarm_nodes_wasted_bytes_total", counts.ledger.wasted),
+            gauge("swarm_speed_up_percent", speed_up),
+            gauge("swarm_slowest_node_held_percent", slowest.percent),
+            gauge("swarm_slowest_node_bytes_per_second", slowest.rate),
+            gauge("swarm_last_node_eta_seconds", slowest.eta_ms.div_ceil(1000)),
         ]
     }
 

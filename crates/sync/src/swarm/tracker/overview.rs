@@ -11,7 +11,41 @@ const SHOWN: usize = 1000;
 const SWARMS_SHOWN: usize = 100;
 const NODES_SHOWN: usize = 4096;
 
+/// Who is furthest behind of all that fetch; zeros where nobody does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Slowest {
+    /// Hundredths of its file that it has.
+    pub(super) percent: u64,
+    /// Bytes a second that it takes.
+    pub(super) rate: u64,
+    /// When the last of all is done, at the rate of each.
+    pub(super) eta_ms: u64,
+}
+
 impl Roster {
+    /// Who is last, in whichever swarm.
+    pub(super) fn slowest(&self) -> Slowest {
+        let fetching = self.swarms.values().flat_map(|swarm| {
+            let lacks = swarm.standings().filter(|standing| !standing.is_whole);
+            lacks.map(|standing| (standing.held * 100 / swarm.size().max(1), standing))
+        });
+        let mut slowest: Option<Slowest> = None;
+        for (percent, Standing { rate, eta_ms, .. }) in fetching {
+            let before = slowest.unwrap_or(Slowest { percent, rate, eta_ms });
+            let (percent, rate) = (before.percent, before.rate).min((percent, rate));
+            slowest = Some(Slowest { percent, rate, eta_ms: before.eta_ms.max(eta_ms) });
+        }
+        slowest.unwrap_or_default()
+    }
+
+    /// How much came to nodes over the network for each hundred bytes that the hub sent; 0 before
+    /// it sent any.
+    pub(super) fn speed_up_percent(&self) -> u64 {
+        let ledger = &self.counts.ledger;
+        let came = ledger.site + ledger.peer + ledger.hub + ledger.upstream;
+        came.saturating_mul(100).checked_div(ledger.hub).unwrap_or(0)
+    }
+
     /// All nodes, and the largest swarms.
     pub(super) fn overview(&self) -> v1::Overview {
         let nodes = self.nodes.values().filter_map(|node| {

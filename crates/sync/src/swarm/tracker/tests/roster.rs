@@ -6,10 +6,11 @@ use ballast_format::hash::{Sha256, XorbHash};
 use ballast_proto::v1;
 use bytes::Bytes;
 
+use super::super::overview::Slowest;
 use super::super::read::Senseless;
 use super::super::roster::{NodeNumber, Roster, Told};
 use super::super::ticket::Tickets;
-use crate::swarm::plan::STRIPES;
+use crate::swarm::plan::{Cut, STRIPES};
 use crate::swarm::rig::node;
 
 const SIZE: u64 = 128 << 20;
@@ -290,4 +291,31 @@ fn bytes_are_counted_by_where_they_came_from_across_restarts_of_nodes() {
     assert_eq!((ledger.peer, ledger.hub), (9 + 2, 1 + 1));
     let view = scene.roster.overview();
     assert_eq!(view.nodes[0].ledger.map(|ledger| ledger.peer), Some(2));
+}
+
+#[test]
+fn whoever_watches_is_told_who_is_last_and_how_much_the_hub_is_spared() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.roster.slowest(), Slowest::default());
+    assert_eq!(scene.roster.speed_up_percent(), 0);
+    let (a, b) = (scene.attend("a", ""), scene.attend("b", ""));
+    scene.join(a, &[]);
+    scene.join(b, &[]);
+    scene.settle();
+    scene.now = Duration::from_secs(2);
+    let in_stripe = SIZE / Cut::of(SIZE).piece_bytes() / u64::from(STRIPES);
+    let in_stripe = u32::try_from(in_stripe).expect("few");
+    scene.progress(a, in_stripe / 2, false);
+    scene.progress(b, in_stripe / 4, false);
+    scene.settle();
+    let slowest = scene.roster.slowest();
+    assert_eq!(slowest, Slowest { percent: 25, rate: SIZE / 4 / 2, eta_ms: 6000 });
+    let ledger = v1::Ledger { disk: 99, site: 5, peer: 1, hub: 2, ..v1::Ledger::default() };
+    let report = v1::Report { ledger: Some(ledger), ..v1::Report::default() };
+    scene.say(a, report).expect("it is sound");
+    assert_eq!(scene.roster.speed_up_percent(), 400);
+    scene.progress(a, 0, true);
+    scene.progress(b, 0, true);
+    scene.settle();
+    assert_eq!(scene.roster.slowest(), Slowest::default(), "all have it");
 }
