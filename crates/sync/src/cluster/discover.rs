@@ -18,6 +18,8 @@ use super::{ClusterId, Error, PeerName, PeerRole, Result};
 const SERVICE: &str = "_ballast._tcp.local.";
 /// The port of mDNS.
 const PORT: u16 = 5353;
+/// How often it is looked what addresses this host has: those of servers hardly change.
+const LOOKED_THROUGH_SECONDS: u32 = 60;
 /// Peers that are remembered: anybody on the network may announce as many as they like.
 const MOST_FOUND: usize = 1024;
 /// Addresses of one peer that are remembered.
@@ -66,6 +68,7 @@ impl Discovery {
     ) -> Result<Self> {
         let failed = |error| Error::unusable("mDNS", error);
         let daemon = ServiceDaemon::new_with_port(multicast).map_err(failed)?;
+        daemon.set_ip_check_interval(LOOKED_THROUGH_SECONDS).map_err(failed)?;
         let us = Announced { cluster: tag(&[cluster.as_str()]), name: name.clone(), port };
         daemon.register(us.service().map_err(failed)?).map_err(failed)?;
         let events = daemon.browse(SERVICE).map_err(failed)?;
