@@ -91,6 +91,28 @@ fn nodes_give_each_other_what_the_hub_sends_once() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn whoever_watches_sees_bytes_come_while_they_come() -> Result<()> {
+    let hub = hub(&[("BALLAST_CLUSTER_UPLOAD", "4MB/s")])?;
+    let content = noise(3, 16 << 20);
+    put(&hub, &[(WEIGHTS, &content)])?;
+    let nodes = nodes(&hub, &["n1"])?;
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| read_all(&nodes, "main", &content));
+        let mut was_seen = false;
+        while !was_seen && !reader.is_finished() {
+            let now = figures(&hub)?;
+            let figure = |name: &str| now.get(name).copied().unwrap_or(0);
+            was_seen = figure("swarm_fetching_nodes") == 1
+                && figure("swarm_nodes_received_bytes_total{from=\"hub\"}") > 0
+                && figure("swarm_slowest_node_bytes_per_second") > 0;
+        }
+        reader.join().expect("a reader that ends")?;
+        ensure!(was_seen, "the hub heard of nothing while the node fetched");
+        Ok(())
+    })
+}
+
 /// Bytes that came over the network.
 fn received(node: &Server) -> Result<u64> {
     let figures = figures(node)?;

@@ -83,7 +83,7 @@ struct Host {
 #[derive(Default)]
 struct Board {
     now: Overview,
-    /// Bytes a second that each node takes and sends.
+    /// Bytes a second that each node takes and sends; not known from the first words alone.
     rates: BTreeMap<String, (u64, u64)>,
 }
 
@@ -96,14 +96,21 @@ impl Board {
         let rate = |old: u64, new: u64| (new.saturating_sub(old) as f64 / seconds) as u64;
         let known: BTreeMap<&str, Bytes> =
             self.now.nodes.iter().map(|node| (node.name.as_str(), node.bytes)).collect();
-        let rates = next.nodes.iter().map(|node| {
-            let old = known.get(node.name.as_str()).copied().unwrap_or(node.bytes);
+        let rates = next.nodes.iter().filter_map(|node| {
+            let old = known.get(node.name.as_str())?;
             let (came, sent) =
                 (rate(old.came(), node.bytes.came()), rate(old.sent, node.bytes.sent));
-            (node.name.clone(), (came, sent))
+            Some((node.name.clone(), (came, sent)))
         });
         self.rates = rates.collect();
         self.now = next;
+    }
+
+    /// Bytes a second that a node takes: as seen, or else as the hub sees it in its swarms.
+    fn taken(&self, name: &str) -> u64 {
+        let hosts = self.now.swarms.iter().flat_map(|swarm| &swarm.hosts);
+        let told = || hosts.filter(|host| host.node == name).map(|host| host.rate).sum();
+        self.rates.get(name).map_or_else(told, |(came, _)| *came)
     }
 
     /// How much faster all that came is than if the hub had sent it all: one where it did.
@@ -116,7 +123,7 @@ impl Board {
     }
 
     fn title(&self) -> String {
-        let rate: u64 = self.rates.values().map(|(came, _)| came).sum();
+        let rate: u64 = self.now.nodes.iter().map(|node| self.taken(&node.name)).sum();
         let speed_up = self.speed_up().map(|times| format!(", {times:.1} times what the hub sent"));
         format!(
             "{} nodes take {}/s{}   (q: quit)",
@@ -150,14 +157,14 @@ impl Board {
 
     fn node_rows(&self) -> Vec<Vec<String>> {
         let row = |node: &Node| {
-            let (came, sent) = self.rates.get(&node.name).copied().unwrap_or_default();
+            let sent = self.rates.get(&node.name).map(|(_, sent)| format!("{}/s", size(*sent)));
             let bytes = node.bytes;
             let place = [node.site.as_str(), node.rack.as_str()].join(" ");
             let mut row = vec![
                 node.name.clone(),
                 place.trim().to_owned(),
-                format!("{}/s", size(came)),
-                format!("{}/s", size(sent)),
+                format!("{}/s", size(self.taken(&node.name))),
+                sent.unwrap_or_default(),
             ];
             let sources = [bytes.disk, bytes.site, bytes.peer, bytes.hub, bytes.upstream];
             row.extend(sources.into_iter().chain([bytes.sent]).map(size));
@@ -283,6 +290,15 @@ mod tests {
             }],
         });
         serde_json::from_value(value).expect("an overview")
+    }
+
+    #[test]
+    fn how_fast_a_node_is_the_hub_knows_at_the_first_look() {
+        let mut board = Board::default();
+        board.next(overview(10_000_000), EVERY);
+        let rows = board.node_rows();
+        let shown: Vec<_> = rows.iter().map(|row| (&*row[0], &*row[2], &*row[3])).collect();
+        assert_eq!(shown, [("gpu-1", "0 B/s", ""), ("gpu-2", "976.6 KiB/s", "")]);
     }
 
     #[test]

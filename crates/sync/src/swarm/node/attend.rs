@@ -177,9 +177,12 @@ impl GrpcHub {
             reports.send(report).await.map_err(gone)?;
         }
         let mut said = self.said.lock().await;
+        let mut told_at = self.env.monotonic();
         loop {
             let is_idle = self.seats().values().all(|taken| taken.whole_at.is_some());
             let alive = if is_idle { ALIVE } else { ALIVE_FETCHING };
+            // Counted from the last time, and not from when something else was said.
+            let due_in = (told_at + alive).saturating_sub(self.env.monotonic());
             let report = tokio::select! {
                 biased;
                 plan = plans.message() => {
@@ -188,13 +191,14 @@ impl GrpcHub {
                     continue;
                 }
                 () = self.joined.notified() => self.joins(false),
-                Some(first) = said.recv() => self.report(first, &mut said),
-                () = self.env.sleep(alive) => {
+                () = self.env.sleep(due_in) => {
+                    told_at = self.env.monotonic();
                     for report in self.holding(&mut names) {
                         reports.send(report).await.map_err(gone)?;
                     }
                     v1::Report { ledger: Some(self.ledger.report()), ..self.leaves() }
                 }
+                Some(first) = said.recv() => self.report(first, &mut said),
             };
             reports.send(report).await.map_err(gone)?;
         }
@@ -264,6 +268,9 @@ impl GrpcHub {
             v1::Progress { sha256, ..progress }
         });
         report.progress = progress.collect();
+        if report.progress.iter().any(|progress| progress.whole) {
+            report.ledger = Some(self.ledger.report());
+        }
         report
     }
 
