@@ -112,13 +112,6 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     bail!("it never came to this: {what}")
 }
 
-/// A count of the server's.
-fn figure(server: &Server, name: &str) -> Result<u64> {
-    let text = String::from_utf8(server.request("GET", "/metrics", "", &[], &[])?.body)?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    Ok(line.with_context(|| format!("no `{name}` in {text}"))?.parse()?)
-}
-
 fn in_spools(server: &Server) -> Result<u64> {
     let folder = server.data().join("mirror");
     let spools = if folder.exists() { files(&folder)? } else { Vec::new() };
@@ -135,7 +128,7 @@ fn a_cold_mirror_gives_what_the_upstream_has_under_the_same_names() -> Result<()
         compare(cold.path(), &world.content)?;
         ensure!(self::commit(&mirror)? == commit, "the commit has another id");
         // The client had its last byte before all was in the store.
-        until("the file is stored", || Ok(figure(&mirror, "mirror_files_total")? == 1))?;
+        until("the file is stored", || Ok(mirror.figure("mirror_files_total")? == 1))?;
         let tree = format!("/api/models/{REPO}/tree/{commit}?recursive=true");
         let (mut here, there) = (mirror.get(&tree)?, world.upstream.get(&tree)?);
         for (here, there) in here
@@ -199,9 +192,9 @@ fn many_who_ask_for_one_cold_file_cause_one_download() -> Result<()> {
     })?;
     let passed = world.relay.passed() - before;
     ensure!(passed * 100 <= world.large().len() as u64 * 102, "{passed} bytes came");
-    until("the file is stored", || Ok(figure(&mirror, "mirror_files_total")? == 1))?;
+    until("the file is stored", || Ok(mirror.figure("mirror_files_total")? == 1))?;
     ensure!(in_spools(&mirror)? == 0, "a spool was left behind");
-    ensure!(figure(&mirror, "mirror_fetches_running")? == 0);
+    ensure!(mirror.figure("mirror_fetches_running")? == 0);
     Ok(())
 }
 
@@ -329,16 +322,16 @@ fn a_wrong_byte_is_neither_stored_nor_handed_out_to_the_end() -> Result<()> {
     let size = world.large().len() as u64;
     for place in [2000, 70_000, size / 2, size - 100] {
         world.relay.set(Way::FlipAfter(place));
-        let failures = figure(&mirror, "mirror_failures_total")?;
+        let failures = mirror.figure("mirror_failures_total")?;
         // What failed a moment ago is not asked for again at once.
         until("it is given up", || {
             if let Ok(answer) = ask(&mirror, "GET", &address(LARGE)) {
                 ensure!(answer.status != 200, "a file with a wrong byte at {place} was served");
             }
-            Ok(figure(&mirror, "mirror_failures_total")? > failures)
+            Ok(mirror.figure("mirror_failures_total")? > failures)
         })?;
         ensure!(in_spools(&mirror)? == 0, "what is wrong is kept");
-        ensure!(figure(&mirror, "mirror_files_total")? == 0, "what is wrong is stored");
+        ensure!(mirror.figure("mirror_files_total")? == 0, "what is wrong is stored");
     }
     // Who has a wrong beginning is not given the right rest: clients begin anew on a 200.
     world.relay.set(Way::Open);
@@ -425,7 +418,7 @@ fn offline_it_opens_no_socket_but_the_one_to_listen_on() -> Result<()> {
     let mut mirror = Server::on_set(&Objects::disk(), &[("BALLAST_UPSTREAM_URL", &url)])?;
     let commit = commit(&mirror)?;
     compare(download(&mirror, &mirror.token, "main", true)?.path(), &world.content)?;
-    until("the file is stored", || Ok(figure(&mirror, "mirror_files_total")? == 1))?;
+    until("the file is stored", || Ok(mirror.figure("mirror_files_total")? == 1))?;
     mirror.stop()?;
     let trace = mirror.scratch("trace")?.join("calls");
     let calls = trace.to_string_lossy().into_owned();

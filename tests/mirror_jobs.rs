@@ -146,3 +146,53 @@ fn what_cannot_be_mirrored_is_said() -> Result<()> {
     ensure!(format!("{error:#}").contains("upstream.url"), "{error:#}");
     Ok(())
 }
+
+/// Waits until a hub has stored so many large files of its upstream.
+fn until_stored(server: &Server, files: u64) -> Result<()> {
+    for _ in 0..60_000 {
+        if server.figure("mirror_files_total")? == files {
+            return Ok(());
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    bail!("{files} files were never stored")
+}
+
+#[test]
+fn a_new_version_costs_what_is_new_in_it() -> Result<()> {
+    let old = noise(7, 64 << 20);
+    let (start, length) = (old.len() / 3, old.len() / 20);
+    let mut new = old.clone();
+    // A twentieth is other, and what follows stands elsewhere than before.
+    new.splice(start..start + length, noise(8, length + 1000));
+    let public = PublicHub::start(12)?;
+    public.offer_xet();
+    public.push("acme/one", &[(LARGE, &old)]);
+    let at_once = ("BALLAST_UPSTREAM_REVALIDATE", "0s");
+    let mut first = mirror(&public, &[at_once])?;
+    // And a mirror of the mirror, which packed the file in its own way.
+    let url = format!("http://{}", first.address());
+    let second = Server::on_set(&Objects::disk(), &[("BALLAST_UPSTREAM_URL", &url), at_once])?;
+    let path = format!("/acme/one/resolve/main/{LARGE}");
+    for hub in [&first, &second] {
+        ensure!(bytes(hub, &path)? == old, "it is another file");
+        until_stored(hub, 1)?;
+    }
+    public.push("acme/one", &[(LARGE, &new)]);
+    public.clear_counts();
+    // What is here is known without a memory of how it came.
+    first.lose_index()?;
+    let came = second.figure("mirror_upstream_bytes_total")?;
+    ensure!(bytes(&first, &path)? == new, "it is another file");
+    until_stored(&first, 1)?;
+    ensure!(bytes(&second, &path)? == new, "it is another file");
+    let came = second.figure("mirror_upstream_bytes_total")? - came;
+    for came in [public.sent_in_all(), came] {
+        ensure!(came * 100 <= new.len() as u64 * 8, "{came} bytes came");
+    }
+    for hub in [&first, &second] {
+        let reused = hub.figure("mirror_reused_bytes_total")?;
+        ensure!(reused * 100 >= new.len() as u64 * 92, "{reused} bytes were here");
+    }
+    Ok(())
+}

@@ -294,6 +294,13 @@ impl Server {
         self.restart()
     }
 
+    /// One of its metrics.
+    pub fn figure(&self, name: &str) -> Result<u64> {
+        let text = String::from_utf8(self.request("GET", "/metrics", "", &[], &[])?.body)?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no `{name}` in {text}"))?.parse()?)
+    }
+
     /// Everything it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()

@@ -24,6 +24,7 @@ use crate::download::piece::Piece;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::state::catalogue::CatalogueState;
+use crate::upload::runs_of;
 
 impl Hub {
     /// The repo of this name, whoever may see it.
@@ -53,6 +54,23 @@ impl Hub {
     pub async fn carried_chunks(&self, xorb: &XorbHash, chunks: Range<u32>) -> Result<Bytes> {
         let (copy, footer) = self.needed_xorb(xorb).await?;
         self.read_piece(&Piece::new(copy, &footer, chunks)?).await
+    }
+
+    /// The bytes of some chunks of a file, counted from its first, each hashed; nothing if the file
+    /// does not have so many. All of them are in memory at once.
+    pub async fn carried_run(
+        &self,
+        id: &ManifestId,
+        chunks: Range<u64>,
+    ) -> Result<Option<Vec<Bytes>>> {
+        let manifest = self.needed_manifest(id).await?;
+        let Some(runs) = runs_of(&manifest, chunks) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        for (xorb, run) in runs {
+            let (copy, footer) = self.needed_xorb(&xorb).await?;
+            bytes.extend(self.read_anywhere(Piece::new(copy, &footer, run)?).await?);
+        }
+        Ok(Some(bytes))
     }
 
     /// The content of an object of a repo, which has the id that it is asked for by.

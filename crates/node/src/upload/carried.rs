@@ -31,6 +31,24 @@ pub struct TakenFile {
     pub runs: Vec<ChunkRun>,
 }
 
+/// Where chunks of a file are, counted from its first; nothing if it does not have so many.
+pub(crate) fn runs_of(manifest: &Manifest, chunks: Range<u64>) -> Option<Vec<ChunkRun>> {
+    let (mut runs, mut start) = (Vec::new(), 0);
+    for term in &manifest.terms {
+        let end = start + u64::from(term.chunks.end - term.chunks.start);
+        let (from, to) = (chunks.start.max(start), chunks.end.min(end));
+        if from < to {
+            let at = |chunk: u64| {
+                let inside = u32::try_from(chunk - start);
+                inside.map_or(term.chunks.end, |inside| term.chunks.start + inside)
+            };
+            runs.push((term.xorb, at(from)..at(to)));
+        }
+        start = end;
+    }
+    (chunks.end <= start).then_some(runs)
+}
+
 impl Hub {
     /// Where chunks of a file are, counted from its first; nothing if the hub has no such file.
     pub async fn runs_of_file(
@@ -43,21 +61,7 @@ impl Hub {
             file: *file,
             shard: ballast_format::hash::ShardHash::from_bytes(row.shard.hash),
         };
-        let Some(manifest) = self.manifest(&id).await? else { return Ok(None) };
-        let (mut runs, mut start) = (Vec::new(), 0);
-        for term in &manifest.terms {
-            let end = start + u64::from(term.chunks.end - term.chunks.start);
-            let (from, to) = (chunks.start.max(start), chunks.end.min(end));
-            if from < to {
-                let at = |chunk: u64| {
-                    let inside = u32::try_from(chunk - start);
-                    inside.map_or(term.chunks.end, |inside| term.chunks.start + inside)
-                };
-                runs.push((term.xorb, at(from)..at(to)));
-            }
-            start = end;
-        }
-        Ok((chunks.end <= start).then_some(runs))
+        Ok(self.manifest(&id).await?.and_then(|manifest| runs_of(&manifest, chunks)))
     }
 
     /// What the caller was given lately with this content and still may commit.

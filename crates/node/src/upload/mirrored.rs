@@ -6,13 +6,18 @@ use std::sync::Arc;
 use ballast_format::hash::Sha256;
 use ballast_format::id::{TokenId, UserId};
 use ballast_format::log::TokenRole;
+use ballast_format::manifest::ManifestId;
 use ballast_format::pack::{FileLink, PackBuilder};
-use ballast_store::index::schema::UploadRow;
+use ballast_store::index::Table;
+use ballast_store::index::schema::{FileRow, UploadRow};
 
 use crate::access::{Caller, Repo, UserCaller};
 use crate::download::ByteStream;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+
+/// Large files of a repo that are looked at for those that resemble one.
+const LOOKED_AT: usize = 10_000;
 
 impl Hub {
     /// Takes in a large file of a mirror; when this returns, the repo has it. It is the file that
@@ -39,6 +44,29 @@ impl Hub {
         // The headers of weights tell what the repo is.
         self.main_moved(repo).await;
         Ok(())
+    }
+
+    /// Large files of a mirror that are here and about so long, those nearest to it first: one of
+    /// them may be an older version of what is wanted.
+    pub async fn mirrored_like(
+        &self,
+        repo: &Repo,
+        size: u64,
+        most: usize,
+    ) -> Result<Vec<ManifestId>> {
+        // The log as it is now: what the index has of it is read.
+        self.state_of(repo.id()).await?;
+        let prefix = repo.id().as_bytes().to_vec();
+        let rows = self.index().scan(Table::File, &prefix, None, LOOKED_AT).await?;
+        let mut files = Vec::new();
+        for (_, row) in rows {
+            let FileRow { manifest, size: found } = FileRow::decode(&row)?;
+            if found >= size / 2 && found / 2 <= size {
+                files.push((found.abs_diff(size), manifest));
+            }
+        }
+        files.sort_by_key(|(distance, id)| (*distance, id.file));
+        Ok(files.into_iter().take(most).map(|(_, id)| id).collect())
     }
 
     /// Whether a mirror has the content of this large file.

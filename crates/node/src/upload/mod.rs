@@ -23,6 +23,7 @@ mod storing;
 pub(crate) mod tests;
 mod xorb;
 
+pub(crate) use carried::runs_of;
 pub use carried::{ChunkRun, TakenFile};
 pub use parts::SweepParts;
 pub use shard::{ShardPut, ShardTurn};

@@ -32,10 +32,10 @@ pub(super) fn answer(asked: &Asked) -> Answer {
     let (first, last) = wanted(asked);
     let (mut terms, mut fetch) = (Vec::new(), serde_json::Map::new());
     let (mut at, mut skip) = (0, None);
-    for (xorb, _, _) in &file.terms {
+    for (xorb, range) in &file.terms {
         let footer = &inner.xorbs[xorb].1;
         let (mut chunks, mut length) = (None, 0);
-        for chunk in 0..footer.chunk_count() {
+        for chunk in range.clone() {
             let end = at + u64::from(footer.chunk_length(chunk));
             if end > first && at <= last {
                 skip.get_or_insert_with(|| first.saturating_sub(at));
@@ -51,12 +51,17 @@ pub(super) fn answer(asked: &Asked) -> Answer {
         let bytes = footer.byte_range(start..end).unwrap_or_default();
         terms.push(json!({ "hash": key, "unpacked_length": length, "range": range }));
         let url_range = json!({ "start": bytes.start, "end": bytes.end - 1 });
-        fetch.insert(key.clone(), json!([{ "range": range, "url": key, "url_range": url_range }]));
+        let entry = json!({ "range": range, "url": key, "url_range": url_range });
+        let entries = fetch.entry(key).or_insert_with(|| json!([]));
+        entries.as_array_mut().expect("a list").push(entry);
     }
     drop(inner);
     let Some(skip) = skip else { return refuse(416, "", "past the end") };
     for (key, entries) in &mut fetch {
-        entries[0]["url"] = Value::from(signed(asked, &format!("xorb/{key}")));
+        let url = Value::from(signed(asked, &format!("xorb/{key}")));
+        for entry in entries.as_array_mut().expect("a list") {
+            entry["url"] = url.clone();
+        }
     }
     if asked.lies(Lie::Terms) {
         terms.reverse();

@@ -1,6 +1,7 @@
 //! What the fake hub holds: repos with their history, as git would name all of it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ballast_format::hash::{FileHash, ObjectHash, Sha256, XorbHash};
@@ -25,8 +26,8 @@ const FIRST_COMMIT: i64 = 1_767_225_600;
 #[derive(Debug)]
 pub(super) struct Packed {
     pub(super) file: FileHash,
-    /// Xorbs and, of each, which chunks and how many bytes of content.
-    pub(super) terms: Vec<(XorbHash, u32, u64)>,
+    /// Xorbs and, of each, which chunks.
+    pub(super) terms: Vec<(XorbHash, Range<u32>)>,
 }
 
 /// A file.
@@ -155,42 +156,54 @@ fn file(path: &str, content: Bytes, xorbs: Option<&mut Xorbs>) -> File {
     File { content, oid, large: Some((sha256, Bytes::from(pointer))), packed }
 }
 
+/// Packs a file as a client does that knows all xorbs: chunks that are in one are not sent again.
 fn pack(content: &[u8], xorbs: &mut Xorbs) -> Packed {
-    let (mut leaves, mut terms) = (Vec::new(), Vec::new());
-    for piece in pieces(content) {
-        let mut writer = XorbWriter::new();
-        for chunk in &piece {
-            let hash = ChunkHash::of(chunk);
-            writer.push(chunk, hash);
-            leaves.push((hash, chunk.len() as u64));
+    let mut known: HashMap<ChunkHash, (XorbHash, u32)> = HashMap::new();
+    for (hash, (_, footer)) in xorbs.iter() {
+        known.extend((0..).zip(footer.chunk_hashes()).map(|(at, chunk)| (*chunk, (*hash, at))));
+    }
+    let (mut leaves, mut places) = (Vec::new(), Vec::new());
+    let mut terms: Vec<(XorbHash, Range<u32>)> = Vec::new();
+    let (mut chunker, mut rest) = (Chunker::new(), content);
+    let (mut writer, mut filled) = (XorbWriter::new(), 0);
+    while !rest.is_empty() {
+        let length = chunker.next_boundary(rest).unwrap_or(rest.len());
+        let (chunk, after) = rest.split_at(length);
+        let hash = ChunkHash::of(chunk);
+        leaves.push((hash, length as u64));
+        rest = after;
+        if let Some((xorb, at)) = known.get(&hash) {
+            places.push((Some(*xorb), *at));
+            continue;
         }
-        let (bytes, footer) = writer.finish();
-        let length = piece.iter().map(|chunk| chunk.len() as u64).sum();
-        terms.push((footer.hash(), footer.chunk_count(), length));
-        xorbs.insert(footer.hash(), (Bytes::from(bytes.to_vec()), footer));
+        if filled + length > XORB_BYTES {
+            close(std::mem::take(&mut writer), &mut places, xorbs);
+            filled = 0;
+        }
+        filled += length;
+        places.push((None, writer.push(chunk, hash)));
+    }
+    if filled > 0 {
+        close(writer, &mut places, xorbs);
+    }
+    for (xorb, at) in places {
+        let xorb = xorb.expect("every xorb was closed");
+        match terms.last_mut() {
+            Some((last, chunks)) if *last == xorb && chunks.end == at => chunks.end += 1,
+            _ => terms.push((xorb, at..at + 1)),
+        }
     }
     Packed { file: hash_tree::file_hash(leaves), terms }
 }
 
-/// A file's chunks, as many together as go into one xorb.
-fn pieces(content: &[u8]) -> Vec<Vec<&[u8]>> {
-    let (mut chunker, mut rest) = (Chunker::new(), content);
-    let (mut all, mut piece, mut filled) = (Vec::new(), Vec::new(), 0);
-    while !rest.is_empty() {
-        let length = chunker.next_boundary(rest).unwrap_or(rest.len());
-        let (chunk, after) = rest.split_at(length);
-        if filled + length > XORB_BYTES {
-            all.push(std::mem::take(&mut piece));
-            filled = 0;
-        }
-        filled += length;
-        piece.push(chunk);
-        rest = after;
+/// Keeps a xorb that is full, and says of its chunks that they are in it.
+fn close(writer: XorbWriter, places: &mut [(Option<XorbHash>, u32)], xorbs: &mut Xorbs) {
+    let (bytes, footer) = writer.finish();
+    let hash = footer.hash();
+    for (xorb, _) in places {
+        xorb.get_or_insert(hash);
     }
-    if !piece.is_empty() {
-        all.push(piece);
-    }
-    all
+    xorbs.insert(hash, (Bytes::from(bytes.to_vec()), footer));
 }
 
 /// The tree of a folder, and of all below it.

@@ -22,7 +22,7 @@ use super::follow::{Share, pieces};
 use super::spool::{Filler, Spool};
 use super::{Counts, Mirror, fault};
 use crate::flights::{self, Flights};
-use crate::mirror::upstream::{self, Entry, EntryKind, Large};
+use crate::mirror::upstream::{self, Entry, EntryKind, Here, Large};
 
 /// Pieces of an answer that wait to be written: some MiB.
 const PIECES_AHEAD: usize = 64;
@@ -163,8 +163,6 @@ impl Mirror {
                 let whole: Vec<Bytes> =
                     pieces.iter().map_while(|piece| piece.as_ref().ok().cloned()).collect();
                 let failed = pieces.drain(..).find_map(std::result::Result::err);
-                let length: u64 = whole.iter().map(|piece| piece.len() as u64).sum();
-                Counts::add(&self.counts.upstream_bytes, length);
                 filler = filler.write(hub, whole).await?;
                 if let Some(fault) = failed {
                     return Err(fault::of_file(fault));
@@ -187,7 +185,8 @@ impl Mirror {
         )))
     }
 
-    /// The upstream's bytes from an offset on, read ahead a little.
+    /// The upstream's bytes from an offset on, read ahead a little; what is here of them in another
+    /// file of the repo is not fetched.
     async fn incoming(
         &self,
         hub: &Arc<Hub>,
@@ -196,13 +195,19 @@ impl Mirror {
         from: u64,
     ) -> Result<mpsc::Receiver<Incoming>> {
         let there = upstream::Repo { kind: repo.kind(), name: repo.name().clone() };
-        let opened =
-            self.patient.fetch(hub.pool(), &there, wanted.commit, &entry_of(wanted)?, from).await;
+        let (at, entry) = ((&there, wanted.commit), entry_of(wanted)?);
+        let here = Here::of(hub, repo, wanted.size).await?;
+        let opened = self.patient.fetch_beside(hub.pool(), here, at, &entry, from).await;
         let mut download = opened.map_err(fault::of_file)?;
         let (send, receive) = mpsc::channel(PIECES_AHEAD);
+        let this = self.this.upgrade().ok_or_else(fault::closing)?;
         hub.runner().spawn("read from an upstream", async move {
             while let Some(piece) = download.chunk().await.transpose() {
                 let is_last = piece.is_err();
+                let length = piece.as_ref().map_or(0, |piece| piece.len() as u64);
+                let Counts { upstream_bytes, reused_bytes, .. } = &this.counts;
+                let counter = if download.was_here() { reused_bytes } else { upstream_bytes };
+                Counts::add(counter, length);
                 if send.send(piece).await.is_err() || is_last {
                     return;
                 }

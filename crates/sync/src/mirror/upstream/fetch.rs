@@ -11,13 +11,15 @@ use futures_util::future::{BoxFuture, Either, MaybeDone, maybe_done, select};
 use super::error::Error;
 use super::file::Download;
 use super::listing::{Entry, EntryKind, Large};
-use super::xet::{Target, XetDownload};
+use super::xet::{Here, Target, XetDownload};
 use super::{Repo, Upstream};
 
 /// Smaller files are had faster as they are: xorbs take three questions more.
 const XET_FROM: u64 = 8 << 20;
 /// What comes as it is while those questions are asked: somebody may be waiting.
 const FRONT_BYTES: u64 = 2 << 20;
+/// The same where what comes may be here.
+const SHORT_FRONT_BYTES: u64 = 512 << 10;
 
 /// The bytes of a file, from some offset to its end. Where xorbs fail, the rest comes as it is.
 pub struct Fetch {
@@ -41,6 +43,11 @@ impl Fetch {
     /// Whether the bytes come out of xorbs at the moment.
     pub fn is_xet(&self) -> bool {
         matches!(self.way, Way::Xet(_))
+    }
+
+    /// Whether the bytes that came last were here, and not fetched.
+    pub fn was_here(&self) -> bool {
+        matches!(&self.way, Way::Xet(download) if download.was_here())
     }
 
     /// The next bytes, or nothing after the last one of the file.
@@ -105,7 +112,20 @@ impl Upstream {
         entry: &Entry,
         from: u64,
     ) -> Result<Fetch, Error> {
-        let until = from.saturating_add(FRONT_BYTES);
+        self.fetch_beside(pool, None, (repo, commit), entry, from).await
+    }
+
+    /// The same, with files that are here and of which parts need not be fetched.
+    pub(in crate::mirror) async fn fetch_beside(
+        &self,
+        pool: &Pool,
+        here: Option<Here>,
+        (repo, commit): (&Repo, ObjectHash),
+        entry: &Entry,
+        from: u64,
+    ) -> Result<Fetch, Error> {
+        let front_bytes = if here.is_some() { SHORT_FRONT_BYTES } else { FRONT_BYTES };
+        let until = from.saturating_add(front_bytes);
         let may_have_xorbs = until < entry.size && self.may_have_xorbs(entry);
         let end = may_have_xorbs.then_some(until);
         let opened = self.open_until(repo, commit, &entry.path, (from, end), Some(entry)).await;
@@ -114,8 +134,8 @@ impl Upstream {
         entry.xet_hash =
             entry.xet_hash.or_else(|| front.xet_hash().and_then(|hash| hash.parse().ok()));
         let way = if may_have_xorbs && (entry.xet_hash.is_some() || front.is_ranged()) {
-            let (repo, entry) = (repo.clone(), entry.clone());
-            let following = self.clone().xorbs(pool.clone(), (repo, commit), entry, until);
+            let (at, entry) = ((repo.clone(), commit), entry.clone());
+            let following = self.clone().xorbs(pool.clone(), at, entry, until, here);
             Way::Front(front, maybe_done(following.boxed()))
         } else {
             front.go_on();
@@ -132,13 +152,14 @@ impl Upstream {
         (repo, commit): (Repo, ObjectHash),
         entry: Entry,
         from: u64,
+        here: Option<Here>,
     ) -> Option<Box<XetDownload>> {
         let file = match entry.xet_hash {
             Some(file) => file,
             None => self.xet_hash(&repo, commit, &entry).await?,
         };
         let target = Target { repo, commit, file, size: entry.size };
-        Some(Box::new(XetDownload::new(&self, &pool, target, from).prepare().await))
+        Some(Box::new(XetDownload::new(&self, &pool, target, from, here).prepare().await))
     }
 
     /// Remembers that a file's xorbs did not make the file.

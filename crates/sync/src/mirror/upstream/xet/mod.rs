@@ -5,12 +5,14 @@
 //! give up the file: its bytes can be had without xorbs too.
 
 mod decode;
+mod here;
 mod plan;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use ballast_format::hash::{FileHash, ObjectHash};
 use ballast_node::pool::Pool;
@@ -20,12 +22,15 @@ use futures_util::stream::{self, BoxStream};
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
-use self::decode::{Decoder, Step};
+use self::decode::{Decoder, Piece, Step};
+use self::here::Spans;
 use self::plan::{Plan, Run, Wire};
 use super::budget::Class;
 use super::error::{Error, Missing};
 use super::send::{Ask, Tries};
 use super::{Repo, Upstream};
+
+pub(in crate::mirror) use self::here::Here;
 
 /// Bytes of a file that one reconstruction is asked for.
 const PART_BYTES: u64 = 256_000_000;
@@ -39,6 +44,8 @@ const PIECE_BYTES: u64 = 8 << 20;
 const FIRST_PIECE_BYTES: u64 = 512 << 10;
 /// Requests at once, and so the pieces that are in memory.
 const PIECES_AT_ONCE: usize = 4;
+/// Chunks that are read here at once: some 4 MiB.
+const CHUNKS_HERE: u64 = 64;
 /// How long before its end a token is not used any more.
 const TOKEN_MARGIN_MS: u64 = 60_000;
 
@@ -51,7 +58,13 @@ struct WireToken {
 }
 
 /// Pieces of ranges, in order; the first of each range says so.
-type Pieces = BoxStream<'static, Result<(bool, Bytes), Error>>;
+type Pieces = BoxStream<'static, Result<(bool, Piece), Error>>;
+
+/// Where a piece comes from.
+enum Want {
+    There { ask: Box<Ask>, length: u64 },
+    Here { file: FileHash, chunks: Range<u64> },
+}
 
 /// Where xorbs are, and what opens them.
 #[derive(Debug)]
@@ -80,7 +93,13 @@ pub(super) struct XetDownload {
     is_old: bool,
     /// The next byte to hand out, but for those that are ready.
     at: u64,
-    ready: VecDeque<Bytes>,
+    /// What can be handed out, and whether it was here.
+    ready: VecDeque<(Bytes, bool)>,
+    /// Whether what was handed out last was here.
+    was_here: bool,
+    here: Option<Here>,
+    /// What of that is in which of the upstream's xorbs, when it was asked.
+    spans: Option<Arc<Spans>>,
     part: Option<Part>,
     decoder: Option<Decoder>,
     /// Why nothing more comes.
@@ -97,7 +116,14 @@ struct Part {
 }
 
 impl XetDownload {
-    pub(super) fn new(upstream: &Upstream, pool: &Pool, target: Target, from: u64) -> Self {
+    /// A file from an offset on; what is here of it is not fetched.
+    pub(super) fn new(
+        upstream: &Upstream,
+        pool: &Pool,
+        target: Target,
+        from: u64,
+        here: Option<Here>,
+    ) -> Self {
         Self {
             upstream: upstream.clone(),
             pool: pool.clone(),
@@ -106,6 +132,9 @@ impl XetDownload {
             is_old: false,
             at: from,
             ready: VecDeque::new(),
+            was_here: false,
+            here,
+            spans: None,
             part: None,
             decoder: Some(Decoder::default()),
             failed: None,
@@ -124,7 +153,8 @@ impl XetDownload {
     /// comes.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
+            if let Some((bytes, was_here)) = self.ready.pop_front() {
+                self.was_here = was_here;
                 return Ok(Some(bytes));
             }
             if let Some(error) = self.failed.take() {
@@ -135,6 +165,11 @@ impl XetDownload {
             }
             self.advance().await?;
         }
+    }
+
+    /// Whether the bytes that came last were here, and not fetched.
+    pub(super) fn was_here(&self) -> bool {
+        self.was_here
     }
 
     /// Does one step: asks for the next part, or decodes some more of this one.
@@ -150,7 +185,7 @@ impl XetDownload {
             return Ok(());
         }
         let step = self.pool.run(move || decoder.step().map(|step| (decoder, step))).await;
-        let (mut decoder, Step { pieces, needs_more }) =
+        let (mut decoder, Step { pieces, is_here, needs_more }) =
             step.map_err(|error| Error::unavailable(error.to_string()))??;
         let made: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         part.left = part
@@ -160,15 +195,15 @@ impl XetDownload {
         self.at += made;
         if needs_more && !(decoder.is_done() && part.runs.is_empty()) {
             let next = part.pieces.next().await;
-            let (begins, bytes) =
+            let (begins, piece) =
                 next.unwrap_or_else(|| Err(Error::lied("a range of a xorb ends too early")))?;
             if begins {
                 let run = part.runs.pop_front();
                 decoder.begin(&run.ok_or_else(|| Error::lied("a xorb has no end"))?)?;
             }
-            decoder.feed(&bytes);
+            decoder.feed(piece);
         }
-        self.ready.extend(pieces);
+        self.ready.extend(pieces.into_iter().map(|piece| (piece, is_here)));
         self.decoder = Some(decoder);
         Ok(())
     }
@@ -192,25 +227,54 @@ impl XetDownload {
 
     /// The bytes of all runs, fetched ahead; each first piece of a run says so.
     fn pieces(&self, runs: &[Run]) -> Result<Pieces, Error> {
-        let mut asks = Vec::new();
+        let (mut wanted, mut is_first) = (Vec::new(), true);
         for run in runs {
-            let url: Url =
-                run.source.url.parse().map_err(|_| Error::lied("the address of a xorb is none"))?;
-            let Range { start, end } = run.source.bytes;
-            let mut at = start;
-            while at < end {
-                let most = if asks.is_empty() { FIRST_PIECE_BYTES } else { PIECE_BYTES };
-                let until = (at + most).min(end);
-                asks.push((at == start, xorb_ask(url.clone(), at..until), until - at));
-                at = until;
+            match run {
+                Run::There { source, .. } => {
+                    let url: Url = source
+                        .url
+                        .parse()
+                        .map_err(|_| Error::lied("the address of a xorb is none"))?;
+                    let Range { start, end } = source.bytes;
+                    let mut at = start;
+                    while at < end {
+                        let most = if is_first { FIRST_PIECE_BYTES } else { PIECE_BYTES };
+                        let until = (at + most).min(end);
+                        let ask = Box::new(xorb_ask(url.clone(), at..until));
+                        wanted.push((at == start, Want::There { ask, length: until - at }));
+                        (at, is_first) = (until, false);
+                    }
+                }
+                Run::Here { file, chunks, .. } => {
+                    let mut at = chunks.start;
+                    while at < chunks.end {
+                        let until = (at + CHUNKS_HERE).min(chunks.end);
+                        let want = Want::Here { file: *file, chunks: at..until };
+                        wanted.push((at == chunks.start, want));
+                        at = until;
+                    }
+                }
             }
         }
-        let upstream = self.upstream.clone();
-        let fetch = move |(begins, ask, length): (bool, Ask, u64)| {
-            let upstream = upstream.clone();
-            async move { Ok((begins, upstream.piece(&ask, length).await?)) }
+        let (upstream, here) = (self.upstream.clone(), self.here.clone());
+        let get = move |(begins, want): (bool, Want)| {
+            let (upstream, here) = (upstream.clone(), here.clone());
+            async move {
+                let piece = match (want, here) {
+                    (Want::There { ask, length }, _) => {
+                        Piece::There(upstream.piece(&ask, length).await?)
+                    }
+                    (Want::Here { file, chunks }, Some(here)) => {
+                        Piece::Here(here.read(file, chunks).await?)
+                    }
+                    (Want::Here { .. }, None) => {
+                        return Err(Error::unavailable("nothing is here"));
+                    }
+                };
+                Ok((begins, piece))
+            }
         };
-        Ok(stream::iter(asks).map(fetch).buffered(PIECES_AT_ONCE).boxed())
+        Ok(stream::iter(wanted).map(get).buffered(PIECES_AT_ONCE).boxed())
     }
 
     async fn reconstruction(&mut self, range: Range<u64>) -> Result<Plan, Error> {
@@ -230,26 +294,27 @@ impl XetDownload {
             Some(door) => door,
             None => self.upstream.door(&self.target).await?,
         };
-        let version = if self.is_old { "v1" } else { "v2" };
-        let mut url = door.url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend([version, "reconstructions"]);
-            path.push(&self.target.file.to_string());
+        let file = self.target.file;
+        let mut told = None;
+        if !self.is_old {
+            told = self.upstream.told(&door, false, file, Some(range)).await?;
+            self.is_old = told.is_none();
         }
-        let ask = Ask {
-            bearer: Some(door.token.clone()),
-            range: Some(format!("bytes={}-{}", range.start, range.end - 1)),
-            answers: if self.is_old { &[] } else { &[404, 501] },
-            ..Ask::get(url, format!("xet {}", self.target.file), Missing::File)
+        let body = match told {
+            Some(body) => body,
+            None => self.upstream.told(&door, true, file, Some(range)).await?.unwrap_or_default(),
         };
+        let spans = match (&self.spans, &self.here) {
+            (Some(spans), _) => Arc::clone(spans),
+            (None, Some(here)) => {
+                Arc::new(here.spans(&self.upstream, &self.pool, &door, self.is_old).await)
+            }
+            (None, None) => Arc::default(),
+        };
+        self.spans = Some(Arc::clone(&spans));
         self.door = Some(door);
-        let mut answer = self.upstream.ask(&ask).await?;
-        if !answer.response.status().is_success() {
-            self.is_old = true;
-            return Box::pin(self.reconstruction_once(range)).await;
-        }
-        let body = self.upstream.read(&mut answer.response, MAX_PLAN_BYTES).await?;
-        let parse = move || serde_json::from_slice::<Wire>(&body).map(Plan::of);
+        let parse =
+            move || serde_json::from_slice::<Wire>(&body).map(|wire| Plan::of(wire, &spans));
         let parsed = self.pool.run(parse).await;
         let parsed = parsed.map_err(|error| Error::unavailable(error.to_string()))?;
         parsed.map_err(|error| Error::lied(format!("a reconstruction: {error}")))?
@@ -267,6 +332,33 @@ fn xorb_ask(url: Url, bytes: Range<u64>) -> Ask {
 }
 
 impl Upstream {
+    /// What its store of xorbs says of a file, or of a part; nothing where it does not know the
+    /// newer version of that question.
+    async fn told(
+        &self,
+        door: &Door,
+        is_old: bool,
+        file: FileHash,
+        range: Option<&Range<u64>>,
+    ) -> Result<Option<Bytes>, Error> {
+        let mut url = door.url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend([if is_old { "v1" } else { "v2" }, "reconstructions"]);
+            path.push(&file.to_string());
+        }
+        let ask = Ask {
+            bearer: Some(door.token.clone()),
+            range: range.map(|range| format!("bytes={}-{}", range.start, range.end - 1)),
+            answers: if is_old { &[] } else { &[404, 501] },
+            ..Ask::get(url, format!("xet {file}"), Missing::File)
+        };
+        let mut answer = self.ask(&ask).await?;
+        if !answer.response.status().is_success() {
+            return Ok(None);
+        }
+        self.read(&mut answer.response, MAX_PLAN_BYTES).await.map(Some)
+    }
+
     /// Where the xorbs of a repo are, and a token for them.
     async fn door(&self, target: &Target) -> Result<Door, Error> {
         let commit = target.commit.to_string();

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use ballast_format::hash::XorbHash;
+use ballast_format::hash::{FileHash, XorbHash};
 use ballast_format::limits::{MAX_XORB_BYTES, MAX_XORB_CHUNKS, MAX_XORB_SERIALIZED_BYTES};
 use serde::Deserialize;
 
+use super::here::Spans;
 use crate::mirror::upstream::error::Error;
 
 /// Terms that one answer may have.
@@ -59,6 +60,20 @@ pub(super) struct Wire {
     xorbs: HashMap<String, Vec<WireXorb>>,
 }
 
+/// Of a reconstruction, what the file is made of.
+#[derive(Deserialize)]
+pub(super) struct WireTerms {
+    terms: Vec<WireTerm>,
+}
+
+impl WireTerms {
+    /// The ranges of xorbs; nothing if they can't be.
+    pub(super) fn ranges(&self) -> Option<Vec<(XorbHash, Range<u32>)>> {
+        let range = |term: &WireTerm| Some((term.hash.parse().ok()?, chunk_range(&term.range)?));
+        (self.terms.len() <= MAX_TERMS).then(|| self.terms.iter().map(range).collect())?
+    }
+}
+
 /// Serialized chunks that are fetched with one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
@@ -69,12 +84,17 @@ pub(super) struct Source {
     pub(super) bytes: Range<u64>,
 }
 
-/// Chunks that come one after another: terms of the file that lie behind each other in one source.
+/// Chunks that come one after another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) source: Source,
-    /// Chunks to take from it, in order, each with their uncompressed length together.
-    pub(super) terms: Vec<(Range<u32>, u64)>,
+pub(super) enum Run {
+    /// Terms of the file that lie behind each other in one source.
+    There {
+        source: Source,
+        /// Chunks to take from it, in order, each with their uncompressed length together.
+        terms: Vec<(Range<u32>, u64)>,
+    },
+    /// Chunks of a file that is here, counted from its first, and their length together.
+    Here { file: FileHash, chunks: Range<u64>, length: u64 },
 }
 
 /// What to fetch for a part of a file.
@@ -88,8 +108,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Checks an answer, and plans.
-    pub(super) fn of(wire: Wire) -> Result<Self, Error> {
+    /// Checks an answer, and plans; what is here is not fetched.
+    pub(super) fn of(wire: Wire, here: &Spans) -> Result<Self, Error> {
         let fault = |what: &str| Error::lied(format!("its reconstruction {what}"));
         if wire.terms.len() > MAX_TERMS {
             return Err(fault("has too many terms"));
@@ -103,22 +123,15 @@ impl Plan {
                 return Err(fault("has a term of an impossible length"));
             }
             length += term.unpacked_length;
+            if let Some((file, chunks)) = find_here(here, &term.hash, &chunks) {
+                push_here(&mut runs, file, chunks, term.unpacked_length);
+                continue;
+            }
             let source = sources.get(term.hash.as_str()).and_then(|all| {
                 all.iter().find(|s| s.chunks.start <= chunks.start && chunks.end <= s.chunks.end)
             });
             let source = source.ok_or_else(|| fault("has a term that cannot be fetched"))?;
-            match runs.last_mut() {
-                Some(run)
-                    if run.source == *source
-                        && run.terms.last().is_some_and(|(last, _)| last.end <= chunks.start) =>
-                {
-                    run.terms.push((chunks, term.unpacked_length));
-                }
-                _ => runs.push(Run {
-                    source: source.clone(),
-                    terms: vec![(chunks, term.unpacked_length)],
-                }),
-            }
+            push_there(&mut runs, source, (chunks, term.unpacked_length));
         }
         if wire.offset_into_first_range >= length.max(1) {
             return Err(fault("begins behind its end"));
@@ -130,9 +143,42 @@ impl Plan {
     }
 
     fn is_worth_it(&self) -> bool {
-        let fetched: u64 =
-            self.runs.iter().map(|run| run.source.bytes.end - run.source.bytes.start).sum();
+        let bytes = |run: &Run| match run {
+            Run::There { source, .. } => source.bytes.end - source.bytes.start,
+            Run::Here { .. } => 0,
+        };
+        let fetched: u64 = self.runs.iter().map(bytes).sum();
         fetched <= (self.length / 100).saturating_mul(MOST_PERCENT) + MAX_XORB_BYTES as u64
+    }
+}
+
+fn find_here(here: &Spans, xorb: &str, chunks: &Range<u32>) -> Option<(FileHash, Range<u64>)> {
+    if here.is_empty() {
+        return None;
+    }
+    here.find(&xorb.parse().ok()?, chunks)
+}
+
+fn push_here(runs: &mut Vec<Run>, file: FileHash, chunks: Range<u64>, length: u64) {
+    match runs.last_mut() {
+        Some(Run::Here { file: last, chunks: before, length: sum })
+            if *last == file && before.end == chunks.start =>
+        {
+            before.end = chunks.end;
+            *sum += length;
+        }
+        _ => runs.push(Run::Here { file, chunks, length }),
+    }
+}
+
+fn push_there(runs: &mut Vec<Run>, from: &Source, term: (Range<u32>, u64)) {
+    match runs.last_mut() {
+        Some(Run::There { source, terms })
+            if source == from && terms.last().is_some_and(|(last, _)| last.end <= term.0.start) =>
+        {
+            terms.push(term);
+        }
+        _ => runs.push(Run::There { source: from.clone(), terms: vec![term] }),
     }
 }
 
@@ -180,7 +226,7 @@ mod tests {
     }
 
     fn plan(value: serde_json::Value) -> Result<Plan, Error> {
-        Plan::of(serde_json::from_value(value).expect("the shape is right"))
+        Plan::of(serde_json::from_value(value).expect("the shape is right"), &Spans::default())
     }
 
     #[test]
@@ -206,8 +252,38 @@ mod tests {
         let v1 = v1.expect("right");
         assert_eq!(v1, v2.expect("right"));
         assert_eq!((v1.skip, v1.length, v1.runs.len()), (7, 150, 1), "one run of two terms");
-        assert_eq!(v1.runs[0].terms, [(0..2, 100), (3..4, 50)]);
-        assert_eq!(v1.runs[0].source.bytes, 0..150);
+        let Run::There { source, terms } = &v1.runs[0] else { panic!("nothing is here") };
+        assert_eq!(*terms, [(0..2, 100), (3..4, 50)]);
+        assert_eq!(source.bytes, 0..150);
+    }
+
+    #[test]
+    fn what_is_here_is_not_fetched() {
+        let (a, old) = (xorb('a'), FileHash::from_bytes([1; 32]));
+        let term = |start: u64, end: u64, length: u64| {
+            json!({
+                "hash": a, "unpacked_length": length, "range": { "start": start, "end": end },
+            })
+        };
+        let wire = json!({
+            "offset_into_first_range": 3,
+            "terms": [term(0, 2, 100), term(2, 4, 90), term(4, 6, 80), term(1, 3, 70)],
+            "fetch_info": { a.clone(): [{
+                "range": { "start": 4, "end": 6 }, "url": "https://x/",
+                "url_range": { "start": 200, "end": 279 },
+            }] },
+        });
+        let mut here = Spans::default();
+        here.learn(old, [(a.parse().expect("a hash"), 0..4)].into_iter());
+        let plan = Plan::of(serde_json::from_value(wire).expect("right"), &here).expect("right");
+        let [Run::Here { chunks, length, .. }, Run::There { terms, .. }, Run::Here { .. }] =
+            &plan.runs[..]
+        else {
+            panic!("{:?}", plan.runs)
+        };
+        assert_eq!((chunks.clone(), *length), (0..4, 190), "two terms are one run");
+        assert_eq!(*terms, [(4..6, 80)]);
+        assert_eq!((plan.skip, plan.length), (3, 340));
     }
 
     #[test]
