@@ -196,3 +196,19 @@ fn a_new_version_costs_what_is_new_in_it() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_has_no_room_on_its_way_is_said() -> Result<()> {
+    let public = PublicHub::start(13)?;
+    let (small, large) = (noise(1, 3_000_000), noise(2, 6_000_000));
+    public.push("acme/one", &[("small.bin", &small), ("large.bin", &large)]);
+    let mut server = mirror(&public, &[("BALLAST_UPSTREAM_SPOOL_LIMIT", "5MB")])?;
+    server.expect_in_log("could not be fetched");
+    let path = |name: &str| format!("/acme/one/resolve/main/{name}");
+    let refused = server.request("GET", &path("large.bin"), &server.token, &[], &[])?;
+    let text = String::from_utf8_lossy(&refused.body).into_owned();
+    ensure!(refused.status == 507 && text.contains("upstream.spool_limit"), "{refused:?}");
+    ensure!(public.sent("acme/one/large.bin") == 0, "it was fetched all the same");
+    ensure!(bytes(&server, &path("small.bin"))? == small, "it is another file");
+    until_stored(&server, 1)
+}

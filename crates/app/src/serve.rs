@@ -13,7 +13,7 @@ use ballast_store::index::{IndexHandle, open as index};
 use ballast_store::local::FolderLock;
 use ballast_store::objects::Store;
 use ballast_store::probe::probe;
-use ballast_sync::mirror::jobs::{JobWorker, Jobs};
+use ballast_sync::mirror::jobs::{JobWorker, Jobs, SweepJobs};
 use ballast_sync::mirror::pull::Mirror;
 use ballast_sync::replicate::Told;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -231,6 +231,7 @@ async fn connect_upstream(
 fn run_jobs(hub: &Arc<Hub>, mirror: Arc<Mirror>) -> Arc<dyn MirrorRunner> {
     let jobs = Jobs::new(mirror);
     hub.runner().start(hub, JobWorker::new(Arc::clone(&jobs), hub));
+    hub.runner().start(hub, SweepJobs);
     Arc::new(Mirroring(jobs))
 }
 

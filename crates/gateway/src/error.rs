@@ -184,6 +184,7 @@ impl Failure {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, reason)
                     .header(RETRY_AFTER, HeaderValue::from(retry_seconds))
             }
+            Error::NoRoom { reason } => Self::new(StatusCode::INSUFFICIENT_STORAGE, reason),
             Error::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "the storage is full"),
             Error::Format { reason, too_large: false } => Self::invalid(reason),
             Error::Format { reason, too_large: true } => {

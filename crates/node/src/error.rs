@@ -147,6 +147,12 @@ pub enum Error {
     /// The disk is full.
     #[error("there is no room left to store anything")]
     Full,
+    /// Something would take more room than it may.
+    #[error("{reason}")]
+    NoRoom {
+        /// What, and what to do.
+        reason: String,
+    },
     /// Something stored is damaged.
     #[error("damaged: {what}")]
     Corrupt {
@@ -223,7 +229,9 @@ impl Error {
             Self::Exists { .. } | Self::ParentMoved { .. } | Self::Conflict { .. } => {
                 ErrorKind::Conflict
             }
-            Self::Busy { .. } | Self::Upstream { .. } | Self::Full => ErrorKind::Unavailable,
+            Self::Busy { .. } | Self::Upstream { .. } | Self::Full | Self::NoRoom { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Store(error) => error.kind(),
             Self::Internal { .. } => ErrorKind::Internal,

@@ -399,12 +399,12 @@ impl Key {
             | Self::Pin(_)
             | Self::Part { .. }
             | Self::Tally { .. }
+            | Self::MirrorJob { .. }
             | Self::Probe { .. } => true,
             Self::LogEntry(..)
             | Self::Gc(_)
             | Self::GcDone(_)
             | Self::Receipt { .. }
-            | Self::MirrorJob { .. }
             | Self::Secret
             | Self::Layout => false,
         }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use ballast_store::env::SharedEnv;
 use ballast_sync::mirror::pull::PullSettings;
 use ballast_sync::mirror::upstream::{Settings, Token, Upstream};
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::secret::read_secret;
@@ -30,6 +31,8 @@ pub(crate) struct UpstreamConfig {
     pub(crate) revalidate: String,
     /// Large files that are fetched at once.
     pub(crate) fetches: usize,
+    /// What files on their way may take in the data folder.
+    pub(crate) spool_limit: ByteSize,
     /// Whether large files come out of its xorbs, where it has them.
     pub(crate) xet: bool,
 }
@@ -43,6 +46,7 @@ impl Default for UpstreamConfig {
             private_networks: Vec::new(),
             revalidate: "1m".to_owned(),
             fetches: 8,
+            spool_limit: ByteSize::tib(1),
             xet: true,
         }
     }
@@ -89,6 +93,11 @@ impl UpstreamConfig {
     /// How it is pulled from.
     pub(crate) fn pulling(&self, data: &Path) -> Result<PullSettings> {
         let defaults = PullSettings::in_folder(data.join(FOLDER));
-        Ok(PullSettings { revalidate: self.revalidate()?, fetches: self.fetches, ..defaults })
+        Ok(PullSettings {
+            spool_limit: self.spool_limit.as_u64(),
+            revalidate: self.revalidate()?,
+            fetches: self.fetches,
+            ..defaults
+        })
     }
 }

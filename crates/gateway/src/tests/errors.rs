@@ -77,6 +77,7 @@ fn table() -> Vec<Row> {
         row(Error::Conflict { reason: text() }, 409, 409, None),
         row(Error::Busy { reason: text() }, 503, 503, None),
         row(Error::Full, 507, 507, None),
+        row(Error::NoRoom { reason: text() }, 507, 507, None),
         row(Error::Corrupt { what: text() }, 503, 503, None),
         row(short.into(), 400, 400, None),
         row(large.into(), 413, 413, None),

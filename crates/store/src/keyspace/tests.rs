@@ -187,6 +187,7 @@ fn a_log_is_never_swept() {
     assert!(!Key::Secret.is_sweepable());
     assert!(!Key::Receipt { creator: [1; 32], sequence: 1, nonce: 1 }.is_sweepable());
     assert!(Key::Tally { day: 1, nonce: 1 }.is_sweepable());
+    assert!(Key::MirrorJob { job: JobId::from_bytes([1; 16]), number: 1 }.is_sweepable());
 }
 
 proptest! {

@@ -38,7 +38,7 @@ pub use self::plan::RepoPlan;
 pub use self::run::{Event, Hear};
 pub use self::spec::{Wish, address_of};
 pub use self::store::StoredJob;
-pub use self::worker::JobWorker;
+pub use self::worker::{JobWorker, SweepJobs};
 
 /// How long a claim keeps others from running a job; a run that lasts longer claims it anew.
 const CLAIM_MS: u64 = 5 * 60 * 1000;

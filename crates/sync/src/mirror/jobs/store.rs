@@ -1,6 +1,7 @@
 //! Jobs in the store: versions of each, of which the newest counts.
 //!
-//! Whoever changes a job has read its newest version, and puts the next one if nobody else did.
+//! Whoever changes a job has looked for its newest version, and puts the next one if nobody else
+//! did. Versions that were followed by others go after a day, and so nobody may take that long.
 
 use std::collections::BTreeMap;
 
@@ -31,19 +32,41 @@ pub struct StoredJob {
     pub job: MirrorJob,
 }
 
-/// All jobs that were not removed, in the order in which they were added.
-pub(super) async fn all(hub: &Hub) -> Result<Vec<StoredJob>> {
-    let mut newest: BTreeMap<JobId, u64> = BTreeMap::new();
+/// How long a version is kept when there is another after it.
+const KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// How long it is kept that a job was removed.
+const REMOVED_KEPT_MS: u64 = 7 * KEPT_MS;
+
+/// A job's versions, oldest first, each with when it was written.
+type Versions = BTreeMap<u64, u64>;
+
+async fn listed(hub: &Hub) -> Result<BTreeMap<JobId, Versions>> {
+    let mut all: BTreeMap<JobId, Versions> = BTreeMap::new();
     let mut listed = hub.store().list(&Prefix::MirrorJobs);
     while let Some(found) = listed.try_next().await? {
         if let Key::MirrorJob { job, number } = found.key {
-            let known = newest.entry(job).or_insert(number);
-            *known = number.max(*known);
+            all.entry(job).or_default().insert(number, found.modified_ms);
         }
     }
+    Ok(all)
+}
+
+/// A job's newest version.
+async fn newest(hub: &Hub, id: JobId) -> Result<Option<StoredJob>> {
+    let all = listed(hub).await?;
+    let number = all.get(&id).and_then(|versions| versions.last_key_value());
+    match number {
+        Some((number, _)) => at(hub, id, *number).await,
+        None => Ok(None),
+    }
+}
+
+/// All jobs that were not removed, in the order in which they were added.
+pub(super) async fn all(hub: &Hub) -> Result<Vec<StoredJob>> {
     let mut jobs = Vec::new();
-    for (id, number) in newest {
-        if let Some(stored) = at(hub, id, number).await?
+    for (id, versions) in listed(hub).await? {
+        let Some((number, _)) = versions.last_key_value() else { continue };
+        if let Some(stored) = at(hub, id, *number).await?
             && !stored.job.is_removed
         {
             jobs.push(stored);
@@ -51,6 +74,30 @@ pub(super) async fn all(hub: &Hub) -> Result<Vec<StoredJob>> {
     }
     jobs.sort_by_key(|stored| (stored.job.added_ms, stored.id));
     Ok(jobs)
+}
+
+/// Takes away versions that count no more; how many.
+pub(super) async fn sweep(hub: &Hub) -> Result<usize> {
+    let (now, mut swept) = (hub.env().now_ms(), 0);
+    let is_past = |time_ms: u64, kept_ms: u64| time_ms.saturating_add(kept_ms) < now;
+    for (job, versions) in listed(hub).await? {
+        let next = versions.iter().skip(1);
+        for (number, _) in versions.keys().zip(next).filter(|(_, (_, ms))| is_past(**ms, KEPT_MS)) {
+            hub.store().sweep(&Key::MirrorJob { job, number: *number }).await?;
+            swept += 1;
+        }
+        // The last one goes last: as long as there are others it says that they do not count.
+        let (1, Some((number, written_ms))) = (versions.len(), versions.last_key_value()) else {
+            continue;
+        };
+        if is_past(*written_ms, REMOVED_KEPT_MS)
+            && at(hub, job, *number).await?.is_some_and(|last| last.job.is_removed)
+        {
+            hub.store().sweep(&Key::MirrorJob { job, number: *number }).await?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
 }
 
 /// Adds a job.
@@ -73,12 +120,9 @@ pub(super) async fn change(
     known: &StoredJob,
     change: impl Fn(&mut MirrorJob) -> bool,
 ) -> Result<Option<StoredJob>> {
-    let mut newest = known.clone();
     for _ in 0..TRIES {
         // Somebody may have changed it since it was read.
-        while let Some(newer) = at(hub, newest.id, newest.number + 1).await? {
-            newest = newer;
-        }
+        let Some(newest) = newest(hub, known.id).await? else { return Ok(None) };
         let mut next = StoredJob { number: newest.number + 1, ..newest.clone() };
         if newest.job.is_removed || !change(&mut next.job) {
             return Ok(None);

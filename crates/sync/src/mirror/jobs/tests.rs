@@ -1,8 +1,16 @@
 use ballast_format::hash::{ObjectHash, Sha256};
 use ballast_format::name::{RepoKind, RepoName};
+use ballast_node::hub::HubSettings;
 use ballast_node::origin::Wanted;
 use ballast_store::env::SharedEnv;
+use ballast_store::index::IndexHandle;
+use ballast_store::index::memory::Memory;
+use ballast_store::index::open::Opened;
+use ballast_store::keyspace::Prefix;
+use ballast_store::objects::Store;
 use ballast_testkit::clock::SimEnv;
+use futures_util::TryStreamExt as _;
+use object_store::memory::InMemory;
 
 use super::live::RATE_WINDOW;
 use super::*;
@@ -47,6 +55,58 @@ fn a_claim_keeps_others_away_until_it_ends() {
     claimed.claim = Some(JobClaim { run, until_ms: 5000 });
     assert!(!is_due(&claimed, 4999));
     assert!(is_due(&claimed, 5000), "whoever had it is gone");
+}
+
+#[tokio::test]
+async fn versions_that_count_no_more_go_and_the_job_stays() -> Result<()> {
+    let env = SimEnv::new(1);
+    let shared: SharedEnv = Arc::<SimEnv>::clone(&env);
+    let objects = Store::new(Arc::new(InMemory::new()), Arc::clone(&shared));
+    let index = IndexHandle::over(Memory::new()).expect("an index");
+    let settings = HubSettings { pool_threads: 1, ..HubSettings::default() };
+    let hub = Hub::open(objects, index, &Opened::Clean, shared, settings).await?;
+    let versions = async || {
+        let listed = hub.store().list(&Prefix::MirrorJobs);
+        listed.map_ok(|found| found.modified_ms).try_collect::<Vec<_>>().await
+    };
+    let first = store::add(&hub, job("org/one", 0)).await?;
+    let other = store::add(&hub, job("org/two", 0)).await?;
+    let name_set = |job: &mut MirrorJob| {
+        job.set.push('x');
+        true
+    };
+    for _ in 0..3 {
+        // Who has read an old version changes the newest one.
+        store::change(&hub, &first, name_set).await?.expect("it is there");
+    }
+    let all = versions().await?;
+    assert_eq!(all.len(), 5);
+    // The store in memory has the real time; the hub's is set to it first.
+    env.set_wall_ms(all.into_iter().max().expect("some"));
+    env.advance(Duration::from_hours(23));
+    assert_eq!(store::sweep(&hub).await?, 0, "somebody may still be about to write the next one");
+    env.advance(Duration::from_hours(2));
+    assert_eq!(store::sweep(&hub).await?, 3);
+    let sets: Vec<String> = store::all(&hub).await?.into_iter().map(|one| one.job.set).collect();
+    assert_eq!(sets.len(), 2);
+    assert!(sets.contains(&"xxx".to_owned()) && sets.contains(&String::new()), "{sets:?}");
+    let changed = store::change(&hub, &first, name_set).await?.expect("it is there");
+    assert_eq!((changed.number, changed.job.set.as_str()), (5, "xxxx"));
+
+    let remove = |job: &mut MirrorJob| {
+        job.is_removed = true;
+        true
+    };
+    store::change(&hub, &other, remove).await?.expect("it is there");
+    env.advance(Duration::from_hours(6 * 24));
+    store::sweep(&hub).await?;
+    assert_eq!(versions().await?.len(), 2, "the last of each");
+    assert!(store::change(&hub, &other, name_set).await?.is_none(), "it is still known");
+    env.advance(Duration::from_hours(24));
+    assert_eq!(store::sweep(&hub).await?, 1);
+    assert_eq!(store::all(&hub).await?.len(), 1);
+    assert!(store::change(&hub, &other, name_set).await?.is_none());
+    Ok(())
 }
 
 fn wanted(path: &str, size: u64) -> Wanted {

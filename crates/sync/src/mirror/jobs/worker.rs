@@ -1,4 +1,4 @@
-//! Runs the jobs that are due.
+//! Runs the jobs that are due, and takes away what they leave.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -66,6 +66,29 @@ impl Worker for JobWorker {
                 }
                 Err(error) => tracing::warn!(job, %error, "a mirror job could not run"),
             }
+        }
+    }
+}
+
+/// Takes away versions of jobs that count no more.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepJobs;
+
+#[async_trait]
+impl Worker for SweepJobs {
+    fn name(&self) -> &'static str {
+        "sweep mirror jobs"
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_hours(6)
+    }
+
+    async fn work(&self, hub: &Hub) {
+        match store::sweep(hub).await {
+            Ok(0) => {}
+            Ok(swept) => tracing::debug!(swept, "took away old versions of mirror jobs"),
+            Err(error) => tracing::warn!(%error, "old versions of mirror jobs stay for now"),
         }
     }
 }

@@ -99,7 +99,9 @@ impl Mirror {
         flight: &Flight,
     ) -> Result<()> {
         let Wanted { sha256, size, .. } = wanted;
-        let spool = Spool::open(hub, &self.settings.folder, repo.id(), sha256, *size).await?;
+        let path = Spool::path(&self.settings.folder, repo.id(), sha256);
+        let _room = self.room.take(hub.pool(), path.clone(), *size).await?;
+        let spool = Spool::open(hub, path, *size).await?;
         flight.begin(Arc::clone(&spool));
         let store =
             || hub.put_mirrored(repo, *sha256, *size, pieces(hub, &spool, 0..*size, Share::All));

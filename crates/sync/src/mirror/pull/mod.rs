@@ -9,6 +9,7 @@ mod fetch;
 mod follow;
 mod once;
 mod revision;
+mod room;
 mod spool;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use ballast_node::origin::{Figure, Origin, Wanted};
 use self::fetch::{Fetches, Flight};
 use self::once::Once;
 use self::revision::{Key, Known};
+use self::room::Room;
 use super::rules;
 use super::upstream::{Class, Patience, Upstream};
 
@@ -46,6 +48,8 @@ const FETCH_PATIENCE: Patience = Patience {
 pub struct PullSettings {
     /// The folder for files on their way.
     pub folder: PathBuf,
+    /// Bytes that these may take; 0 for as many as there are.
+    pub spool_limit: u64,
     /// How old an answer about a branch may be.
     pub revalidate: Duration,
     /// How long a request waits for what is being brought before it is told to come again.
@@ -61,6 +65,7 @@ impl PullSettings {
     pub fn in_folder(folder: PathBuf) -> Self {
         Self {
             folder,
+            spool_limit: 0,
             revalidate: Duration::from_mins(1),
             patience: Duration::from_secs(8),
             fetches: 8,
@@ -94,6 +99,7 @@ pub struct Mirror {
     once: Arc<Once<Key>>,
     known: Known,
     fetches: Fetches,
+    room: Room,
     stale: Mutex<HashMap<RepoId, u64>>,
     counts: Counts,
     this: std::sync::Weak<Self>,
@@ -108,6 +114,7 @@ impl Mirror {
             once: Arc::default(),
             known: Known::default(),
             fetches: Fetches::new(settings.fetches, settings.waiting),
+            room: Room::new(&settings.folder, settings.spool_limit),
             settings,
             stale: Mutex::default(),
             counts: Counts::default(),

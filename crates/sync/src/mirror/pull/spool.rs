@@ -30,7 +30,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// A spool that nobody asked for in so long is taken away.
 const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
 /// How spools are called.
-const ENDING: &str = "part";
+pub(super) const ENDING: &str = "part";
 
 /// How far a spool is.
 #[derive(Clone, Debug)]
@@ -85,18 +85,18 @@ impl Recent {
 }
 
 impl Spool {
+    /// Where in the folder a file of a repo is on its way.
+    pub(super) fn path(folder: &Path, repo: RepoId, sha256: &Sha256) -> PathBuf {
+        folder.join(format!("{repo}-{sha256}.{ENDING}"))
+    }
+
     /// Opens the spool of a file of `size` bytes; what is there from before is kept.
-    pub(super) async fn open(
-        hub: &Hub,
-        folder: &Path,
-        repo: RepoId,
-        sha256: &Sha256,
-        size: u64,
-    ) -> Result<Arc<Self>> {
-        let (folder, path) = (folder.to_owned(), folder.join(format!("{repo}-{sha256}.{ENDING}")));
+    pub(super) async fn open(hub: &Hub, path: PathBuf, size: u64) -> Result<Arc<Self>> {
         let opened = path.clone();
         let open = move || -> std::io::Result<File> {
-            std::fs::create_dir_all(&folder)?;
+            if let Some(folder) = opened.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -262,7 +262,7 @@ pub(super) fn sweep(folder: &Path, now_ms: u64) -> Result<()> {
     Ok(())
 }
 
-fn on_disk(error: &std::io::Error) -> Error {
+pub(super) fn on_disk(error: &std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::Full,
         _ => Error::internal(format!("a file on its way: {error}")),
