@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::scan::Status;
 
 /// Kinds of content that a scan tells, whatever a file is called.
-const SCANNED: &[&str] = &["pickle", "numpy", "zip"];
+const SCANNED: &[&str] =
+    &["pickle", "numpy", "zip", "keras", "hdf5", "tar", "7z", "rar", "gzip", "bzip2", "xz", "zstd"];
 
 /// What a rule does with what it fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

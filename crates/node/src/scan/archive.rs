@@ -12,7 +12,10 @@ use futures_util::StreamExt as _;
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 
-use super::content::{Form, Objects, add_guess, form, objects, too_large};
+use super::config;
+use super::content::{
+    Form, HEAD_BYTES, MAX_CONFIG_BYTES, Objects, add_guess, form, objects, too_large,
+};
 use super::name::{Class, is_storage};
 use super::source::{Budget, Source};
 use super::stream::{Found, feed, pickles};
@@ -23,8 +26,8 @@ use crate::error::Result;
 const MAX_LOOKED_AT: usize = 20_000;
 /// Contents up to this length are read as a whole, and compared with their checksum.
 const MAX_CHECKED_BYTES: u64 = 16 << 20;
-/// The first bytes of content, by which it is told what it is.
-const HEAD_BYTES: usize = 64;
+/// What is said of an archive in an archive.
+const INNER: &str = "there is an archive in the archive";
 /// What is unpacked in one step.
 const UNPACKED_AT_ONCE: usize = 64 << 10;
 
@@ -100,7 +103,8 @@ async fn content(
     match entry.method {
         Method::Stored => {
             check_content(source, entry, range.clone(), directory, budget).await?;
-            let head = source.read(range.start..(range.start + 64).min(range.end)).await?;
+            let end = (range.start + HEAD_BYTES).min(range.end);
+            let head = source.read(range.start..end).await?;
             stored(source, range, (class, &head), scan, budget).await
         }
         Method::Deflated => deflated(source, entry, range, class, directory, scan, budget).await,
@@ -116,8 +120,17 @@ async fn stored(
     scan: &mut Scan,
     budget: &mut Budget,
 ) -> Result<()> {
+    if class == Class::Config {
+        if range.end - range.start > MAX_CONFIG_BYTES {
+            too_large(scan);
+        } else {
+            config::look(&source.read(range.clone()).await?, scan);
+        }
+    }
     match form(class, head) {
-        Form::Zip => scan.note(Status::Suspicious, "there is an archive in the archive"),
+        Form::Zip | Form::Packed(_) => scan.note(Status::Suspicious, INNER),
+        // The weights of a Keras model, whose configuration stands beside them.
+        Form::Hdf5 => scan.kind("hdf5"),
         Form::Array => super::content::array(source, range, scan, budget).await?,
         Form::Pickle => {
             let found = pickles(source, range, budget).await?;
@@ -180,8 +193,11 @@ async fn deflated(
             (unpacker, packed) = (after, rest);
             // What did not fit waits inside.
             let has_more = !packed.is_empty() || unpacked.len() == UNPACKED_AT_ONCE;
-            head.extend(unpacked.iter().take(HEAD_BYTES.saturating_sub(head.len())));
-            let to = target.get_or_insert_with(|| Target::of(form(class, &head)));
+            if head.is_empty() {
+                let first = usize::try_from(HEAD_BYTES).unwrap_or(unpacked.len());
+                head.extend_from_slice(&unpacked[..first.min(unpacked.len())]);
+            }
+            let to = target.get_or_insert_with(|| Target::of(class, form(class, &head)));
             to.take(source, unpacked, budget).await?;
             if !has_more || unpacker.is_at_end() || budget.is_spent() {
                 break;
@@ -212,18 +228,26 @@ struct Target {
     /// Pickles that ended.
     found: Found,
     array: Option<Objects>,
+    /// A configuration, as far as it is looked into.
+    config: Option<Vec<u8>>,
 }
 
 impl Target {
-    fn of(form: Form) -> Self {
+    fn of(class: Class, form: Form) -> Self {
         let walks = matches!(form, Form::Pickle | Form::Perhaps);
         let walker = walks.then(Walker::new);
-        Self { form, walker, header: Vec::new(), found: Found::default(), array: None }
+        let config = (class == Class::Config).then(Vec::new);
+        Self { form, walker, header: Vec::new(), found: Found::default(), array: None, config }
     }
 
     async fn take(&mut self, source: &Source, piece: Bytes, budget: &mut Budget) -> Result<()> {
         const LONGEST_HEADER: usize = 1 << 16;
         let mut rest = piece;
+        if let Some(config) = &mut self.config
+            && config.len() as u64 <= MAX_CONFIG_BYTES
+        {
+            config.extend_from_slice(&rest);
+        }
         if self.form == Form::Array && self.walker.is_none() && self.array.is_none() {
             self.header.extend_from_slice(&rest);
             let objects = objects(&self.header);
@@ -286,8 +310,14 @@ impl Target {
                 scan.note(Status::Suspicious, "the array's header can't be read");
             }
         }
+        match self.config {
+            Some(config) if config.len() as u64 > MAX_CONFIG_BYTES => too_large(scan),
+            Some(config) => config::look(&config, scan),
+            None => {}
+        }
         match self.form {
-            Form::Zip => scan.note(Status::Suspicious, "there is an archive in the archive"),
+            Form::Zip | Form::Packed(_) => scan.note(Status::Suspicious, INNER),
+            Form::Hdf5 => scan.kind("hdf5"),
             Form::Perhaps => add_guess(self.found, size, class, scan),
             _ => self.found.reports.into_iter().for_each(|report| scan.add(report)),
         }

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use ballast_format::pickle::Problem;
-use serde_json::Value;
 
 use super::archive;
+use super::config;
 use super::name::Class;
 use super::source::{Budget, Source};
 use super::stream::{Found, pickles};
@@ -13,9 +13,9 @@ use super::verdict::{Scan, Status};
 use crate::error::Result;
 
 /// The first bytes of a file, by which it is told what it is.
-pub(super) const HEAD_BYTES: u64 = 64;
+pub(super) const HEAD_BYTES: u64 = 512;
 /// How large a configuration may be that is looked into.
-const MAX_CONFIG_BYTES: u64 = 4 << 20;
+pub(super) const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// The longest header of an array.
 const MAX_ARRAY_HEADER: u64 = 1 << 20;
 /// How far a file is followed that is probably no pickle.
@@ -26,12 +26,34 @@ const GUESS_BYTES: u64 = 1 << 20;
 pub(super) enum Form {
     Zip,
     Array,
+    /// An archive, or something compressed, of a kind that is not looked into.
+    Packed(&'static str),
+    /// What Keras and others keep arrays in, and perhaps a configuration.
+    Hdf5,
     /// One for certain: what can't be followed is not trusted.
     Pickle,
     /// Perhaps one: it counts if it imports something.
     Perhaps,
     /// None.
     Other,
+}
+
+/// How archives and compressed files begin that are not looked into; a tar file says it later.
+const PACKED: [(&[u8], &str); 6] = [
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!\x1a\x07", "rar"),
+    (b"\x1f\x8b\x08", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+];
+const TAR: (Range<usize>, &[u8]) = (257..262, b"ustar");
+
+fn packed(head: &[u8]) -> Option<&'static str> {
+    if head.get(TAR.0) == Some(TAR.1) {
+        return Some("tar");
+    }
+    PACKED.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, kind)| *kind)
 }
 
 /// What content is that begins so and has such a name.
@@ -41,6 +63,10 @@ pub(super) fn form(class: Class, head: &[u8]) -> Form {
         Form::Zip
     } else if head.starts_with(b"\x93NUMPY") {
         Form::Array
+    } else if head.starts_with(b"\x89HDF\r\n\x1a\n") {
+        Form::Hdf5
+    } else if let Some(kind) = packed(head) {
+        Form::Packed(kind)
     } else {
         match class {
             Class::Pickle | Class::Array => Form::Pickle,
@@ -65,6 +91,18 @@ pub(super) async fn scan(source: &Source, class: Class) -> Result<Scan> {
     match form(class, &head) {
         Form::Zip => archive::scan(source, &mut scan, &mut budget).await?,
         Form::Array => array(source, 0..size, &mut scan, &mut budget).await?,
+        Form::Packed(kind) => {
+            scan.kind(kind);
+            // Whoever unpickles a file by its name gets to see something else than we do.
+            let is_pickle = class == Class::Pickle;
+            let status = if is_pickle { Status::Suspicious } else { Status::Caution };
+            scan.note(status, format!("not scanned: it is {kind}, which is not looked into"));
+        }
+        Form::Hdf5 => {
+            scan.kind("hdf5");
+            let problem = "not scanned: it is HDF5, in which Keras keeps models with their code";
+            scan.note(Status::Caution, problem);
+        }
         Form::Pickle => {
             let found = pickles(source, 0..size, &mut budget).await?;
             found.reports.into_iter().for_each(|report| scan.add(report));
@@ -77,10 +115,7 @@ pub(super) async fn scan(source: &Source, class: Class) -> Result<Scan> {
     }
     if class == Class::Config && size <= MAX_CONFIG_BYTES {
         let text = source.read(0..size).await?;
-        let config = serde_json::from_slice::<Value>(&text).unwrap_or_default();
-        if config.get("auto_map").is_some_and(|map| !map.is_null()) {
-            scan.note(Status::Caution, "`auto_map` names code of the repo to be run");
-        }
+        config::look(&text, &mut scan);
     }
     Ok(scan)
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 mod archive;
+mod config;
 mod content;
 mod name;
 mod source;

@@ -270,3 +270,44 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn what_is_not_looked_into_is_said_and_never_called_safe() {
+    let rig = Rig::start().await;
+    let tar = [&[b'a'; 257][..], b"ustar\x0000", &[0; 300]].concat();
+    for (kind, content) in [
+        ("7z", &b"7z\xbc\xaf\x27\x1c\0\x04"[..]),
+        ("tar", &tar),
+        ("gzip", b"\x1f\x8b\x08\0\0\0\0\0"),
+        ("xz", b"\xfd7zXZ\0\0\x04"),
+        ("hdf5", b"\x89HDF\r\n\x1a\n\0\0"),
+    ] {
+        for (path, status) in [("model.nemo", Status::Caution), ("weights.h5", Status::Caution)] {
+            let scan = scan_as(&rig.hub, path, content).await;
+            assert_eq!((scan.status, &scan.kinds[..]), (status, &[kind.to_owned()][..]), "{path}");
+            assert!(scan.summary().contains("not scanned"), "{}", scan.summary());
+        }
+    }
+    // `torch.load` would see something else than we do.
+    let scan = scan_as(&rig.hub, "model.pt", b"7z\xbc\xaf\x27\x1c\0\x04").await;
+    assert_eq!(scan.status, Status::Suspicious);
+}
+
+#[tokio::test]
+async fn a_keras_model_with_code_in_it_is_unsafe() {
+    let rig = Rig::start().await;
+    let weights: &[u8] = b"\x89HDF\r\n\x1a\n the weights";
+    let model = |class: &str| format!(r#"{{"class_name": "{class}", "config": {{}}}}"#);
+    for deflates in [false, true] {
+        for (class, status) in [("Dense", Status::Safe), ("Lambda", Status::Unsafe)] {
+            let config = model(class);
+            let entries = [("config.json", config.as_bytes()), ("model.weights.h5", weights)];
+            let scan = scan_as(&rig.hub, "model.keras", &zip(&entries, deflates)).await;
+            assert_eq!(scan.status, status, "{class}: {scan:?}");
+            assert_eq!(scan.kinds, ["zip", "keras", "hdf5"]);
+        }
+        let inner = [("model.7z", &b"7z\xbc\xaf\x27\x1c\0\x04"[..])];
+        let scan = scan_as(&rig.hub, "a.zip", &zip(&inner, deflates)).await;
+        assert_eq!(scan.status, Status::Suspicious, "{scan:?}");
+    }
+}

@@ -67,7 +67,8 @@ impl From<Import> for Imported {
 pub struct Scan {
     /// The edition of the rules by which it was made.
     rules: u32,
-    /// What the content is, where it matters: `pickle`, `numpy` or `zip`.
+    /// What the content is, where it matters: `pickle`, `numpy`, `zip`, `keras`, `hdf5`, or what
+    /// else it is packed by.
     pub kinds: Vec<String>,
     /// The verdict.
     pub status: Status,
@@ -85,7 +86,7 @@ impl Default for Scan {
 }
 
 /// The edition of the rules: those about pickles, and in the last digits those about all else.
-const EDITION: u32 = RULES * 100 + 1;
+const EDITION: u32 = RULES * 100 + 2;
 
 impl Scan {
     /// Whether it was made by the rules of today.
