@@ -192,6 +192,81 @@ fn what_is_missing_or_damaged_is_named_and_the_rest_comes_in() -> Result<()> {
     sound_hub(&world.closed)
 }
 
+/// A hub whose upstream is this one.
+fn mirror(upstream: &PublicHub) -> Result<Server> {
+    let settings = [
+        ("BALLAST_UPSTREAM_URL", upstream.endpoint()),
+        ("BALLAST_UPSTREAM_PRIVATE_NETWORKS", "127.0.0.2/32"),
+    ];
+    Server::on_set(&Objects::disk(), &settings)
+}
+
+/// Adds the first job of a mirror, and waits until it has brought everything.
+fn bring(mirror: &Server, job: &[&str]) -> Result<()> {
+    mirror.admin(&[&["mirror", "add"], job].concat())?;
+    for _ in 0..6000 {
+        if mirror.admin(&["mirror", "status"])?[0]["last"]["complete"] == json!(true) {
+            return Ok(());
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    anyhow::bail!("the job never ended: {}", mirror.admin(&["mirror", "status"])?)
+}
+
+#[test]
+fn a_mirror_goes_over_the_gap_without_what_its_job_leaves_out() -> Result<()> {
+    let upstream = PublicHub::start(22)?;
+    let (chosen, other) = (noise(30, 4_000_000), noise(31, 3_000_000));
+    let files = [("w.safetensors", &chosen[..]), ("w.bin", &other), ("config.json", b"{}")];
+    let commit = upstream.push("acme/one", &files).to_string();
+    let world = World::between(mirror(&upstream)?, Server::on(&Objects::disk())?)?;
+    bring(&world.open, &["hf://acme/one", "--exclude", "*.bin", "--set", "prod"])?;
+    let folder = world.folder("one")?;
+    // Who names the repo is told, and may say that it is meant.
+    world.create(&folder, &["acme/one"])?.refused("--partial")?;
+    let meant = world.create(&world.folder("meant")?, &["acme/one", "--partial"])?.sound()?;
+    let made = world.create(&folder, &["--set", "prod"])?.sound()?;
+    ensure!(made["bundle"] == meant["bundle"], "{made}");
+    let left_out = json!([{"repo": "acme/one", "files": 1, "bytes": other.len()}]);
+    ensure!(made["leftOut"] == left_out, "{made}");
+    world.verify(&folder)?.sound()?;
+    let imported = world.import(&folder)?.sound()?;
+    let repo = &imported["repos"][0];
+    ensure!(repo["state"] == json!("here") && repo["absentFiles"] == json!(1), "{imported}");
+
+    let ask = |path: &str| {
+        let url = format!("/acme/one/resolve/{commit}/{path}");
+        world.closed.request("GET", &url, &world.closed.token, &[], &[])
+    };
+    ensure!(ask("w.safetensors")?.body == chosen, "it is another file");
+    let absent = ask("w.bin")?;
+    let said = String::from_utf8_lossy(&absent.body).into_owned();
+    ensure!(absent.status == 503 && said.contains("was never fetched"), "{absent:?}");
+    let tree = world.closed.get(&format!("/api/models/acme/one/tree/{commit}"))?;
+    ensure!(tree.as_array().is_some_and(|items| items.len() == 3), "{tree}");
+
+    // What comes later comes by the next bundle, and nothing else.
+    let url = format!("/acme/one/resolve/{commit}/w.bin");
+    let fetched = world.open.request("GET", &url, &world.open.token, &[], &[])?;
+    ensure!(fetched.body == other, "it is another file");
+    let stored = || Ok::<_, anyhow::Error>(world.open.figure("mirror_files_total")? == 2);
+    for _ in 0..6000 {
+        if stored()? {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    ensure!(stored()?, "it was never stored");
+    let (next, receipt) = (world.folder("two")?, world.receipt());
+    let made = world.create(&next, &["acme/one", "--since", &receipt])?.sound()?;
+    ensure!(made["leftOut"] == json!([]), "{made}");
+    ensure!(made["bytes"].as_u64().is_some_and(|bytes| bytes < 3_100_000), "{made}");
+    let imported = world.import(&next)?.sound()?;
+    ensure!(imported["repos"][0]["absentFiles"] == json!(0), "{imported}");
+    ensure!(ask("w.bin")?.body == other, "it is another file");
+    sound_hub(&world.closed)
+}
+
 #[test]
 fn a_set_of_mirrors_goes_over_the_gap_under_the_upstream_s_commits() -> Result<()> {
     let upstream = PublicHub::start(21)?;
@@ -200,21 +275,8 @@ fn a_set_of_mirrors_goes_over_the_gap_under_the_upstream_s_commits() -> Result<(
         upstream.push("acme/one", &[("w.safetensors", &one), ("README.md", CARD)]).to_string();
     let other =
         upstream.push("acme/two", &[("w.safetensors", &two), ("config.json", b"{}")]).to_string();
-    let settings = [
-        ("BALLAST_UPSTREAM_URL", upstream.endpoint()),
-        ("BALLAST_UPSTREAM_PRIVATE_NETWORKS", "127.0.0.2/32"),
-    ];
-    let open = Server::on_set(&Objects::disk(), &settings)?;
-    let world = World::between(open, Server::on(&Objects::disk())?)?;
-    world.open.admin(&["mirror", "add", "hf://acme/*", "--set", "prod"])?;
-    for tries in 0.. {
-        let jobs = world.open.admin(&["mirror", "status"])?;
-        if jobs[0]["last"]["complete"] == json!(true) {
-            break;
-        }
-        ensure!(tries < 6000, "the job never ended: {jobs}");
-        std::thread::park_timeout(std::time::Duration::from_millis(10));
-    }
+    let world = World::between(mirror(&upstream)?, Server::on(&Objects::disk())?)?;
+    bring(&world.open, &["hf://acme/*", "--set", "prod"])?;
     let folder = world.folder("one")?;
     world.create(&folder, &["--set", "nothing"])?.refused("of the set `nothing`")?;
     world.create(&folder, &["--set", "prod"])?.sound()?;

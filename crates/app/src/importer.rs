@@ -54,9 +54,12 @@ fn step_view(step: &Step) -> Value {
 fn repo_view(repo: &ImportedRepo) -> Value {
     let mut view = json!({"type": "repo", "repo": repo.name});
     match &repo.outcome {
-        Outcome::Here(moved) => {
+        Outcome::Here { moved, absent } => {
+            let bytes: u64 = absent.iter().map(|pointer| pointer.size).sum();
             view["state"] = json!("here");
             view["moved"] = json!(moved);
+            view["absentFiles"] = json!(absent.len());
+            view["absentBytes"] = json!(bytes);
         }
         Outcome::Waits(affected) => {
             view["state"] = json!("waits");

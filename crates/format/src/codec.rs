@@ -89,6 +89,15 @@ impl Format {
         Ok(decoder)
     }
 
+    /// The same for bytes of any version from the oldest one on; which it is.
+    pub fn decode_since<'a>(&self, oldest: u16, bytes: &'a [u8]) -> Result<(u16, Decoder<'a>)> {
+        let found = bytes.get(8..).and_then(|rest| rest.first_chunk()).copied();
+        let found = found.map(u16::from_le_bytes);
+        let version = found.filter(|version| (oldest..self.version).contains(version));
+        let version = version.unwrap_or(self.version);
+        Ok((version, Self { version, ..*self }.decode(bytes)?))
+    }
+
     fn checksum_bytes(&self) -> usize {
         if self.has_checksum { Self::CHECKSUM_BYTES } else { 0 }
     }

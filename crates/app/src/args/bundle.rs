@@ -46,6 +46,9 @@ pub(crate) struct BundleCreateArgs {
     /// The repos of a set, as `mirror add --set` named it; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) set: Vec<String>,
+    /// Leave out large files of mirrors that were never fetched
+    #[arg(long)]
+    pub(crate) partial: bool,
     /// The folder to make it in
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,

@@ -16,9 +16,9 @@ use ballast_node::pool::Pool;
 use ballast_store::backend;
 use ballast_store::env::RealEnv;
 use ballast_sync::bundle::{
-    Affected, Created, NewBundle, OpenBundle, VolumeState, Wish, create, open, verify,
+    Affected, Created, LeftOut, NewBundle, OpenBundle, VolumeState, Wish, create, open, verify,
 };
-use ballast_sync::mirror::jobs::members_of_set;
+use ballast_sync::mirror::jobs::{Member, members_of_set};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
@@ -82,7 +82,7 @@ fn pool() -> Pool {
 }
 
 /// `ns/name`, `datasets/ns/name@revision`, …
-fn wish(text: &str) -> Result<Wish> {
+fn wish(text: &str, is_partial: bool) -> Result<Wish> {
     let (repo, revision) = match text.split_once('@') {
         Some((repo, revision)) => (repo, Some(revision.to_owned())),
         None => (text, None),
@@ -94,13 +94,14 @@ fn wish(text: &str) -> Result<Wish> {
         _ => (RepoKind::Model, repo),
     };
     let name = RepoName::parse(name).with_context(|| format!("reading `{text}`"))?;
-    Ok(Wish { kind, name, revision })
+    Ok(Wish { kind, name, revision, is_partial })
 }
 
 fn create_bundle(args: &BundleCreateArgs, output: &mut Output) -> Result<ExitCode> {
     let config = Config::load(&args.config.to_config())?;
     telemetry::start(&config.log)?;
-    let mut wishes: Vec<Wish> = args.repos.iter().map(|repo| wish(repo)).collect::<Result<_>>()?;
+    let wishes = args.repos.iter().map(|repo| wish(repo, args.partial));
+    let mut wishes: Vec<Wish> = wishes.collect::<Result<_>>()?;
     let key = signing_key(&args.key)?;
     let since = args.since.as_deref().map(read_receipt).transpose()?;
     let env = RealEnv::shared();
@@ -112,9 +113,11 @@ fn create_bundle(args: &BundleCreateArgs, output: &mut Output) -> Result<ExitCod
         let hub = Hub::open_to_read(store, env).await?;
         let heard = |done, total| progress.hear(done, total);
         for set in &args.set {
-            wishes.extend(members_of_set(&hub, set).await?.into_iter().map(|(repo, revision)| {
+            wishes.extend(members_of_set(&hub, set).await?.into_iter().map(|member| {
+                let Member { repo, revision, is_partial } = member;
                 let (kind, name) = (repo.kind(), repo.name().clone());
-                Wish { kind, name, revision: Some(revision) }
+                let is_partial = is_partial || args.partial;
+                Wish { kind, name, revision: Some(revision), is_partial }
             }));
         }
         let (since, split) = (since.as_ref(), args.split.as_u64());
@@ -136,7 +139,7 @@ fn tell_created(
     args: &BundleCreateArgs,
     output: &mut Output,
 ) -> Result<ExitCode> {
-    let Created { statement, kept, forgotten, was_there } = created;
+    let Created { statement, kept, forgotten, was_there, left_out } = created;
     let bytes: u64 = statement.volumes.iter().map(|sum| sum.bytes).sum();
     if *forgotten > 0 {
         output.note(format!(
@@ -154,8 +157,13 @@ fn tell_created(
             "keptVolumes": kept,
             "forgottenRevisions": forgotten,
             "wasThere": was_there,
+            "leftOut": left_out.iter().map(left_out_view).collect::<Vec<_>>(),
         }))?;
     } else {
+        for LeftOut { repo, files, bytes } in left_out {
+            let bytes = size(*bytes);
+            output.line(format!("{repo}: without {files} files of {bytes}, which are not here"))?;
+        }
         let (count, folder) = (statement.volumes.len(), args.output.display());
         let was = if *was_there { "is whole already in" } else { "is made in" };
         output.line(format!(
@@ -165,6 +173,10 @@ fn tell_created(
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn left_out_view(left_out: &LeftOut) -> Value {
+    json!({"repo": left_out.repo, "files": left_out.files, "bytes": left_out.bytes})
 }
 
 fn verify_bundle(args: &BundleReadArgs, output: &mut Output) -> Result<ExitCode> {
@@ -276,6 +288,9 @@ fn inspect_bundle(args: &BundleInspectArgs, output: &mut Output) -> Result<ExitC
     };
     let rows: Vec<Vec<String>> = repos.iter().map(row).collect();
     output.table(&["repo", "revision", "refs", "licence", "new files", "bytes"], &rows)?;
+    for LeftOut { repo, files, bytes } in LeftOut::of(&bundle.contents) {
+        output.line(format!("{repo}: without {files} files of {}", size(bytes)))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -301,6 +316,9 @@ fn inspect_view(bundle: &OpenBundle) -> Value {
             "newFiles": repo.links.len(),
             "newBytes": new_bytes,
             "files": paths.collect::<Vec<_>>(),
+            "leftOut": repo.absent.iter().map(|pointer| json!({
+                "size": pointer.size, "sha256": pointer.sha256.to_string(),
+            })).collect::<Vec<_>>(),
         })
     });
     json!({
@@ -385,7 +403,16 @@ fn tell_imported(summary: &Value, repos: &[Value], output: &mut Output) -> Resul
     for repo in repos {
         let name = text(repo, "repo");
         match repo["state"].as_str() {
-            Some("here") => output.line(format!("{name}: is here"))?,
+            Some("here") => {
+                let count = |field: &str| repo[field].as_u64().unwrap_or_default();
+                let but = match count("absentFiles") {
+                    0 => String::new(),
+                    files => {
+                        format!(", without {files} files of {}", size(count("absentBytes")))
+                    }
+                };
+                output.line(format!("{name}: is here{but}"))?;
+            }
             Some("refused") => output.line(format!("{name}: {}", text(repo, "reason")))?,
             _ => {
                 output.line(format!("{name}: waits for what is missing or damaged"))?;

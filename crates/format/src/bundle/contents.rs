@@ -4,6 +4,7 @@
 //! A file is a list of runs: chunks of a record, or chunks of a file that whoever takes the bundle
 //! in has already. So a bundle carries no chunk that is there, wherever it is stored.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::receipt::repo_kind;
@@ -21,10 +22,12 @@ use crate::object::{MAX_POINTER_BYTES, ObjectKind, Pointer};
 const FORMAT: Format = Format {
     what: "list of a bundle's contents",
     magic: *b"BLSTBNDC",
-    version: 1,
+    version: 2,
     limit: MAX_BUNDLE_CONTENTS_BYTES,
     has_checksum: false,
 };
+/// The version from which on repos say which of their large files are left out.
+const WITH_ABSENT: u16 = 2;
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +171,9 @@ pub struct CarriedRepo {
     pub links: Vec<u32>,
     /// Where they are, for people.
     pub paths: Vec<NamedFile>,
+    /// Large files that its commits name and that are left out: whoever made the bundle does not
+    /// have them.
+    pub absent: Vec<Pointer>,
 }
 
 /// Everything that a bundle brings.
@@ -200,14 +206,14 @@ impl Contents {
     /// Reads stored bytes. What comes out fits together: every number is one of something that is
     /// there.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut from = FORMAT.decode(bytes)?;
+        let (version, mut from) = FORMAT.decode_since(1, bytes)?;
         let records = from.list(4 + 1 + 32 + 8, decode_record)?;
         let bases = from.list(64, |from| {
             let sha256 = Sha256::from_bytes(from.array()?);
             Ok(BaseFile { sha256, file: FileHash::from_bytes(from.array()?) })
         })?;
         let files = from.list(32 + 32 + 8 + 4, decode_file)?;
-        let repos = from.list(32, decode_repo)?;
+        let repos = from.list(32, |from| decode_repo(from, version))?;
         from.finish()?;
         let contents = Self { records, bases, files, repos };
         contents.check()?;
@@ -289,6 +295,16 @@ impl Contents {
         let named = repo.paths.iter().map(|path| path.file).chain(repo.links.iter().copied());
         if named.into_iter().any(|file| file as usize >= self.files.len()) {
             return fault("a repo names a file that is not there");
+        }
+        let linked = repo.links.iter().map(|file| self.files[*file as usize].sha256);
+        let linked: BTreeSet<Sha256> = linked.collect();
+        for absent in &repo.absent {
+            if absent.size == 0 || absent.size > MAX_FILE_BYTES {
+                return fault("a file that is left out has an impossible size");
+            }
+            if linked.contains(&absent.sha256) {
+                return fault("a file is both carried and left out");
+            }
         }
         Ok(())
     }
@@ -382,9 +398,13 @@ fn encode_repo(to: &mut Encoder, repo: &CarriedRepo) {
         to.str(named.path.as_str());
         to.u32(named.file);
     });
+    to.list(&repo.absent, |to, pointer| {
+        to.array(pointer.sha256.as_bytes());
+        to.u64(pointer.size);
+    });
 }
 
-fn decode_repo(from: &mut Decoder<'_>) -> Result<CarriedRepo> {
+fn decode_repo(from: &mut Decoder<'_>, version: u16) -> Result<CarriedRepo> {
     let text = |from: &mut Decoder<'_>| from.option(|from| Ok(from.str()?.to_owned()));
     let (kind, name) = (repo_kind(from)?, RepoName::parse(from.str()?)?);
     let visibility = if from.bool()? { Visibility::Private } else { Visibility::Public };
@@ -412,7 +432,15 @@ fn decode_repo(from: &mut Decoder<'_>) -> Result<CarriedRepo> {
         paths: from.list(8, |from| {
             Ok(NamedFile { path: FilePath::parse(from.str()?)?, file: from.u32()? })
         })?,
+        absent: match version {
+            WITH_ABSENT.. => from.list(40, decode_pointer)?,
+            _ => Vec::new(),
+        },
     })
+}
+
+fn decode_pointer(from: &mut Decoder<'_>) -> Result<Pointer> {
+    Ok(Pointer { sha256: Sha256::from_bytes(from.array()?), size: from.u64()? })
 }
 
 fn decode_ref(from: &mut Decoder<'_>) -> Result<CarriedRef> {
@@ -428,9 +456,7 @@ fn decode_object(from: &mut Decoder<'_>) -> Result<CarriedObject> {
     let kind = ObjectKind::from_byte(kind)
         .ok_or_else(|| from.malformed(format!("{kind} is no kind of object")))?;
     let length = from.u32()?;
-    let pointer = from.option(|from| {
-        Ok(Pointer { sha256: Sha256::from_bytes(from.array()?), size: from.u64()? })
-    })?;
+    let pointer = from.option(decode_pointer)?;
     if pointer.is_some() && (kind != ObjectKind::Blob || length as usize > MAX_POINTER_BYTES) {
         return Err(from.malformed("what can't be a pointer is said to be one"));
     }

@@ -3,17 +3,19 @@
 
 use crate::codec::{Decoder, Format};
 use crate::error::Result;
-use crate::hash::{BundleHash, ObjectHash};
+use crate::hash::{BundleHash, ObjectHash, Sha256};
 use crate::limits::MAX_RECEIPT_BYTES;
 use crate::name::{RepoKind, RepoName};
 
 const FORMAT: Format = Format {
     what: "receipt",
     magic: *b"BLSTRCPT",
-    version: 1,
+    version: 2,
     limit: MAX_RECEIPT_BYTES,
     has_checksum: true,
 };
+/// The version from which on revisions say what of them is not there.
+const WITH_ABSENT: u16 = 2;
 /// The shortest revision: kind, a name's length and a commit.
 const REVISION_BYTES: usize = 1 + 4 + 20;
 
@@ -26,6 +28,8 @@ pub struct Revision {
     pub name: RepoName,
     /// The commit.
     pub commit: ObjectHash,
+    /// Large files of it that are not there, in order: bundles left them out.
+    pub absent: Vec<Sha256>,
 }
 
 /// A receipt. It is proof of nothing: whoever makes a bundle against one that lies makes one that
@@ -40,7 +44,7 @@ pub struct Receipt {
     pub sequence: u64,
     /// When it came, in unix milliseconds by the clock of whoever wrote this.
     pub time_ms: u64,
-    /// Every revision of theirs that is there whole, from this and from earlier bundles.
+    /// Every revision of theirs that is there, from this and from earlier bundles.
     pub revisions: Vec<Revision>,
 }
 
@@ -56,13 +60,14 @@ impl Receipt {
                 to.u8(revision.kind.to_byte());
                 to.str(&revision.name.to_string());
                 to.array(revision.commit.as_bytes());
+                to.list(&revision.absent, |to, sha256| to.array(sha256.as_bytes()));
             });
         })
     }
 
     /// Reads stored bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut from = FORMAT.decode(bytes)?;
+        let (version, mut from) = FORMAT.decode_since(1, bytes)?;
         let receipt = Self {
             creator: from.array()?,
             bundle: BundleHash::from_bytes(from.array()?),
@@ -73,6 +78,12 @@ impl Receipt {
                     kind: repo_kind(from)?,
                     name: RepoName::parse(from.str()?)?,
                     commit: ObjectHash::from_bytes(from.array()?),
+                    absent: match version {
+                        WITH_ABSENT.. => {
+                            from.list(32, |from| Ok(Sha256::from_bytes(from.array()?)))?
+                        }
+                        _ => Vec::new(),
+                    },
                 })
             })?,
         };

@@ -6,11 +6,13 @@ use crate::log::{Gating, Visibility};
 use crate::name::{FilePath, RefName, RepoKind, RepoName};
 use crate::object::{ObjectKind, Pointer};
 
-/// The first of each that was ever written; they must be readable for ever.
-const CONTENTS: &[u8] = include_bytes!("../../../../tests/fixtures/bundle-contents-v1.bin");
+/// The first of each version that was ever written; they must be readable for ever.
+const CONTENTS: &[u8] = include_bytes!("../../../../tests/fixtures/bundle-contents-v2.bin");
+const CONTENTS_V1: &[u8] = include_bytes!("../../../../tests/fixtures/bundle-contents-v1.bin");
 const STATEMENT: &[u8] = include_bytes!("../../../../tests/fixtures/bundle-statement-v1.bin");
 const VOLUME: &[u8] = include_bytes!("../../../../tests/fixtures/bundle-volume-v1.bin");
-const RECEIPT: &[u8] = include_bytes!("../../../../tests/fixtures/receipt-v1.bin");
+const RECEIPT: &[u8] = include_bytes!("../../../../tests/fixtures/receipt-v2.bin");
+const RECEIPT_V1: &[u8] = include_bytes!("../../../../tests/fixtures/receipt-v1.bin");
 
 fn commit(byte: u8) -> ObjectHash {
     ObjectHash::from_bytes([byte; 20])
@@ -66,6 +68,7 @@ fn contents() -> Contents {
             object_runs: vec![ObjectRun { record: 0, count: 3 }],
             links: vec![0],
             paths: vec![NamedFile { path: FilePath::parse("w.bin").expect("a path"), file: 0 }],
+            absent: vec![Pointer { sha256: Sha256::from_bytes([11; 32]), size: 70 }],
         }],
     }
 }
@@ -109,7 +112,8 @@ fn read_volume(bytes: &[u8]) -> crate::Result<(VolumeHead, Directory)> {
 }
 
 fn receipt() -> Receipt {
-    let revision = Revision { kind: RepoKind::Dataset, name: name(), commit: commit(1) };
+    let absent = vec![Sha256::from_bytes([11; 32])];
+    let revision = Revision { kind: RepoKind::Dataset, name: name(), commit: commit(1), absent };
     Receipt {
         creator: [1; 32],
         bundle: BundleHash::from_bytes([2; 32]),
@@ -131,6 +135,15 @@ fn kept_bytes_are_written_and_read_today() {
     assert_eq!((head.number, read), (2, directory()));
     assert_eq!(receipt().encode().expect("small"), RECEIPT);
     assert_eq!(Receipt::decode(RECEIPT).expect("kept"), receipt());
+}
+
+#[test]
+fn what_was_written_before_files_could_be_left_out_leaves_out_none() {
+    let (mut first, mut older) = (contents(), receipt());
+    first.repos[0].absent.clear();
+    older.revisions[0].absent.clear();
+    assert_eq!(Contents::decode(CONTENTS_V1).expect("kept"), first);
+    assert_eq!(Receipt::decode(RECEIPT_V1).expect("kept"), older);
 }
 
 #[test]
@@ -158,7 +171,7 @@ fn what_is_cut_anywhere_is_refused() {
 #[test]
 fn numbers_of_what_is_not_there_are_refused() {
     type Change = fn(&mut Contents);
-    let wrongs: [(&str, Change); 11] = [
+    let wrongs: [(&str, Change); 13] = [
         ("a volume is left out", |wrong| wrong.records[2].volume = 3),
         ("volumes go back", |wrong| (wrong.records[1].volume, wrong.records[2].volume) = (2, 1)),
         ("no first volume", |wrong| wrong.records[0].volume = 0),
@@ -169,6 +182,10 @@ fn numbers_of_what_is_not_there_are_refused() {
         ("a file without content", |wrong| wrong.files[0].runs.clear()),
         ("a link to nothing", |wrong| wrong.repos[0].links[0] = 1),
         ("an object too many", |wrong| wrong.repos[0].object_runs[0].count = 2),
+        ("a carried file left out", |wrong| {
+            wrong.repos[0].absent[0].sha256 = wrong.files[0].sha256;
+        }),
+        ("nothing left out", |wrong| wrong.repos[0].absent[0].size = 0),
         ("an object of another length", |wrong| wrong.repos[0].objects[0].length = 201),
     ];
     for (what, change) in wrongs {

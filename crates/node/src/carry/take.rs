@@ -98,6 +98,13 @@ impl Objects {
         Ok(())
     }
 
+    /// These large files are known not to come.
+    pub fn leave_out(&mut self, absent: &[Pointer]) {
+        for pointer in absent {
+            self.pointers.remove(&pointer.sha256);
+        }
+    }
+
     /// Makes sure that nothing is missing, then makes everything visible at once. A ref that stands
     /// in `refs` is set to what stands there; others stay.
     pub async fn publish(self, hub: &Hub, repo: &Repo, refs: &Refs) -> Result<Published> {

@@ -4,14 +4,15 @@
 //! statement comes last, and with it the folder is a bundle. What an interrupted run had written is
 //! found again by the next one.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use ballast_format::bundle::{
-    CarriedRef, Contents, Directory, Receipt, SIGNATURE_BYTES, SignedStatement, Statement,
-    TAIL_BYTES, VolumeHead, VolumeRecord, VolumeSum,
+    CarriedRef, CarriedRepo, Contents, Directory, Receipt, SIGNATURE_BYTES, SignedStatement,
+    Statement, TAIL_BYTES, VolumeHead, VolumeRecord, VolumeSum,
 };
-use ballast_format::hash::{BundleHash, ObjectHash, XorbHash};
+use ballast_format::hash::{BundleHash, ObjectHash, Sha256, XorbHash};
 use ballast_format::name::{RefName, RepoKind, RepoName};
 use ballast_node::access::Repo;
 use ballast_node::discovery::card::{Card, MAX_README_BYTES, texts};
@@ -23,7 +24,7 @@ use super::error::{Error, Result};
 use super::folder::{CONTENTS, Folder, MATERIALS, NewFile, STATEMENT, volume_name};
 use super::key::SigningKey;
 use super::materials::bill;
-use super::plan::{Chosen, Plan, Source, plan};
+use super::plan::{Chosen, Plan, Source, There, plan};
 use super::verify::{check_chunks, hash_of, ranges};
 
 /// Volumes are at least so long: the longest git object, and some chunks.
@@ -42,6 +43,8 @@ pub struct Wish {
     pub name: RepoName,
     /// A branch, a tag or a commit; `main` if nothing is said.
     pub revision: Option<String>,
+    /// Whether large files of a mirror that are not here may be left out.
+    pub is_partial: bool,
 }
 
 /// A bundle to make.
@@ -68,6 +71,32 @@ pub struct Created {
     pub forgotten: usize,
     /// Whether the whole bundle was there already.
     pub was_there: bool,
+    /// Repos of which large files are left out.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// What is left out of a repo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The repo, with its kind in front unless it is a model.
+    pub repo: String,
+    /// How many large files.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl LeftOut {
+    /// What a bundle leaves out of its repos.
+    pub fn of(contents: &Contents) -> Vec<Self> {
+        let partial = contents.repos.iter().filter(|repo| !repo.absent.is_empty());
+        let left_out = |repo: &CarriedRepo| Self {
+            repo: format!("{}{}", repo.kind.url_prefix(), repo.name),
+            files: repo.absent.len(),
+            bytes: repo.absent.iter().map(|pointer| pointer.size).sum(),
+        };
+        partial.map(left_out).collect()
+    }
 }
 
 /// Hears how many bytes of how many are written.
@@ -84,12 +113,12 @@ pub async fn create(
     let chosen = choose(hub, new.wishes).await?;
     let (there, forgotten) = base(hub, new.since).await?;
     let plan = plan(hub, &chosen, &there, new.split).await?;
-    let contents = plan.contents.encode()?;
+    let (contents, left_out) = (plan.contents.encode()?, LeftOut::of(&plan.contents));
     let bundle = BundleHash::of(&contents);
     let folder = Folder::new(folder, hub.pool());
     folder.create().await?;
     if let Some(statement) = finished(&folder, &bundle, new.key).await? {
-        return Ok(Created { statement, kept: 0, forgotten, was_there: true });
+        return Ok(Created { statement, kept: 0, forgotten, was_there: true, left_out });
     }
     let materials = bill(hub, bundle, &chosen).await?;
     let materials_hash = *blake3::hash(&materials).as_bytes();
@@ -118,7 +147,7 @@ pub async fn create(
     folder.sync().await?;
     folder.write(STATEMENT, signed).await?;
     folder.sync().await?;
-    Ok(Created { statement, kept, forgotten, was_there: false })
+    Ok(Created { statement, kept, forgotten, was_there: false, left_out })
 }
 
 fn check(new: &NewBundle<'_>) -> Result<()> {
@@ -139,7 +168,7 @@ fn check(new: &NewBundle<'_>) -> Result<()> {
 /// The commits and refs that were wished for, each repo once.
 async fn choose(hub: &Hub, wishes: &[Wish]) -> Result<Vec<Chosen>> {
     let mut chosen: Vec<Chosen> = Vec::new();
-    for Wish { kind, name, revision } in wishes {
+    for Wish { kind, name, revision, is_partial } in wishes {
         let full = || format!("{}{name}", kind.url_prefix());
         let repo = hub.carried_repo(*kind, name);
         let repo = repo.ok_or_else(|| Error::refused(format!("there is no repo `{}`", full())))?;
@@ -151,17 +180,19 @@ async fn choose(hub: &Hub, wishes: &[Wish]) -> Result<Vec<Chosen>> {
         let commit = resolved.commit;
         let refs = refs_to(hub, &repo, commit, resolved.reference).await?;
         let license = license(hub, &repo, commit).await?;
-        match chosen.iter_mut().find(|chosen| chosen.repo.id() == repo.id()) {
-            Some(known) => {
-                if !known.commits.contains(&commit) {
-                    known.commits.push(commit);
-                }
-                known.refs.extend(refs);
-                known.refs.sort_by(|a, b| a.name.cmp(&b.name));
-                known.refs.dedup();
-            }
-            None => chosen.push(Chosen { repo, commits: vec![commit], refs, license }),
+        let known = chosen.iter_mut().find(|chosen| chosen.repo.id() == repo.id());
+        let Some(known) = known else {
+            let (commits, is_partial) = (vec![commit], *is_partial);
+            chosen.push(Chosen { repo, commits, refs, license, is_partial });
+            continue;
+        };
+        if !known.commits.contains(&commit) {
+            known.commits.push(commit);
         }
+        known.refs.extend(refs);
+        known.refs.sort_by(|a, b| a.name.cmp(&b.name));
+        known.refs.dedup();
+        known.is_partial &= is_partial;
     }
     // In one order, whatever the order of the wishes: the same bundle.
     chosen.sort_by(|a, b| {
@@ -209,8 +240,8 @@ async fn license(hub: &Hub, repo: &Repo, commit: ObjectHash) -> Result<Option<St
 }
 
 /// The revisions of a receipt that are still here, and how many are not.
-async fn base(hub: &Hub, since: Option<&Receipt>) -> Result<(Vec<(Repo, Vec<ObjectHash>)>, usize)> {
-    let (mut there, mut forgotten): (Vec<(Repo, Vec<ObjectHash>)>, usize) = (Vec::new(), 0);
+async fn base(hub: &Hub, since: Option<&Receipt>) -> Result<(Vec<There>, usize)> {
+    let (mut there, mut forgotten): (Vec<There>, usize) = (Vec::new(), 0);
     for revision in since.iter().flat_map(|since| &since.revisions) {
         let Some(repo) = hub.carried_repo(revision.kind, &revision.name) else {
             forgotten += 1;
@@ -220,9 +251,13 @@ async fn base(hub: &Hub, since: Option<&Receipt>) -> Result<(Vec<(Repo, Vec<Obje
             forgotten += 1;
             continue;
         }
-        match there.iter_mut().find(|(known, _)| known.id() == repo.id()) {
-            Some((_, commits)) => commits.push(revision.commit),
-            None => there.push((repo, vec![revision.commit])),
+        let absent: BTreeSet<Sha256> = revision.absent.iter().copied().collect();
+        // Those that lack the same are looked through together: they have most in common.
+        let known =
+            there.iter_mut().find(|known| known.repo.id() == repo.id() && known.absent == absent);
+        match known {
+            Some(known) => known.commits.push(revision.commit),
+            None => there.push(There { repo, commits: vec![revision.commit], absent }),
         }
     }
     Ok((there, forgotten))

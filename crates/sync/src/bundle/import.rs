@@ -16,6 +16,7 @@ use ballast_format::bundle::{
 };
 use ballast_format::hash::{BundleHash, XorbHash};
 use ballast_format::log::Gating;
+use ballast_format::object::Pointer;
 use ballast_format::pack::FileLink;
 use ballast_node::access::{Caller, Repo};
 use ballast_node::carry::{Objects, Refs, TakenObject};
@@ -36,6 +37,9 @@ use super::verify::{ranges, read_pieces};
 const AT_ONCE: usize = 2;
 /// Files that are registered together.
 const FILES_AT_ONCE: usize = 64;
+/// Files that are left out of a revision that a receipt names. One that lacks more is not named:
+/// what it has is carried again.
+const MAX_NOTED_ABSENT: usize = 1000;
 /// What imported repos of creators' own are mirrors of; mirrors stay mirrors of their upstream.
 const OF_BUNDLES: &str = "bundles";
 
@@ -73,8 +77,13 @@ pub struct ImportedRepo {
 /// What became of a repo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is here; these refs were made or moved.
-    Here(Vec<String>),
+    /// It is here.
+    Here {
+        /// Refs that were made or moved.
+        moved: Vec<String>,
+        /// Its large files that are not here, since they are in no bundle that came.
+        absent: Vec<Pointer>,
+    },
     /// Something of it is missing or damaged: nothing of it shows.
     Waits(Affected),
     /// It can't be taken in.
@@ -136,16 +145,18 @@ pub async fn import(
         let outcome = match affected.get(&name) {
             Some(affected) => Outcome::Waits(affected.clone()),
             None => match import.repo(repo, is_latest).await {
-                Ok(moved) => Outcome::Here(moved),
+                Ok((moved, absent)) => Outcome::Here { moved, absent },
                 Err(error) => Outcome::Refused(refusal(error)?),
             },
         };
-        if let Outcome::Here(_) = &outcome {
-            received.revisions.extend(repo.revisions.iter().map(|commit| Revision {
-                kind: repo.kind,
-                name: repo.name.clone(),
-                commit: *commit,
-            }));
+        if let Outcome::Here { absent, .. } = &outcome
+            && absent.len() <= MAX_NOTED_ABSENT
+        {
+            for commit in &repo.revisions {
+                let (kind, name, commit) = (repo.kind, repo.name.clone(), *commit);
+                let absent = absent.iter().map(|pointer| pointer.sha256).collect();
+                received.note(Revision { kind, name, commit, absent });
+            }
         }
         let done = ImportedRepo { name, outcome };
         heard(Step::Repo(done.clone()));
@@ -281,8 +292,12 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Makes a repo's revisions visible; the refs that moved.
-    async fn repo(&self, carried: &CarriedRepo, is_latest: bool) -> Result<Vec<String>> {
+    /// Makes a repo's revisions visible; the refs that moved, and which large files are not here.
+    async fn repo(
+        &self,
+        carried: &CarriedRepo,
+        is_latest: bool,
+    ) -> Result<(Vec<String>, Vec<Pointer>)> {
         self.judge(carried)?;
         let known = self.known_repo(carried)?;
         let links = self.files(carried, known.as_ref()).await?;
@@ -295,9 +310,17 @@ impl Import<'_> {
             self.objects(carried, &mut objects).await?;
         }
         objects.link(self.hub, &links).await?;
+        objects.leave_out(&carried.absent);
         let refs = self.refs(&repo, carried, is_latest).await?;
         let published = objects.publish(self.hub, &repo, &refs).await?;
-        Ok(published.moved.iter().map(|name| name.as_str().to_owned()).collect())
+        let moved = published.moved.iter().map(|name| name.as_str().to_owned()).collect();
+        let mut absent = Vec::new();
+        for pointer in &carried.absent {
+            if !self.hub.has_mirrored(&repo, &pointer.sha256).await? {
+                absent.push(*pointer);
+            }
+        }
+        Ok((moved, absent))
     }
 
     /// Refuses a repo that a rule of the policy denies, whole or because of one of its files.

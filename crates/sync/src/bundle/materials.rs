@@ -4,7 +4,7 @@
 use ballast_format::hash::{BundleHash, Sha256};
 use ballast_format::name::RepoKind;
 use ballast_node::access::Repo;
-use ballast_node::download::TreeItem;
+use ballast_node::download::{Content, TreeItem};
 use ballast_node::hub::Hub;
 use cyclonedx_bom::models::bom::UrnUuid;
 use cyclonedx_bom::models::component::{Classification, Component, Components};
@@ -26,6 +26,10 @@ pub(super) async fn bill(hub: &Hub, bundle: BundleHash, chosen: &[Chosen]) -> Re
         for commit in &chosen.commits {
             let mut files = Vec::new();
             for item in files_at(hub, &chosen.repo, *commit).await? {
+                if item.large.is_some_and(|large| matches!(large.content, Content::Upstream(_))) {
+                    // It is left out.
+                    continue;
+                }
                 let sha256 = sha256_of(hub, &chosen.repo, &item).await?;
                 files.push((item, sha256));
             }

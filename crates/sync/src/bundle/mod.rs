@@ -17,7 +17,7 @@ mod plan;
 mod receipts;
 mod verify;
 
-pub use create::{Created, Heard, NewBundle, Wish, create};
+pub use create::{Created, Heard, LeftOut, NewBundle, Wish, create};
 pub use error::{Error, Result};
 pub use import::{Imported, ImportedRepo, Outcome, Standing, Step, import};
 pub use key::{PublicKey, SigningKey};

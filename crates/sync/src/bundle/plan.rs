@@ -13,6 +13,7 @@ use ballast_format::hash::{ObjectHash, Sha256};
 use ballast_format::id::RepoId;
 use ballast_format::limits::{MAX_BUNDLE_VOLUMES, MAX_OBJECTS_RECORD_BYTES};
 use ballast_format::name::FilePath;
+use ballast_format::object::Pointer;
 use ballast_format::pack::FileLink;
 use ballast_node::access::Repo;
 use ballast_node::carry::{Reached, ReachedObject};
@@ -35,6 +36,17 @@ pub(super) struct Chosen {
     pub(super) refs: Vec<CarriedRef>,
     /// What its card says of its licence.
     pub(super) license: Option<String>,
+    /// Whether large files that are not here may be left out.
+    pub(super) is_partial: bool,
+}
+
+/// Revisions of a repo that are there where the bundle goes.
+#[derive(Clone, Debug)]
+pub(super) struct There {
+    pub(super) repo: Repo,
+    pub(super) commits: Vec<ObjectHash>,
+    /// Large files of them that are not there.
+    pub(super) absent: BTreeSet<Sha256>,
 }
 
 /// What a record is made from.
@@ -68,10 +80,11 @@ struct Base {
 }
 
 impl Base {
-    async fn read(hub: &Hub, there: &[(Repo, Vec<ObjectHash>)]) -> Result<Self> {
+    async fn read(hub: &Hub, there: &[There]) -> Result<Self> {
         let mut base = Self::default();
-        for (repo, commits) in there {
-            let Reached { objects, files, .. } = hub.carried_from(repo, commits).await?;
+        for There { repo, commits, absent } in there {
+            let Reached { objects, mut files, .. } = hub.carried_from(repo, commits).await?;
+            files.retain(|sha256, _| !absent.contains(sha256));
             let ids = objects.into_iter().map(|object| object.id);
             base.objects.entry(repo.id()).or_default().extend(ids);
             base.linked.entry(repo.id()).or_default().extend(files.keys());
@@ -93,7 +106,7 @@ impl Base {
 pub(super) async fn plan(
     hub: &Hub,
     chosen: &[Chosen],
-    there: &[(Repo, Vec<ObjectHash>)],
+    there: &[There],
     split: u64,
 ) -> Result<Plan> {
     let base = Base::read(hub, there).await?;
@@ -199,14 +212,21 @@ impl Building {
 
     /// What is carried of a repo, files aside; its objects go into records.
     fn repo(&mut self, chosen: &Chosen, reached: &Reached, base: &Base) -> Result<CarriedRepo> {
-        let Chosen { repo, commits, refs, license } = chosen;
-        if let Some((sha256, size)) = reached.absent.iter().find(|(_, size)| **size > 0) {
-            let (name, count) = (repo.name(), reached.absent.len());
+        let Chosen { repo, commits, refs, license, is_partial } = chosen;
+        let absent = reached.absent.iter().filter(|(_, size)| **size > 0);
+        let absent: Vec<Pointer> =
+            absent.map(|(sha256, size)| Pointer { sha256: *sha256, size: *size }).collect();
+        // Only of a mirror may something be missing that is there elsewhere.
+        if let Some(Pointer { sha256, size }) =
+            absent.first().filter(|_| !is_partial || !repo.is_mirror())
+        {
+            let (name, count) = (repo.name(), absent.len());
             let reason = format!(
                 "`{name}` is not all here: {count} large files are missing, `{sha256}` of {size} \
                  bytes among them"
             );
-            return Err(Error::refused(format!("{reason}\nhint: fetch them from its upstream")));
+            let hint = "fetch them from its upstream, or leave them out with `--partial`";
+            return Err(Error::refused(format!("{reason}\nhint: {hint}")));
         }
         let is_new = |object: &&ReachedObject| !base.has_object(repo, &object.id);
         let new: Vec<&ReachedObject> = reached.objects.iter().filter(is_new).collect();
@@ -234,6 +254,7 @@ impl Building {
             object_runs,
             links: Vec::new(),
             paths: Vec::new(),
+            absent,
         })
     }
 

@@ -3,11 +3,13 @@
 //! They are in the store, as everything that must not be lost: from them a hub knows that a bundle
 //! comes again or late, and they say what the next one need not bring.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ballast_format::bundle::{Receipt, Revision, Statement};
-use ballast_format::hash::BundleHash;
+use ballast_format::hash::{BundleHash, ObjectHash, Sha256};
 use ballast_format::limits::MAX_RECEIPT_BYTES;
+use ballast_format::name::{RepoKind, RepoName};
 use ballast_node::hub::Hub;
 use ballast_store::env::nonce;
 use ballast_store::keyspace::{Key, Prefix};
@@ -25,8 +27,8 @@ const MAX_RECEIPTS: usize = 40_000;
 pub(super) struct Received {
     /// The bundles, by their place in the creator's order.
     pub(super) bundles: BTreeMap<u64, BundleHash>,
-    /// Every revision that is there.
-    pub(super) revisions: BTreeSet<Revision>,
+    /// Every revision that is there, and which of its large files are not.
+    revisions: BTreeMap<(RepoKind, RepoName, ObjectHash), BTreeSet<Sha256>>,
 }
 
 impl Received {
@@ -43,9 +45,21 @@ impl Received {
             };
             let receipt = Receipt::decode(&bytes)?;
             received.bundles.insert(receipt.sequence, receipt.bundle);
-            received.revisions.extend(receipt.revisions);
+            receipt.revisions.into_iter().for_each(|revision| received.note(revision));
         }
         Ok(received)
+    }
+
+    /// A revision is there. What came once is not absent any more.
+    pub(super) fn note(&mut self, revision: Revision) {
+        let Revision { kind, name, commit, absent } = revision;
+        let absent: BTreeSet<Sha256> = absent.into_iter().collect();
+        match self.revisions.entry((kind, name, commit)) {
+            Entry::Vacant(new) => {
+                new.insert(absent);
+            }
+            Entry::Occupied(mut known) => known.get_mut().retain(|file| absent.contains(file)),
+        }
     }
 
     /// Whether this bundle came before.
@@ -55,12 +69,18 @@ impl Received {
 
     /// Writes down that a bundle came, with what is there now.
     pub(super) async fn keep(&self, hub: &Hub, statement: &Statement) -> Result<Receipt> {
+        let revisions = self.revisions.iter().map(|((kind, name, commit), absent)| Revision {
+            kind: *kind,
+            name: name.clone(),
+            commit: *commit,
+            absent: absent.iter().copied().collect(),
+        });
         let receipt = Receipt {
             creator: statement.creator,
             bundle: statement.bundle,
             sequence: statement.sequence,
             time_ms: hub.env().now_ms(),
-            revisions: self.revisions.iter().cloned().collect(),
+            revisions: revisions.collect(),
         };
         let (creator, sequence) = (receipt.creator, receipt.sequence);
         let key = Key::Receipt { creator, sequence, nonce: nonce(hub.env().as_ref()) };

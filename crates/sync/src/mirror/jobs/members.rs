@@ -7,8 +7,19 @@ use ballast_node::hub::Hub;
 use super::spec::{is_pattern, name_matcher};
 use super::store;
 
-/// The mirrors of a set that are here, each with the revision that its job is about.
-pub async fn members_of_set(hub: &Hub, set: &str) -> Result<Vec<(Repo, String)>> {
+/// A mirror of a set.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The mirror.
+    pub repo: Repo,
+    /// The revision that its job is about.
+    pub revision: String,
+    /// Whether the job leaves files out, and has brought all others.
+    pub is_partial: bool,
+}
+
+/// The mirrors of a set that are here.
+pub async fn members_of_set(hub: &Hub, set: &str) -> Result<Vec<Member>> {
     let jobs = store::all(hub).await?;
     let jobs: Vec<_> =
         jobs.into_iter().map(|stored| stored.job).filter(|job| job.set == set).collect();
@@ -29,8 +40,12 @@ pub async fn members_of_set(hub: &Hub, set: &str) -> Result<Vec<(Repo, String)>>
                 && namespace.eq_ignore_ascii_case(&job.namespace)
                 && is_one(name)
         });
-        let revision = &job.revision;
-        members.extend(records.into_iter().map(|record| (Repo { record }, revision.clone())));
+        let chooses = !job.include.is_empty() || !job.exclude.is_empty();
+        let is_partial = chooses && job.last.as_ref().is_some_and(|last| last.is_complete);
+        members.extend(records.into_iter().map(|record| {
+            let (repo, revision) = (Repo { record }, job.revision.clone());
+            Member { repo, revision, is_partial }
+        }));
     }
     Ok(members)
 }

@@ -33,7 +33,7 @@ use super::pull::Mirror;
 use super::upstream::{self, Patience, Upstream};
 
 pub use self::live::Progress;
-pub use self::members::members_of_set;
+pub use self::members::{Member, members_of_set};
 pub use self::plan::RepoPlan;
 pub use self::run::{Event, Hear};
 pub use self::spec::{Wish, address_of};
