@@ -192,6 +192,33 @@ fn what_is_missing_or_damaged_is_named_and_the_rest_comes_in() -> Result<()> {
     sound_hub(&world.closed)
 }
 
+#[test]
+fn a_bundle_is_there_when_the_hub_starts_for_the_first_time() -> Result<()> {
+    let open = Server::on(&Objects::disk())?;
+    open.admin(&["repo", "create", REPO])?;
+    let mut world = World::between(open, Server::unstarted(&Objects::disk())?)?;
+    let content = noise(40, 3_000_000);
+    let commit = put(&world.open, &[("README.md", CARD), ("w.bin", &content)])?;
+    let folder = world.folder("one")?;
+    world.create(&folder, &[REPO])?.sound()?;
+    let (data, public, receipt) = (text(&world.closed.data()), world.public(), world.receipt());
+    let import = || {
+        let key = ["--key", &public, "--receipt", &receipt, "--local", "--data", &data];
+        run(&[&["bundle", "import", &folder][..], &key].concat(), None)
+    };
+    let imported = import()?.sound()?;
+    ensure!(imported["repos"][0]["state"] == json!("here"), "{imported}");
+    let again = import()?.sound()?;
+    ensure!(again["standing"] == json!("again"), "{again}");
+    world.closed.begin()?;
+    for revision in ["main", &commit] {
+        must_hold(&world.closed, revision, &[("w.bin", &content), ("README.md", CARD)])?;
+    }
+    // Its folder is one process's.
+    import()?.refused("in use")?;
+    sound_hub(&world.closed)
+}
+
 /// A hub whose upstream is this one.
 fn mirror(upstream: &PublicHub) -> Result<Server> {
     let settings = [

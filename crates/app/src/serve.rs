@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use ballast_gateway::serve as gateway;
 use ballast_gateway::{Gateway, GatewaySettings, MirrorRunner};
 use ballast_node::hub::{FirstAdmin, Freshness, Hub, HubSettings};
@@ -108,13 +108,45 @@ async fn serve(config: &Config, node: Option<&NodeStart>, output: &mut Output) -
         served = gateway::serve(gateway, listener, shutdown.requested()) => served,
         never = reload.keep(env) => match never {},
     };
+    close(&hub, &store).await?;
+    drop(locks);
+    tracing::info!("stopped");
+    Ok(served?)
+}
+
+async fn close(hub: &Hub, store: &Store) -> Result<()> {
     hub.close().await.context("closing the hub")?;
     if tokio::time::timeout(CLEANING_TAKES, store.finish_cleanups()).await.is_err() {
         tracing::info!("parts of uploads that were cut stay in the store");
     }
-    drop(locks);
-    tracing::info!("stopped");
-    Ok(served?)
+    Ok(())
+}
+
+/// A hub that a command has for itself: opened as it is for serving, and nobody is served.
+pub(crate) struct Alone {
+    pub(crate) hub: Arc<Hub>,
+    store: Store,
+    _locks: Vec<FolderLock>,
+}
+
+impl Alone {
+    /// Opens it; an error says who has it if somebody does.
+    pub(crate) async fn open(config: &Config) -> Result<Self> {
+        let env = RealEnv::shared();
+        let location = config.storage.location(&config.data)?;
+        if location == Location::Memory {
+            bail!("a hub in memory is gone when this command ends\nhint: set `storage.url`");
+        }
+        let (store, locks) = open_store(config, &location, &env)?;
+        let store = try_store(store, config).await?;
+        let hub = open_hub(config, None, &location, store.clone(), env).await?;
+        Ok(Self { hub, store, _locks: locks })
+    }
+
+    /// Closes it, with everything on the disk.
+    pub(crate) async fn close(self) -> Result<()> {
+        close(&self.hub, &self.store).await
+    }
 }
 
 /// The store, and the locks of the folders that are used.

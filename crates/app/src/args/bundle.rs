@@ -106,6 +106,12 @@ pub(crate) struct BundleImportArgs {
     /// Where to write the receipt, for the next `bundle create --since`
     #[arg(long, default_value = "bundle.receipt", value_name = "FILE")]
     pub(crate) receipt: PathBuf,
+    /// Take it into the hub's store while no hub runs, before its first start too
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Which hub's store, with `--local`
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// The hub
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,

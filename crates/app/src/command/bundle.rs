@@ -1,6 +1,9 @@
 //! `bundle`: repos in signed files, for a hub that no network leads to.
 //!
-//! Creating, verifying and inspecting work on files; importing is done by the hub that is running.
+//! Creating, verifying and inspecting work on files; importing is done by the hub that is running,
+//! or on its store while none is.
+
+mod local;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use ballast_format::bundle::Receipt;
 use ballast_format::hash::Sha256;
 use ballast_format::name::{RepoKind, RepoName};
+use ballast_gateway::AskedImport;
 use ballast_node::hub::Hub;
 use ballast_node::pool::Pool;
 use ballast_store::backend;
@@ -341,11 +345,9 @@ fn import_bundle(args: &BundleImportArgs, output: &mut Output) -> Result<ExitCod
     let keys = key_texts(&args.key)?;
     let folder = std::path::absolute(&args.folder)
         .with_context(|| format!("reading `{}`", args.folder.display()))?;
-    let folder = folder.to_str().context("the folder's name is no text")?;
-    let body = json!({"folder": folder, "keys": keys});
     let progress = Progress::on(output);
     let mut summary = None::<Value>;
-    Client::new(&args.remote).lines("/api/ballast/v1/bundle/import", &body, |line| {
+    let hear = |line: Value| {
         match line["type"].as_str() {
             Some("progress") => {
                 let count = |field: &str| line[field].as_u64().unwrap_or_default();
@@ -356,7 +358,17 @@ fn import_bundle(args: &BundleImportArgs, output: &mut Output) -> Result<ExitCod
             _ => {}
         }
         Ok(())
-    })?;
+    };
+    if args.local {
+        local::import(&args.store, AskedImport { folder, keys }, hear)?;
+    } else {
+        if args.store.data.is_some() {
+            bail!("`--data` is for an import without a running hub\nhint: add `--local`");
+        }
+        let folder = folder.to_str().context("the folder's name is no text")?;
+        let body = json!({"folder": folder, "keys": keys});
+        Client::new(&args.remote).lines("/api/ballast/v1/bundle/import", &body, hear)?;
+    }
     let mut summary = summary.context("the hub stopped before it was done; run it again")?;
     let receipt =
         BASE64_STANDARD.decode(text(&summary, "receipt")).context("reading the receipt")?;
