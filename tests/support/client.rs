@@ -47,8 +47,15 @@ impl Python {
 
     /// A program of the set, with its environment pointing at a hub.
     pub fn command(&self, program: &str, server: &Server, token: &str, home: &Path) -> Command {
-        let mut command = Command::new(self.folder.join("bin").join(program));
+        let mut command = self.alone(program, home);
         point_at(&mut command, server, token, home);
+        command
+    }
+
+    /// A program of the set that needs no hub.
+    pub fn alone(&self, program: &str, home: &Path) -> Command {
+        let mut command = Command::new(self.folder.join("bin").join(program));
+        command.env("HOME", home).env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("PATH", format!("{}:/usr/bin:/bin", self.folder.join("bin").display()));
         command
     }

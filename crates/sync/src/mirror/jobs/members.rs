@@ -3,8 +3,9 @@
 use ballast_node::access::Repo;
 use ballast_node::error::{Error, Result};
 use ballast_node::hub::Hub;
+use ballast_node::origin::Wanted;
 
-use super::spec::{is_pattern, name_matcher};
+use super::spec::{Selection, is_pattern, name_matcher};
 use super::store;
 
 /// A mirror of a set.
@@ -14,7 +15,7 @@ pub struct Member {
     pub repo: Repo,
     /// The revision that its job is about.
     pub revision: String,
-    /// Whether the job leaves files out, and has brought all others.
+    /// Whether all large files that are not here are some that the job leaves out.
     pub is_partial: bool,
 }
 
@@ -40,12 +41,29 @@ pub async fn members_of_set(hub: &Hub, set: &str) -> Result<Vec<Member>> {
                 && namespace.eq_ignore_ascii_case(&job.namespace)
                 && is_one(name)
         });
-        let chooses = !job.include.is_empty() || !job.exclude.is_empty();
-        let is_partial = chooses && job.last.as_ref().is_some_and(|last| last.is_complete);
-        members.extend(records.into_iter().map(|record| {
+        let selection = Selection::of(job)?;
+        for record in records {
             let (repo, revision) = (Repo { record }, job.revision.clone());
-            Member { repo, revision, is_partial }
-        }));
+            let is_partial = lacks_only_unwanted(hub, &repo, &revision, &selection).await?;
+            members.push(Member { repo, revision, is_partial });
+        }
     }
     Ok(members)
+}
+
+async fn lacks_only_unwanted(
+    hub: &Hub,
+    repo: &Repo,
+    revision: &str,
+    selection: &Selection,
+) -> Result<bool> {
+    let commit = match hub.resolve(repo, revision).await {
+        Ok(found) => found.commit,
+        // Whoever wants it is told.
+        Err(Error::RevisionNotFound { .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let items = hub.siblings(repo, commit).await?;
+    let mut missing = items.iter().filter(|item| Wanted::of(item).is_some());
+    Ok(missing.all(|item| !selection.has(&item.path)))
 }
