@@ -3,11 +3,12 @@
 
 mod support;
 
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use ballast_testkit::hub::{PublicHub, Redirect, Troubles};
+use ballast_testkit::hub::{Lie, PublicHub, Redirect, Troubles};
 use serde_json::{Value, json};
 use support::noise;
 use support::objects::Objects;
@@ -211,4 +212,46 @@ fn what_has_no_room_on_its_way_is_said() -> Result<()> {
     ensure!(public.sent("acme/one/large.bin") == 0, "it was fetched all the same");
     ensure!(bytes(&server, &path("small.bin"))? == small, "it is another file");
     until_stored(&server, 1)
+}
+
+/// A part of the large file; nothing while it can't be had.
+fn part(server: &Server, range: Range<usize>) -> Result<Option<Vec<u8>>> {
+    let range = format!("bytes={}-{}", range.start, range.end - 1);
+    let path = format!("/acme/one/resolve/main/{LARGE}");
+    let answer = server.request("GET", &path, &server.token, &[("range", &range)], &[])?;
+    ensure!(matches!(answer.status, 206 | 503), "{range}: {}", answer.status);
+    Ok((answer.status == 206).then_some(answer.body))
+}
+
+#[test]
+fn a_part_of_a_cold_file_comes_before_the_whole_where_xorbs_prove_it() -> Result<()> {
+    let public = PublicHub::start(14)?;
+    public.offer_xet();
+    let content = noise(3, 100_000_000);
+    public.push("acme/one", &[(LARGE, &content)]);
+    // A xorb of 4 MiB takes some two seconds, and the whole file six times as long.
+    let pause = Some(Duration::from_millis(30));
+    public.set_troubles(Troubles { pause, ..Troubles::default() });
+    let server = mirror(&public, &[])?;
+    for range in [8..100_000, 70_000_000..70_000_010, 70_000_005..70_001_000] {
+        let found = part(&server, range.clone())?;
+        ensure!(found.as_deref() == Some(&content[range.clone()]), "{range:?}");
+    }
+    ensure!(server.figure("mirror_files_total")? == 0, "the whole file was waited for");
+    public.set_troubles(Troubles::default());
+    until_stored(&server, 1)?;
+
+    // Xorbs that do not have their names prove nothing, and who asked waits for the whole file.
+    let mut server = mirror(&public, &[])?;
+    server.expect_in_log("could not be fetched");
+    public.set_troubles(Troubles { lie: Some(Lie::Chunks), ..Troubles::default() });
+    let range = 70_000_000..70_000_010;
+    for _ in 0..6_000 {
+        if let Some(found) = part(&server, range.clone())? {
+            ensure!(found == content[range], "other bytes");
+            return until_stored(&server, 1);
+        }
+        thread::park_timeout(Duration::from_millis(10));
+    }
+    bail!("it never came")
 }

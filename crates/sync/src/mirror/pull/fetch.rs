@@ -44,6 +44,11 @@ impl Flight {
         self.begun().await
     }
 
+    /// Whether all of it is on the disk and verified.
+    pub(super) fn is_verified(&self) -> bool {
+        self.so_far().is_some_and(|spool| spool.is_verified())
+    }
+
     /// Resolves when the repo has the file.
     pub(super) async fn stored(&self) -> Result<()> {
         self.ended().await
@@ -85,7 +90,14 @@ impl Fetches {
         self.flights.join(hub, (repo.id(), wanted.sha256), |flight| {
             let (mirror, hub) = (Arc::clone(mirror), Arc::clone(hub));
             let (repo, wanted) = (repo.clone(), wanted.clone());
-            async move { mirror.fetch(&hub, &repo, &wanted, &flight).await }
+            async move {
+                let ended = mirror.fetch(&hub, &repo, &wanted, &flight).await;
+                let (running, waiting) = mirror.fetches.load();
+                if running + waiting <= 1 {
+                    mirror.proofs.clear();
+                }
+                ended
+            }
         })
     }
 }
@@ -220,7 +232,7 @@ impl Mirror {
 }
 
 /// A file, as the upstream's own listing would have it.
-fn entry_of(wanted: &Wanted) -> Result<Entry> {
+pub(super) fn entry_of(wanted: &Wanted) -> Result<Entry> {
     let Wanted { path, id, sha256, size, pointer_size, .. } = wanted.clone();
     let (path, large) = (FilePath::parse(&path)?, Some(Large { sha256, pointer_size }));
     Ok(Entry { path, kind: EntryKind::File, oid: id, size, large, xet_hash: None })

@@ -3,16 +3,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use ballast_node::access::Repo;
 use ballast_node::download::ByteStream;
 use ballast_node::error::Result;
 use ballast_node::hub::Hub;
+use ballast_node::origin::Wanted;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future, stream};
 use tokio::sync::watch;
 
-use super::fetch::Flight;
+use super::fetch::{Flight, entry_of};
 use super::spool::{Progress, Spool};
 use super::{Counts, Mirror, fault};
+use crate::mirror::upstream;
 
 /// How much of a spool somebody may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,39 @@ pub(super) fn pieces(
 }
 
 impl Mirror {
+    /// A part that ends before the file does, while all of it is on its way: of an upstream that
+    /// has xorbs, what these prove. Nothing if that can't be done, or takes as long.
+    pub(super) async fn part_ahead(
+        &self,
+        hub: &Arc<Hub>,
+        repo: &Repo,
+        wanted: &Wanted,
+        (flight, range): (&Arc<Flight>, &Range<u64>),
+    ) -> Option<ByteStream> {
+        if Share::of(range, wanted.size) != Share::Verified || flight.is_verified() {
+            return None;
+        }
+        let entry = entry_of(wanted).ok()?;
+        if !self.upstream.may_prove(&self.proofs, &entry, range) {
+            return None;
+        }
+        let there = upstream::Repo { kind: repo.kind(), name: repo.name().clone() };
+        let at = (there, wanted.commit);
+        let part = self.upstream.part(hub.pool(), &self.proofs, at, &entry, range);
+        let part = tokio::select! {
+            biased;
+            part = part => part?,
+            _ = flight.stored() => return None,
+            () = hub.env().sleep(self.settings.patience) => {
+                self.proofs.refuse(&entry);
+                return None;
+            }
+        };
+        Counts::add(&self.counts.upstream_bytes, part.fetched);
+        let pieces = part.into_pieces().map(|piece| piece.map_err(fault::of_file));
+        self.counted(Box::pin(stream::iter(pieces))).ok()
+    }
+
     /// What a client gets of a file on its way. Its first bytes are waited for, so that a failure
     /// before them can still be told; those far ahead are not.
     pub(super) async fn follow(

@@ -34,7 +34,7 @@ use self::once::Once;
 use self::revision::{Key, Known};
 use self::room::Room;
 use super::rules;
-use super::upstream::{Class, Patience, Upstream};
+use super::upstream::{Class, Patience, Proofs, Upstream};
 
 /// How patient a fetch is with an upstream: clients wait for it, but so does what was fetched.
 const FETCH_PATIENCE: Patience = Patience {
@@ -100,6 +100,7 @@ pub struct Mirror {
     known: Known,
     fetches: Fetches,
     room: Room,
+    proofs: Proofs,
     stale: Mutex<HashMap<RepoId, u64>>,
     counts: Counts,
     this: std::sync::Weak<Self>,
@@ -116,6 +117,7 @@ impl Mirror {
             fetches: Fetches::new(settings.fetches, settings.waiting),
             room: Room::new(&settings.folder, settings.spool_limit),
             settings,
+            proofs: Proofs::default(),
             stale: Mutex::default(),
             counts: Counts::default(),
             this: std::sync::Weak::clone(this),
@@ -229,6 +231,9 @@ impl Origin for Mirror {
             return hub.open_item(repo, &item, range).await;
         }
         let flight = self.flight(hub, repo, wanted)?;
+        if let Some(part) = self.part_ahead(hub, repo, wanted, (&flight, &range)).await {
+            return Ok(part);
+        }
         self.follow(hub, flight, range).await
     }
 

@@ -135,6 +135,11 @@ impl Spool {
         self.progress.send_modify(|progress| progress.released = self.size);
     }
 
+    /// Whether that was said.
+    pub(super) fn is_verified(&self) -> bool {
+        self.progress.borrow().released == self.size
+    }
+
     /// Takes the file away; those who read it go on.
     pub(super) async fn remove(&self, hub: &Hub) -> Result<()> {
         let path = self.path.clone();

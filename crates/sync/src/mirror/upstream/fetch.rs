@@ -169,7 +169,7 @@ impl Upstream {
         }
     }
 
-    fn may_have_xorbs(&self, entry: &Entry) -> bool {
+    pub(super) fn may_have_xorbs(&self, entry: &Entry) -> bool {
         let is_trusted = |large: Large| self.distrusted.get(&large.sha256).is_none();
         let is_large = entry.kind == EntryKind::File && entry.large.is_some_and(is_trusted);
         self.xet && is_large && entry.size >= XET_FROM
@@ -177,7 +177,12 @@ impl Upstream {
 
     /// The Xet hash of a file of which only the rest is known; an upstream that does not tell has
     /// none.
-    async fn xet_hash(&self, repo: &Repo, commit: ObjectHash, entry: &Entry) -> Option<FileHash> {
+    pub(super) async fn xet_hash(
+        &self,
+        repo: &Repo,
+        commit: ObjectHash,
+        entry: &Entry,
+    ) -> Option<FileHash> {
         let listed = self.paths(repo, commit, std::slice::from_ref(&entry.path)).await.ok()?;
         let listed = listed.into_iter().find(|listed| listed.path == entry.path)?;
         listed.xet_hash.filter(|_| listed.large == entry.large && listed.size == entry.size)

@@ -35,7 +35,7 @@ pub use self::facts::{Author, CommitFacts, Facts, Gating, Refs, Target};
 pub use self::fetch::Fetch;
 pub use self::file::Download;
 pub use self::listing::{Entry, EntryKind, Large, RepoPages, TreePages};
-pub(in crate::mirror) use self::xet::Here;
+pub(in crate::mirror) use self::xet::{Here, Proofs};
 
 /// The public hub.
 pub const PUBLIC_HUB: &str = "https://huggingface.co";

@@ -7,6 +7,7 @@
 mod decode;
 mod here;
 mod plan;
+mod proof;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use super::send::{Ask, Tries};
 use super::{Repo, Upstream};
 
 pub(in crate::mirror) use self::here::Here;
+pub(in crate::mirror) use self::proof::Proofs;
 
 /// Bytes of a file that one reconstruction is asked for.
 const PART_BYTES: u64 = 256_000_000;

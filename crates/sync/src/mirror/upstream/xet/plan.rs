@@ -77,6 +77,7 @@ impl WireTerms {
 /// Serialized chunks that are fetched with one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
+    pub(super) xorb: XorbHash,
     pub(super) url: String,
     /// Which chunks of the xorb they are.
     pub(super) chunks: Range<u32>,
@@ -189,25 +190,24 @@ fn chunk_range(pair: &Pair) -> Option<Range<u32>> {
 
 /// The sources of both versions, by the text of the xorb's hash.
 fn sources(wire: &Wire) -> Result<HashMap<&str, Vec<Source>>, Error> {
-    let source = |url: &String, chunks: &Pair, bytes: &Pair| {
+    let source = |xorb: &String, url: &String, chunks: &Pair, bytes: &Pair| {
+        let xorb = xorb.parse().ok()?;
         let chunks = chunk_range(chunks)?;
         // Both ends of the bytes are in it.
         let bytes = bytes.start..bytes.end.checked_add(1)?;
         let fits = bytes.start < bytes.end && bytes.end <= MAX_XORB_SERIALIZED_BYTES as u64;
-        fits.then(|| Source { url: url.clone(), chunks, bytes })
+        fits.then(|| Source { xorb, url: url.clone(), chunks, bytes })
     };
     let mut all: HashMap<&str, Vec<Source>> = HashMap::new();
     let v1 = wire.fetch_info.iter().flat_map(|(xorb, fetches)| {
-        fetches.iter().map(move |f| (xorb, source(&f.url, &f.range, &f.url_range)))
+        fetches.iter().map(move |f| (xorb, source(xorb, &f.url, &f.range, &f.url_range)))
     });
     let v2 = wire.xorbs.iter().flat_map(|(xorb, parts)| {
         parts.iter().flat_map(move |part| {
-            part.ranges.iter().map(move |r| (xorb, source(&part.url, &r.chunks, &r.bytes)))
+            part.ranges.iter().map(move |r| (xorb, source(xorb, &part.url, &r.chunks, &r.bytes)))
         })
     });
     for (xorb, source) in v1.chain(v2) {
-        let known = xorb.parse::<XorbHash>().is_ok();
-        let source = source.filter(|_| known);
         let source =
             source.ok_or_else(|| Error::lied("its reconstruction has a range that is none"))?;
         all.entry(xorb).or_default().push(source);
