@@ -179,11 +179,7 @@ impl Failure {
             }
             Error::Conflict { reason } => Self::new(StatusCode::CONFLICT, reason),
             Error::Busy { reason } => Self::busy(reason),
-            // Never a 401 or a 404, which clients take for the last word.
-            Error::Upstream { reason, retry_seconds } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, reason)
-                    .header(RETRY_AFTER, HeaderValue::from(retry_seconds))
-            }
+            Error::Upstream { reason, retry_seconds } => Self::upstream(reason, retry_seconds),
             Error::NoRoom { reason } => Self::new(StatusCode::INSUFFICIENT_STORAGE, reason),
             Error::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "the storage is full"),
             Error::Format { reason, too_large: false } => Self::invalid(reason),
@@ -201,6 +197,12 @@ impl Failure {
         let failure = failure.code("AwayFromHome");
         let Error::AwayFromHome { region, address, .. } = error else { return failure };
         failure.body(json!({"home": {"region": region, "address": address}}))
+    }
+
+    /// An upstream failed. Never a 401 or a 404, which clients take for the last word.
+    fn upstream(reason: String, retry_seconds: u64) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, reason)
+            .header(RETRY_AFTER, HeaderValue::from(retry_seconds))
     }
 
     /// More than an owner may have. Not 507: clients try that again.
