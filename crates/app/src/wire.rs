@@ -20,19 +20,25 @@ pub(crate) fn open(
     source: Arc<dyn Source>,
     config: &ClusterConfig,
 ) -> Result<Arc<Carriers>> {
+    let (shared, choice) = shared(hub, config)?;
+    let (udp, settings) = (door.udp()?, QuicSettings::default());
+    let started = carrier::start(&shared, identity, udp, Some(source), choice, settings)
+        .context("starting the carriers")?;
+    let streams = started.server.map(|server| server as Arc<dyn TakeStreams>);
+    let limits = DoorLimits::default();
+    door.open(hub.runner(), hub.env(), identity, services, streams, limits)?;
+    Ok(started.carriers)
+}
+
+/// What carriers share, with the caps of the configuration, and which of them to take.
+pub(crate) fn shared(hub: &Hub, config: &NodeConfig) -> Result<(Shared, Choice)> {
     let (upload, download) = config.caps()?;
     let (env, pool, runner) =
         (SharedEnv::clone(hub.env()), hub.pool().clone(), hub.runner().clone());
-    let shared = Shared::new(env, pool, runner, upload, download);
     let choice = match config.carrier {
         CarrierChoice::Auto => Choice::Auto,
         CarrierChoice::Quic => Choice::Quic,
         CarrierChoice::Tcp => Choice::Tcp,
     };
-    let (udp, settings) = (door.udp()?, QuicSettings::default());
-    let started = carrier::start(&shared, identity, udp, source, choice, settings)
-        .context("starting the carriers")?;
-    let (streams, limits): (Arc<dyn TakeStreams>, _) = (started.server, DoorLimits::default());
-    door.open(hub.runner(), hub.env(), identity, services, Some(streams), limits)?;
-    Ok(started.carriers)
+    Ok((Shared::new(env, pool, runner, upload, download), choice))
 }

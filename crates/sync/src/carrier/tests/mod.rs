@@ -20,7 +20,7 @@ use self::world::{
 use super::frame::{AnswerHead, AnswerKind};
 use super::{
     Carrier as _, Choice, Error, LONGEST_RUN, MOST_ASKED_XORBS, MOST_PERMIT_BYTES, QuicSettings,
-    Request, Urgency, start,
+    Request, Source, Urgency, start,
 };
 use crate::cluster::{Door, DoorLimits, Services, TakeStreams};
 
@@ -375,20 +375,20 @@ async fn the_next_call_on_a_connection_is_not_taken_for_leaving() {
 #[tokio::test]
 async fn a_process_starts_both_carriers_and_is_reached_by_each() {
     let (cluster, xorb) = (Cluster::new(1), Xorb::new(1, &[1000, 2000]));
-    let shelf = || Arc::new(Arc::new(Shelf::of(&[&xorb])));
+    let shelf: Arc<dyn Source> = Arc::new(Arc::new(Shelf::of(&[&xorb])));
     let (identity, shared) = (cluster.identity("server"), shared());
     let (door, settings) = (Door::bind(any()).await.expect("a door"), QuicSettings::default());
     let (address, udp) = (door.address(), door.udp().expect("a socket"));
-    let server = start(&shared, &identity, udp, shelf(), Choice::Auto, settings);
+    let server = start(&shared, &identity, udp, Some(shelf), Choice::Auto, settings);
     let server = server.expect("it starts");
     let (runner, limits) = (&shared.runner, DoorLimits::default());
-    let streams: Arc<dyn TakeStreams> = server.server;
+    let streams: Arc<dyn TakeStreams> = server.server.expect("it answers");
     let opened = door.open(runner, &shared.env, &identity, Services::new(), Some(streams), limits);
     opened.expect("it opens");
     for choice in [Choice::Auto, Choice::Tcp, Choice::Quic] {
         let identity = cluster.identity("client");
         let udp = std::net::UdpSocket::bind(any()).expect("a port");
-        let client = start(&shared, &identity, udp, shelf(), choice, settings).expect("it starts");
+        let client = start(&shared, &identity, udp, None, choice, settings).expect("it starts");
         let link = client.carriers.connect(address, &name("server")).await.expect("connected");
         let arrivals = link.request(request(&[(&xorb, 0..2)])).await.expect("asked");
         let arrived: Vec<_> = arrivals.map(|run| run.expect("sound")).collect().await;

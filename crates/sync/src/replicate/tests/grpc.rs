@@ -7,9 +7,7 @@ use ballast_testkit::content::splitmix;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::carrier::{
-    Carriers, Choice, Credentials, QuicCarrier, QuicSettings, Shared, TcpCarrier, TcpServer,
-};
+use crate::carrier::{Choice, QuicSettings, Shared, TcpServer, start};
 use crate::cluster::{Door, DoorLimits, Registry, Services, join};
 use crate::replicate::{Grants, HomeLog as _, RegionSource, RemoteHome, Service, Told};
 
@@ -79,12 +77,10 @@ async fn a_region_follows_through_the_door() -> Result<()> {
 
     let home = Arc::new(RemoteHome::new(member.channel().expect("a channel")));
     let shared = shared(&eu);
-    let credentials = Credentials::of(member.identity()).expect("an identity");
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
-    let quic = QuicCarrier::over(&shared, &credentials, udp, None, QuicSettings::default());
-    let tcp = TcpCarrier::new(&shared, &credentials);
-    let carriers = Carriers::new(&shared, tcp, quic.expect("a socket"), Choice::Auto);
-    let links = Arc::new(home.links(carriers, address));
+    let (identity, settings) = (member.identity(), QuicSettings::default());
+    let started = start(&shared, identity, udp, None, Choice::Auto, settings).expect("it starts");
+    let links = Arc::new(home.links(started.carriers, address));
     let follower = Follower::new(Arc::clone(&eu), Arc::clone(&home) as _, links);
     settle(&follower).await?;
     assert_eq!(log(&us, repo.id()).await?, log(&eu, repo.id()).await?);
