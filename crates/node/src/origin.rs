@@ -4,6 +4,7 @@
 //! of mirrors, which may have moved, and for files of mirrors that nobody asked for so far. What it
 //! brings comes in through `node/upload`, as everything does.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -49,14 +50,26 @@ impl Wanted {
 }
 
 /// A figure of an origin's, for those who watch the hub.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figure {
     /// Its name, with its labels.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Whether it only grows.
     pub is_counter: bool,
     /// How much.
     pub value: u64,
+}
+
+impl Figure {
+    /// How much there is now.
+    pub fn gauge(name: impl Into<Cow<'static, str>>, value: u64) -> Self {
+        Self { name: name.into(), is_counter: false, value }
+    }
+
+    /// How much there was in all.
+    pub fn counter(name: impl Into<Cow<'static, str>>, value: u64) -> Self {
+        Self { name: name.into(), is_counter: true, value }
+    }
 }
 
 /// Someone who may have what we lack. Whoever calls has asked whether the caller may have it.

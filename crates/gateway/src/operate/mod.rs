@@ -57,7 +57,7 @@ pub(crate) fn metrics(call: &Call) -> Answer {
     }
     for Figure { name, is_counter, value } in call.gateway.hub.figures() {
         let kind = if is_counter { "counter" } else { "gauge" };
-        let family = name.split('{').next().unwrap_or(name);
+        let family = name.split('{').next().unwrap_or(&name);
         let kind = format!("# TYPE {family} {kind}\n");
         // A family with labels is announced once.
         let kind = if text.contains(&kind) { "" } else { &kind };

@@ -67,9 +67,8 @@ impl Ledger {
 
     /// As it is told to those who watch the node.
     pub fn figures(&self) -> Vec<Figure> {
-        let counter = |name, counter: &AtomicU64| {
-            let value = counter.load(Ordering::Relaxed);
-            Figure { name, is_counter: true, value }
+        let counter = |name: &'static str, counter: &AtomicU64| {
+            Figure::counter(name, counter.load(Ordering::Relaxed))
         };
         vec![
             counter("swarm_received_bytes_total{from=\"disk\"}", &self.disk),

@@ -42,8 +42,8 @@ impl HubSource {
         let sent = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&sent);
         hub.show_figures(move || {
-            let value = counted.load(Ordering::Relaxed);
-            vec![Figure { name: "swarm_hub_sent_bytes_total", is_counter: true, value }]
+            let sent = counted.load(Ordering::Relaxed);
+            vec![Figure::counter("swarm_hub_sent_bytes_total", sent)]
         });
         Self(Arc::new(Inner { hub, permits, reading, sent }))
     }

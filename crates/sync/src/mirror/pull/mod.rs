@@ -246,11 +246,10 @@ impl Origin for Mirror {
     }
 
     fn figures(&self) -> Vec<Figure> {
-        let counter = |name, value: &AtomicU64| {
-            let value = value.load(Ordering::Relaxed);
-            Figure { name, is_counter: true, value }
+        let counter = |name: &'static str, value: &AtomicU64| {
+            Figure::counter(name, value.load(Ordering::Relaxed))
         };
-        let gauge = |name, value| Figure { name, is_counter: false, value };
+        let gauge = |name: &'static str, value| Figure::gauge(name, value);
         let (running, waiting) = self.fetches.load();
         let mut figures = vec![
             counter("mirror_upstream_bytes_total", &self.counts.upstream_bytes),

@@ -12,8 +12,9 @@ fn sample() -> Sample {
 
 const SIZE: u64 = 400_000;
 
-fn came(node: &Node) -> HashMap<&'static str, u64> {
-    node.means.ledger.figures().into_iter().map(|figure| (figure.name, figure.value)).collect()
+fn came(node: &Node) -> HashMap<String, u64> {
+    let figures = node.means.ledger.figures().into_iter();
+    figures.map(|figure| (figure.name.into_owned(), figure.value)).collect()
 }
 
 const WASTED: &str = "swarm_wasted_bytes_total";

@@ -190,15 +190,14 @@ impl Origin for NodeOrigin {
 
     fn figures(&self) -> Vec<Figure> {
         let fill = self.cache.fill();
-        let gauge = |name, value| Figure { name, is_counter: false, value };
         let mut figures = self.mirror.figures();
         figures.extend(self.means.ledger.figures());
         figures.extend([
-            gauge("swarm_cache_files", fill.files),
-            gauge("swarm_cache_bytes", fill.bytes),
-            gauge("swarm_cache_cap_bytes", fill.cap_bytes),
-            gauge("swarm_fetches_running", self.flights.load().0),
-            Figure { name: "swarm_evicted_files_total", is_counter: true, value: fill.evicted },
+            Figure::gauge("swarm_cache_files", fill.files),
+            Figure::gauge("swarm_cache_bytes", fill.bytes),
+            Figure::gauge("swarm_cache_cap_bytes", fill.cap_bytes),
+            Figure::gauge("swarm_fetches_running", self.flights.load().0),
+            Figure::counter("swarm_evicted_files_total", fill.evicted),
         ]);
         figures
     }

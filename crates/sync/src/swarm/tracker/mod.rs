@@ -107,8 +107,8 @@ impl Tracker {
     /// What it counts.
     fn figures(&self) -> Vec<Figure> {
         let roster = self.roster();
-        let gauge = |name, value| Figure { name, is_counter: false, value };
-        let counter = |name, value| Figure { name, is_counter: true, value };
+        let gauge = |name: &'static str, value| Figure::gauge(name, value);
+        let counter = |name: &'static str, value| Figure::counter(name, value);
         let fetching = roster.swarms.values().map(|swarm| swarm.fetching() as u64).sum();
         let (slowest, speed_up) = (roster.slowest(), roster.speed_up_percent());
         let (counts, described) = (&roster.counts, self.described.load(Ordering::Relaxed));
