@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::wire;
 
 /// Reports that wait for whoever passes them on.
 const QUEUE: usize = 16;
@@ -37,7 +38,9 @@ pub(crate) async fn open(
     if hub.settings().region.is_none() || config.offline {
         return Ok(None);
     }
-    let remotes = Remotes::open(hub, &config.data).await.context("following other regions")?;
+    let (shared, choice) = wire::shared(hub, &config.node)?;
+    let remotes = Remotes::open(hub, &config.data, shared, choice).await;
+    let remotes = remotes.context("following other regions")?;
     Ok(Some(Arc::new(Regions { remotes, told: Arc::clone(told) })))
 }
 
@@ -198,5 +201,6 @@ fn progress_view(progress: &Progress) -> Value {
     json!({
         "lagEntries": progress.lag_entries, "lagBytes": progress.lag_bytes,
         "lagSeconds": progress.lag_seconds, "fetched": progress.fetched, "saved": progress.saved,
+        "etaSeconds": progress.eta_seconds,
     })
 }

@@ -29,6 +29,7 @@ use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::quarantine::{FollowDamage, Quarantine};
 use crate::quota::Quotas;
+use crate::region::Aheads;
 use crate::scan::{ScanWorker, Scans};
 use crate::signature::SignedCache;
 use crate::state::accounts::AccountsState;
@@ -163,6 +164,7 @@ pub struct Hub {
     pub(crate) scrubbed: Scrubbed,
     pub(crate) scanning: Scans,
     pub(crate) origin: Seam,
+    pub(crate) ahead: Aheads,
     pub(crate) figures: Figures,
     pub(crate) signed: SignedCache,
 }
@@ -281,6 +283,7 @@ impl Hub {
             scrubbed: Scrubbed::default(),
             scanning: Scans::default(),
             origin: Seam::default(),
+            ahead: Aheads::default(),
             figures: Figures::default(),
             signed: SignedCache::default(),
             pool: Pool::new(settings.pool_threads),

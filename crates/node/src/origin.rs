@@ -3,10 +3,13 @@
 //! A hub may have one origin. It is asked for repos of which nothing is known here, for revisions
 //! of mirrors, which may have moved, and for files of mirrors that nobody asked for so far. What it
 //! brings comes in through `node/upload`, as everything does.
+//!
+//! Of repos whose home is another region, their homes are asked for what has not arrived here: a
+//! commit by its id, and what it has. A name means what has arrived (ADR 53).
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use ballast_format::hash::{ObjectHash, Sha256};
@@ -18,10 +21,10 @@ use crate::download::{ByteStream, Content, LargeFile, Resolved, TreeItem};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 
-/// A large file of a mirror whose content is not here.
+/// A large file of a mirror, or of a repo whose home is another region, whose content is not here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// A commit of the upstream that has it.
+    /// A commit of the upstream, or of the home, that has it.
     pub commit: ObjectHash,
     /// Where that has it.
     pub path: String,
@@ -79,8 +82,9 @@ pub trait Origin: Send + Sync + 'static {
     /// the origin said so itself; anything that may pass is another error.
     async fn bring_repo(&self, hub: &Arc<Hub>, kind: RepoKind, name: &RepoName) -> Result<()>;
 
-    /// Sees to it that a mirror's revision is here, and no older than the settings want. Where one
-    /// is here that may do (`is_here`), nobody should wait for long.
+    /// Sees to it that a mirror's revision is here, and no older than the settings want; or that
+    /// what the log has at its home is known. Where one is here that may do (`is_here`), nobody
+    /// should wait for long.
     async fn bring_revision(
         &self,
         hub: &Arc<Hub>,
@@ -109,25 +113,39 @@ pub trait Origin: Send + Sync + 'static {
     fn figures(&self) -> Vec<Figure>;
 }
 
-/// The origin of a hub, if it has one.
+/// The origin of a hub, if it has one, and the homes of repos that it follows.
 #[derive(Default)]
-pub(crate) struct Seam(OnceLock<Arc<dyn Origin>>);
+pub(crate) struct Seam {
+    origin: OnceLock<Arc<dyn Origin>>,
+    /// They know the hub, and must not keep each other alive.
+    homes: OnceLock<Weak<dyn Origin>>,
+}
 
 impl Hub {
     /// Gives the hub an origin; the first one stays.
     pub fn set_origin(&self, origin: Arc<dyn Origin>) {
         // Whoever wires the program does so once.
-        drop(self.origin.0.set(origin));
+        drop(self.origin.origin.set(origin));
     }
 
     /// The hub's origin.
     pub fn origin(&self) -> Option<&Arc<dyn Origin>> {
-        self.origin.0.get()
+        self.origin.origin.get()
     }
 
-    /// The repo of this name, if the caller may read it; one of which nothing is known is looked
-    /// for at the origin. A namespace that has an owner here is nobody else's: what is missing in
-    /// it is missing.
+    /// Says who asks other regions for what has not arrived here, as long as it lives; the first
+    /// one stays.
+    pub fn set_homes(&self, homes: &Arc<dyn Origin>) {
+        drop(self.origin.homes.set(Arc::downgrade(homes)));
+    }
+
+    fn homes(&self) -> Option<Arc<dyn Origin>> {
+        self.origin.homes.get()?.upgrade()
+    }
+
+    /// The repo of this name, if the caller may read it. One of which nothing is known may be new
+    /// in another region, or is looked for at the origin. There a namespace that has an owner here
+    /// is nobody else's: what is missing in it is missing.
     pub async fn repo_or_bring(
         self: &Arc<Self>,
         caller: &Caller,
@@ -135,14 +153,18 @@ impl Hub {
         name: &RepoName,
     ) -> Result<Repo> {
         let found = self.repo(caller, kind, name, Access::Read);
-        let (Err(Error::RepoNotFound), Some(origin)) = (&found, self.origin()) else {
-            return found;
-        };
-        let is_taken = self.catalogue.read(|state| state.by_name(kind, name).is_some());
-        let is_owned = self.accounts.read(|state| state.owner(name.namespace()).is_some());
-        if is_taken || is_owned || self.admit(caller).is_err() {
+        let is_known = || self.catalogue.read(|state| state.by_name(kind, name).is_some());
+        if !matches!(found, Err(Error::RepoNotFound)) || is_known() || self.admit(caller).is_err() {
             return found;
         }
+        if let Some(homes) = self.homes() {
+            homes.bring_repo(self, kind, name).await?;
+            if is_known() {
+                return self.repo(caller, kind, name, Access::Read);
+            }
+        }
+        let is_owned = self.accounts.read(|state| state.owner(name.namespace()).is_some());
+        let Some(origin) = self.origin().filter(|_| !is_owned) else { return found };
         origin.bring_repo(self, kind, name).await?;
         self.repo(caller, kind, name, Access::Read)
     }
@@ -162,8 +184,37 @@ impl Hub {
         }
     }
 
+    /// The commit that a revision names of a repo whose home is another region. Names mean what
+    /// has arrived here; a commit that has not is looked for at the home, and so are the names of a
+    /// repo of which nothing has arrived.
+    pub(crate) async fn resolve_away(&self, repo: &Repo, revision: &str) -> Result<Resolved> {
+        let here = self.resolve_here(repo, revision).await;
+        let Some(homes) = self.homes() else { return here };
+        let has_arrived = || self.homing(repo.id()).known.number > 0;
+        let is_final = revision.parse::<ObjectHash>().is_err() && has_arrived();
+        if !matches!(here, Err(Error::RevisionNotFound { .. })) || is_final {
+            return here;
+        }
+        let asked = homes.bring_revision(&self.strong()?, repo, revision, false).await;
+        let here = self.resolve_here(repo, revision).await;
+        match (here, self.ahead_ref(repo.id(), revision)) {
+            (Err(Error::RevisionNotFound { .. }), Some(found)) if !has_arrived() => Ok(found),
+            // Whether there is one is not known as long as the home can't be asked.
+            (here @ Err(Error::RevisionNotFound { .. }), _) => asked.and(here),
+            (here, _) => here,
+        }
+    }
+
     /// The commit of `main` now; nothing if there is no such branch.
     pub async fn main_of(&self, repo: &Repo) -> Result<Option<ObjectHash>> {
+        if repo.is_away() {
+            // A repo whose home can't be asked is there all the same.
+            return match self.resolve_away(repo, "main").await {
+                Ok(found) => Ok(Some(found.commit)),
+                Err(Error::RevisionNotFound { .. } | Error::Upstream { .. }) => Ok(None),
+                Err(error) => Err(error),
+            };
+        }
         if !repo.is_mirror() {
             return Ok(self.repo_state(repo).await?.main());
         }
@@ -181,7 +232,8 @@ impl Hub {
         wanted: &Wanted,
         range: Range<u64>,
     ) -> Result<ByteStream> {
-        let Some(origin) = self.origin() else {
+        let origin = if repo.is_away() { self.homes() } else { self.origin().map(Arc::clone) };
+        let Some(origin) = origin else {
             let reason = format!(
                 "`{}` of `{}` was never fetched from the upstream, and no upstream is configured",
                 wanted.path,

@@ -91,14 +91,26 @@ fn create(args: &ReplicateArgs, output: &mut Output) -> Result<ExitCode> {
 
 fn status(remote: &RemoteArgs, output: &mut Output) -> Result<ExitCode> {
     let (lines, _) = ask(remote, &json!({"verb": "status"}))?;
-    if remote.json {
-        lines.iter().try_for_each(|line| output.json(line))?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let of = |kind: &str| -> Vec<Value> {
         lines.iter().filter(|line| line["type"] == kind).cloned().collect()
     };
-    let progress = ["region", "repo", "lagEntries", "lagBytes", "lagSeconds", "fetched", "saved"];
+    if remote.json {
+        output.json(&json!({
+            "replications": of("replication"), "sent": of("sent"),
+            "remotes": of("remote"), "received": of("received"),
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let progress = [
+        "region",
+        "repo",
+        "lagEntries",
+        "lagBytes",
+        "lagSeconds",
+        "etaSeconds",
+        "fetched",
+        "saved",
+    ];
     let received = [&progress[..], &["problem"]].concat();
     for (title, kind, columns) in [
         ("what goes to other regions", "replication", &["name", "to", "match", "paused"][..]),
@@ -119,8 +131,7 @@ fn verify(name: &str, remote: &RemoteArgs, output: &mut Output) -> Result<ExitCo
     let (lines, summary) = ask(remote, &json!({"verb": "verify", "remote": name}))?;
     let findings = summary["findings"].as_u64().unwrap_or(0);
     if remote.json {
-        lines.iter().try_for_each(|line| output.json(line))?;
-        output.json(&summary)?;
+        output.json(&json!({"repos": lines, "findings": findings}))?;
     } else {
         for line in &lines {
             for fault in line["faults"].as_array().into_iter().flatten() {

@@ -30,7 +30,7 @@ mod manifests;
 mod objects;
 pub(crate) mod piece;
 mod reconstruct;
-mod resolve;
+pub(crate) mod resolve;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -21,14 +21,17 @@ const DONE_AT_ONCE: usize = 64 * 1024;
 const ROWS: usize = 2000;
 
 impl Hub {
-    /// Where an object of a repo is, and what it is.
+    /// Where an object of a repo is, and what it is; one that is ahead of what has arrived, too.
     pub(crate) async fn object_row(
         &self,
         repo: RepoId,
         id: &ObjectHash,
     ) -> Result<Option<ObjectRow>> {
         let row = self.index().get(Table::Object, &schema::object_key(&repo, id)).await?;
-        Ok(row.map(|row| ObjectRow::decode(&row)).transpose()?)
+        match row {
+            Some(row) => Ok(Some(ObjectRow::decode(&row)?)),
+            None => Ok(self.ahead_row(repo, id)),
+        }
     }
 
     /// Where objects of a repo are; each of them must be there.
@@ -42,8 +45,10 @@ impl Hub {
             let keys = ids.iter().map(|id| schema::object_key(&repo, id)).collect();
             let rows = self.index().get_many(Table::Object, keys).await?;
             for (id, row) in ids.iter().zip(rows) {
-                let row = row.ok_or_else(|| missing(repo, id))?;
-                found.push(ObjectRow::decode(&row)?);
+                found.push(match row {
+                    Some(row) => ObjectRow::decode(&row)?,
+                    None => self.ahead_row(repo, id).ok_or_else(|| missing(repo, id))?,
+                });
             }
         }
         Ok(found)
@@ -111,7 +116,8 @@ impl Hub {
             let what = format!("the object `{id}`");
             return Err(Error::TooLarge { what, size: row.length, limit });
         }
-        self.read_object(id, &row).await
+        let read = self.read_object(id, &row).await;
+        read.map_err(|error| self.or_gone_ahead(repo, id, error))
     }
 
     /// Reads an object and compares it with its id (R4); a copy that is gone or damaged is no
@@ -205,7 +211,10 @@ impl Hub {
         };
         let commit = commit.map_err(|error| Error::corrupt(format!("`{id}`: {error}")))?;
         let commit = Arc::new(commit);
-        self.caches.commits.insert((repo, *id), Arc::clone(&commit));
+        // What is kept is the repo's: a commit that is ahead may never be.
+        if self.ahead_row(repo, id).is_none() {
+            self.caches.commits.insert((repo, *id), Arc::clone(&commit));
+        }
         Ok(commit)
     }
 }

@@ -1,5 +1,7 @@
 //! From what a client names to a commit.
 
+use std::collections::BTreeMap;
+
 use ballast_format::hash::ObjectHash;
 use ballast_format::name::RefName;
 
@@ -28,6 +30,9 @@ impl Hub {
         if repo.is_mirror() {
             return self.resolve_mirror(repo, revision).await;
         }
+        if repo.is_away() {
+            return self.resolve_away(repo, revision).await;
+        }
         self.resolve_here(repo, revision).await
     }
 
@@ -48,7 +53,7 @@ impl Hub {
     }
 
     async fn resolve_in(&self, repo: &Repo, state: &RepoState, revision: &str) -> Result<Resolved> {
-        if let Some(found) = by_ref(state, revision) {
+        if let Some(found) = by_ref(&state.refs, revision) {
             return Ok(found);
         }
         let unknown = || Error::RevisionNotFound { revision: shorten(revision) };
@@ -83,7 +88,7 @@ impl Hub {
         }
         for used in (2..=segments.len().min(MAX_SEGMENTS)).rev() {
             let revision = segments[..used].join("/");
-            if let Some(found) = by_ref(&state, &revision) {
+            if let Some(found) = by_ref(&state.refs, &revision) {
                 let found = match repo.is_mirror() {
                     true => self.resolve(repo, &revision).await?,
                     false => found,
@@ -96,12 +101,12 @@ impl Hub {
 }
 
 /// A ref by its full or short name; a branch wins over a tag.
-fn by_ref(state: &RepoState, revision: &str) -> Option<Resolved> {
+pub(crate) fn by_ref(refs: &BTreeMap<RefName, ObjectHash>, revision: &str) -> Option<Resolved> {
     // Git's name for what a clone shows first.
     let revision = if revision == "HEAD" { "main" } else { revision };
     let full = [RefName::parse(revision), RefName::branch(revision), RefName::tag(revision)];
     full.into_iter().flatten().find_map(|name| {
-        let commit = *state.refs.get(&name)?;
+        let commit = *refs.get(&name)?;
         Some(Resolved { commit, reference: Some(name) })
     })
 }

@@ -52,7 +52,8 @@ pub struct LargeFile {
 pub enum Content {
     /// Here: the manifest by which the repo reads it.
     Stored(ManifestId),
-    /// Only at the upstream of which the repo is a mirror, under this commit.
+    /// Only at the upstream of which the repo is a mirror, or at its home in another region, under
+    /// this commit.
     Upstream(ObjectHash),
 }
 
@@ -94,7 +95,8 @@ pub struct TreeItem {
 }
 
 impl TreeItem {
-    /// Whether its content is here: that of a mirror's large file may not be.
+    /// Whether its content is here: that of a large file of a mirror, or of a repo whose home is
+    /// another region, may not be.
     pub fn is_here(&self) -> bool {
         self.large.is_none_or(|large| large.manifest().is_some())
     }
@@ -244,7 +246,11 @@ impl Hub {
             }
             let row = rows.next().ok_or_else(|| Error::internal("a row is missing"))?;
             let file = if row.pointer.is_some() { files.next().flatten() } else { None };
-            let elsewhere = repo.is_mirror().then_some(Content::Upstream(commit));
+            let is_elsewhere = row.pointer.is_some_and(|pointer| {
+                repo.is_mirror()
+                    || (repo.is_away() && self.ahead_link(repo.id(), &pointer.sha256).is_some())
+            });
+            let elsewhere = is_elsewhere.then_some(Content::Upstream(commit));
             items.push(file_item(path, &entry, &row, file, elsewhere)?);
         }
         Ok(items)

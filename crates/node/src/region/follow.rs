@@ -131,6 +131,7 @@ impl Hub {
             })
             .await?;
         let after = self.state_of(id).await?.main();
+        self.ahead.forget(id, known.number);
         if after != before
             && let Some(record) = self.record_of(id)
         {

@@ -5,6 +5,7 @@
 //! then it counts. That last append is what a collector of garbage fences: by it something becomes
 //! reachable here.
 
+mod ahead;
 mod follow;
 mod held;
 mod moving;
@@ -14,6 +15,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use ahead::Aheads;
 pub use follow::Arrival;
 pub use moving::Promoted;
 pub use offer::{Entries, Offered, StoredPack};

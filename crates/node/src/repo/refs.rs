@@ -37,8 +37,10 @@ pub struct Refs {
 impl Hub {
     /// Every ref of a repo.
     pub async fn refs(&self, repo: &Repo) -> Result<Refs> {
-        // Those of a mirror that somebody asked for, and `main`.
-        self.main_of(repo).await?;
+        if repo.is_mirror() {
+            // Those that somebody asked for, and `main`.
+            self.main_of(repo).await?;
+        }
         let state = self.repo_state(repo).await?;
         let mut refs = Refs::default();
         for (name, commit) in &state.refs {

@@ -21,6 +21,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Semaphore;
 
+use super::files::Held;
+use super::turns::Turns;
 use super::{of_carrier, unreachable};
 use crate::carrier::{self, Arrivals, Arrived, Expected, Link, Request, Span, Urgency};
 use crate::cluster::PeerName;
@@ -47,15 +49,12 @@ pub trait Links: Send + Sync + 'static {
     async fn link(&self) -> Result<Arc<dyn Link>>;
 }
 
-/// Where chunks are that a file shares with what is here.
-pub(super) type Held = HashMap<ChunkHash, (XorbHash, u32)>;
-
-/// What was moved, and what need not be.
+/// What was moved, and what need not be, since the process began.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     /// Bytes of chunks that came.
     pub(super) fetched: AtomicU64,
-    /// Bytes of chunks that were here.
+    /// Bytes of files whose chunks were here.
     pub(super) saved: AtomicU64,
 }
 
@@ -66,7 +65,7 @@ pub(super) struct Chunks {
     room: Semaphore,
     parts: Mutex<HashMap<XorbHash, Parts>>,
     /// Xorbs that are coming.
-    turns: Mutex<HashMap<XorbHash, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<XorbHash>,
     pace: Mutex<(Option<u64>, Arc<Pace>)>,
     pub(super) counts: Counts,
 }
@@ -101,7 +100,7 @@ impl Chunks {
             links,
             room: Semaphore::new(ROOM_KIB),
             parts: Mutex::default(),
-            turns: Mutex::default(),
+            turns: Turns::default(),
             pace: Mutex::new((None, Arc::new(Pace::unlimited()))),
             counts: Counts::default(),
         }
@@ -109,13 +108,6 @@ impl Chunks {
 
     fn kept(&self) -> MutexGuard<'_, HashMap<XorbHash, Parts>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What lets one after the other bring a xorb.
-    fn turn(&self, hash: XorbHash) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(turns.entry(hash).or_default())
     }
 
     /// From now on no more bytes a second than these.
@@ -152,7 +144,7 @@ impl Chunks {
     ) -> Result<()> {
         let hash = footer.hash();
         // Another file may need it too, and was first.
-        let turn = self.turn(hash);
+        let turn = self.turns.of(hash);
         let _turn = turn.lock().await;
         if self.hub.has_xorb(&hash).await? {
             return Ok(());
@@ -191,7 +183,6 @@ impl Chunks {
             let run = first..first + chunk - start;
             match self.read_run(xorb, run).await {
                 Ok(read) => {
-                    self.counts.saved.fetch_add(length, Ordering::Relaxed);
                     for (part, bytes) in parts[start as usize..].iter_mut().zip(read) {
                         part.get_or_insert(bytes);
                     }

@@ -31,7 +31,7 @@ use super::home::{Footers, HomeLog, Offer, Offers, Progress};
 use super::service::bytes_of;
 use super::{of_carrier, unreachable};
 use crate::carrier::{Carriers, Link};
-use crate::cluster::{PeerName, PeerRole, timed};
+use crate::cluster::{PeerName, PeerRole, look_up, timed};
 
 /// Repos that a home may offer: as many as a hub has.
 const MOST_REPOS: usize = 1_000_000;
@@ -162,6 +162,7 @@ impl HomeLog for RemoteHome {
                 lag_seconds: how.lag_seconds,
                 fetched: how.fetched,
                 saved: how.saved,
+                eta_seconds: how.eta_seconds,
             })
             .collect();
         let answer = self.client().offers(timed(stream::iter(told))).await.map_err(error_of)?;
@@ -290,9 +291,7 @@ impl Links for CarrierLinks {
     async fn link(&self) -> Result<Arc<dyn Link>> {
         let peer = self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let peer = peer.ok_or_else(|| unreachable("the home did not say its name so far"))?;
-        let found = tokio::net::lookup_host(&self.address).await;
-        let address = found.map_err(unreachable)?.next();
-        let address = address.ok_or_else(|| unreachable("its address leads nowhere"))?;
+        let address = look_up(&self.address).await.map_err(unreachable)?;
         self.carriers.link(address, &peer).await.map_err(of_carrier)
     }
 }

@@ -1,45 +1,39 @@
-//! Following a home: one look at what it offers, and what is missing of it.
-//!
-//! Every step may be the last before a crash, and is harmless when it is done again.
+//! Following a home: what it offers is looked at every moment, and what is missing is brought.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use ballast_format::hash::{PackHash, XorbHash};
+use ballast_format::hash::Sha256;
 use ballast_format::id::RepoId;
 use ballast_format::log::{Head, Replication};
-use ballast_format::manifest::Manifest;
 use ballast_format::name::RegionName;
 use ballast_format::pack::FileLink;
-use ballast_format::xorb::XorbFooter;
 use ballast_node::hub::Hub;
-use ballast_node::region::{Arrival, Offered, Pieces};
+use ballast_node::region::Offered;
 use ballast_node::state::homing::Away;
-use ballast_node::state::repo::NewPack;
 use ballast_node::{Error, Result};
-use ballast_store::reflog::Tail;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
 
-use super::chunks::{Chunks, Held, Links};
-use super::home::{HomeLog, MOST_XORBS, Offer, Offers};
-use super::plan::{Planned, Step, last_links, read};
+use super::chunks::{Chunks, Counts, Links};
+use super::home::{HomeLog, Offer, Offers};
+use super::plan::Step;
+use super::pull::Pull;
 use super::status::{Board, Status};
-use super::window_is_open;
+use super::turns::Turns;
 
 /// Repos that are followed at the same time.
 const REPOS: usize = 4;
-/// Large files of one entry that come at the same time.
-const FILES: usize = 4;
-/// Xorbs of one file that come at the same time.
-const XORBS: usize = 4;
-/// Chunks of files that are here, by hash, for one file that comes: some 70 MB.
-const MOST_HELD: usize = 1 << 20;
-/// Entries that are read ahead to find out what took a file's place.
-const MOST_AHEAD: usize = 100_000;
+/// Files of which it is kept what came for them.
+const MOST_COMING: usize = 10_000;
+/// Between two looks at a region.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Before the next look at one that could not be asked.
+const FAILED_PAUSE: Duration = Duration::from_secs(5);
 
 /// What came of a look at everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,58 +44,166 @@ pub struct Pass {
     pub failed: usize,
 }
 
+/// A large file of a repo.
+pub(super) type FileName = (RepoId, Sha256);
+
+/// A file that is not whole yet, in bytes: it comes in several tries.
+#[derive(Clone, Copy, Debug, Default)]
+struct Coming {
+    came: u64,
+    /// How much is missing, once that is known.
+    missing: Option<u64>,
+}
+
 /// Follows one other region.
 pub struct Follower {
     hub: Arc<Hub>,
     home: Arc<dyn HomeLog>,
     links: Arc<dyn Links>,
     chunks: Mutex<HashMap<RegionName, Arc<Chunks>>>,
+    coming: Mutex<HashMap<FileName, Coming>>,
     board: Board,
+    /// What was offered last, and when, by the monotonic clock.
+    offers: Mutex<Option<(Duration, Arc<Offers>)>>,
+    /// Whoever looks.
+    looking: tokio::sync::Mutex<()>,
+    /// Those who read on in a repo's log, ahead of what has arrived.
+    pub(super) reading: Turns<RepoId>,
 }
-
-/// A repo while it is followed.
-struct Pull<'a> {
-    follower: &'a Follower,
-    chunks: Arc<Chunks>,
-    rules: &'a Replication,
-    repo: RepoId,
-    offered: &'a Offered,
-}
-
-/// A file's manifest is not at the home any more: another took its place.
-struct Gone;
 
 impl Follower {
     /// Follows that region.
     pub fn new(hub: Arc<Hub>, home: Arc<dyn HomeLog>, links: Arc<dyn Links>) -> Self {
-        Self { hub, home, links, chunks: Mutex::default(), board: Board::default() }
+        Self {
+            hub,
+            home,
+            links,
+            chunks: Mutex::default(),
+            coming: Mutex::default(),
+            board: Board::default(),
+            offers: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+            reading: Turns::default(),
+        }
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(super) fn home(&self) -> &dyn HomeLog {
+        self.home.as_ref()
+    }
+
+    pub(super) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    fn change_coming(&self, file: FileName, change: impl FnOnce(&mut Coming)) {
+        let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
+        if coming.len() >= MOST_COMING {
+            coming.clear();
+        }
+        change(coming.entry(file).or_default());
+    }
+
+    /// Bytes of chunks came for a file, of which so many were known to be missing.
+    pub(super) fn came(&self, file: FileName, bytes: u64, missing: u64) {
+        let now_ms = self.hub.env().now_ms();
+        self.board.change_repo(file.0, |repo| repo.came(bytes, missing, now_ms));
+        self.change_coming(file, |coming| {
+            coming.came += bytes;
+            coming.missing = coming.missing.map(|known| known.saturating_sub(missing));
+        });
+    }
+
+    /// Of a file so many bytes are missing, and not so many as was thought.
+    pub(super) fn misses(&self, file: FileName, known: u64, guessed: u64) {
+        self.board.change_repo(file.0, |repo| {
+            repo.missing = repo.missing.saturating_sub(guessed) + known;
+        });
+        self.change_coming(file, |coming| {
+            let before = coming.missing.unwrap_or(guessed);
+            coming.missing = Some(before.saturating_sub(guessed) + known);
+        });
+    }
+
+    /// How many bytes of a file are missing, as far as that is known: before it was looked at, all
+    /// that it has.
+    pub(super) fn expects(&self, link: &FileLink, repo: RepoId) -> u64 {
+        let coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = coming.get(&(repo, link.sha256)).and_then(|coming| coming.missing);
+        known.unwrap_or(link.size)
+    }
+
+    /// All of a file is here: how many bytes came for it.
+    pub(super) fn has_come(&self, file: FileName) -> u64 {
+        let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
+        coming.remove(&file).map_or(0, |coming| coming.came)
     }
 
     /// How far everything is.
     pub fn status(&self) -> Status {
-        self.board.status()
+        self.board.read(Status::clone)
+    }
+
+    /// Follows until it is told to stop. It goes on looking while much is on its way, so that what
+    /// is new of other repos need not wait for that.
+    pub async fn run(&self, name: &RegionName, stop: &CancellationToken) {
+        let mut queue = Queue::default();
+        let mut running: FuturesUnordered<BoxFuture<'_, (RepoId, bool)>> = FuturesUnordered::new();
+        let mut look = self.look_after(Duration::ZERO).boxed();
+        let (mut was_heard, mut has_moved) = (true, false);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some((id, moved)) = running.next(), if !running.is_empty() => {
+                    queue.end(id);
+                    has_moved |= moved;
+                    if queue.is_empty() && std::mem::take(&mut has_moved) {
+                        // Who has written lately may be writing on.
+                        look = self.look_after(Duration::ZERO).boxed();
+                    }
+                }
+                looked = &mut look => {
+                    if let Err(error) = &looked
+                        && was_heard
+                    {
+                        // Once, and again when it was heard of in between.
+                        tracing::warn!(region = %name, %error, "another region can't be followed");
+                    }
+                    was_heard = looked.is_ok();
+                    let pause = if was_heard { PAUSE } else { FAILED_PAUSE };
+                    look = self.look_after(pause).boxed();
+                    if let Ok(offers) = looked {
+                        queue.take(offers);
+                    }
+                }
+            }
+            while running.len() < REPOS
+                && let Some((offers, place)) = queue.next()
+            {
+                let followed = async move {
+                    let offer = &offers.repos[place];
+                    let moved = self.follow_offer(&offers, offer).await;
+                    (offer.repo.id, moved.unwrap_or(false))
+                };
+                running.push(followed.boxed());
+            }
+        }
+    }
+
+    async fn look_after(&self, pause: Duration) -> Result<Arc<Offers>> {
+        self.hub.env().sleep(pause).await;
+        self.look(Duration::ZERO).await
     }
 
     /// Looks at everything that the region offers, and brings what is missing.
     pub async fn pass(&self) -> Result<Pass> {
-        // What other processes of this region did meanwhile.
-        self.hub.freshen().await?;
-        let offers = match self.look().await {
-            Ok(offers) => offers,
-            Err(error) => {
-                self.board.change(|status| status.problem = Some(error.to_string()));
-                return Err(error);
-            }
-        };
-        for id in &offers.gone {
-            let away = self.hub.record_of(*id).and_then(|record| record.homing.away.clone());
-            if away.is_some_and(|away| away.region == offers.home.region) {
-                self.hub.follow_deletion(*id).await?;
-                self.board.change(|status| drop(status.repos.remove(id)));
-            }
-        }
+        let offers = &self.look(Duration::ZERO).await?;
         let followed: Vec<BoxFuture<'_, Result<bool>>> =
-            offers.repos.iter().map(|offer| self.follow_offer(&offers, offer).boxed()).collect();
+            offers.repos.iter().map(|offer| self.follow_offer(offers, offer).boxed()).collect();
         let mut followed = stream::iter(followed).buffer_unordered(REPOS);
         let mut pass = Pass::default();
         while let Some(done) = followed.next().await {
@@ -116,10 +218,9 @@ impl Follower {
     /// Follows one repo; whether anything of it came.
     async fn follow_offer(&self, offers: &Offers, offer: &Offer) -> Result<bool> {
         let rules = offers.replications.get(&offer.by);
-        let rules = rules.ok_or_else(|| Error::internal("an offer is of no replication"));
         let done = match rules {
-            Ok(rules) => self.follow(&offers.home, &offer.repo, (&offer.by, rules)).await,
-            Err(error) => Err(error),
+            Some(rules) => self.follow(&offers.home, &offer.repo, (&offer.by, rules)).await,
+            None => Err(Error::internal("an offer is of no replication")),
         };
         if let Err(error) = &done {
             tracing::debug!(repo = %offer.repo.name, %error, "a repo is not followed on");
@@ -129,16 +230,49 @@ impl Follower {
         done
     }
 
+    /// What the region offers, as it said so long ago at most.
+    pub(super) async fn look(&self, no_older: Duration) -> Result<Arc<Offers>> {
+        let _one = self.looking.lock().await;
+        let now = self.hub.env().monotonic();
+        let known = self.offers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, offers)) = known.filter(|(when, _)| now.saturating_sub(*when) < no_older) {
+            return Ok(offers);
+        }
+        // What other processes of this region did meanwhile.
+        self.hub.freshen().await?;
+        let asked = self.ask().await;
+        let offers = asked.inspect_err(|error| {
+            self.board.change(|status| status.problem = Some(error.to_string()));
+        })?;
+        let offers = Arc::new(offers);
+        *self.offers.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((now, Arc::clone(&offers)));
+        for id in &offers.gone {
+            let away = self.hub.record_of(*id).and_then(|record| record.homing.away.clone());
+            if away.is_some_and(|away| away.region == offers.home.region) {
+                self.hub.follow_deletion(*id).await?;
+                self.board.change(|status| drop(status.repos.remove(id)));
+            }
+        }
+        Ok(offers)
+    }
+
+    /// What was offered last.
+    pub(super) fn offers(&self) -> Option<Arc<Offers>> {
+        let offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        offers.as_ref().map(|(_, offers)| Arc::clone(offers))
+    }
+
     /// Asks what is offered, and notes it.
-    async fn look(&self) -> Result<Offers> {
+    async fn ask(&self) -> Result<Offers> {
         let now_ms = self.hub.env().now_ms();
-        let progress = |id: &RepoId, status: &Status| {
+        let status = self.status();
+        let progress = |id: &RepoId| {
             let repo = status.repos.get(id);
             repo.map(|repo| repo.progress(now_ms)).unwrap_or_default()
         };
-        let status = self.board.status();
         let mine = self.followed_from(status.region.as_ref());
-        let told: BTreeMap<_, _> = mine.iter().map(|id| (*id, progress(id, &status))).collect();
+        let told: BTreeMap<_, _> = mine.iter().map(|id| (*id, progress(id))).collect();
         let offers = self.home.offers(&told).await?;
         let heard_ms = self.hub.env().now_ms();
         self.board.change(|status| {
@@ -147,8 +281,22 @@ impl Follower {
             status.problem = None;
             let offered: HashSet<RepoId> = offers.repos.iter().map(|offer| offer.repo.id).collect();
             status.repos.retain(|id, _| offered.contains(id));
+            for Offer { repo, by } in &offers.repos {
+                if let Some(known) = self.arrived(&offers.home, repo) {
+                    let status = status.repos.entry(repo.id).or_default();
+                    status.stand(by, (repo.tail.number, known), heard_ms);
+                }
+            }
         });
         Ok(offers)
+    }
+
+    /// The last entry that has arrived of a repo that comes from this home.
+    fn arrived(&self, home: &Away, offered: &Offered) -> Option<u64> {
+        let Some(record) = self.hub.record_of(offered.id) else { return Some(0) };
+        let homing = &record.homing;
+        let is_followed = homing.away.as_ref().is_some_and(|away| away.region == home.region);
+        (is_followed && homing.term == offered.term).then_some(homing.known.number)
     }
 
     /// The repos that this region follows from that one.
@@ -193,15 +341,32 @@ impl Follower {
         if offered.is_home {
             self.hub.follow_settings(offered).await?;
         }
-        let chunks = self.chunks(by);
-        chunks.set_limit(rules.limit);
+        let chunks = self.chunks(by, rules);
         Pull { follower: self, chunks, rules, repo: id, offered }.run(by).await
     }
 
-    fn chunks(&self, by: &RegionName) -> Arc<Chunks> {
+    /// What brings chunks by a replication.
+    pub(super) fn chunks(&self, by: &RegionName, rules: &Replication) -> Arc<Chunks> {
         let mut all = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Chunks::new(Arc::clone(&self.hub), Arc::clone(&self.links)));
-        Arc::clone(all.entry(by.clone()).or_insert_with(new))
+        let chunks = Arc::clone(all.entry(by.clone()).or_insert_with(new));
+        chunks.set_limit(rules.limit);
+        chunks
+    }
+
+    /// By each replication: bytes of chunks that came, and of files whose chunks were here, since
+    /// the process began.
+    pub(super) fn bytes(&self) -> Vec<(RegionName, u64, u64)> {
+        let all = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes: Vec<_> = all
+            .iter()
+            .map(|(by, chunks)| {
+                let Counts { fetched, saved } = &chunks.counts;
+                (by.clone(), fetched.load(Ordering::Relaxed), saved.load(Ordering::Relaxed))
+            })
+            .collect();
+        bytes.sort();
+        bytes
     }
 
     /// The last entry that both regions have. Entries prove those before them, so there is one
@@ -225,258 +390,43 @@ impl Follower {
     }
 }
 
-impl Pull<'_> {
-    fn hub(&self) -> &Arc<Hub> {
-        &self.follower.hub
-    }
-
-    fn home(&self) -> &dyn HomeLog {
-        self.follower.home.as_ref()
-    }
-
-    fn board(&self) -> &Board {
-        &self.follower.board
-    }
-
-    /// Brings entries until all that the home had are here.
-    async fn run(&self, by: &RegionName) -> Result<bool> {
-        let mut has_moved = false;
-        loop {
-            let tail = self.hub().tail_of(self.repo).await?;
-            self.board().change_repo(self.repo, |repo| {
-                repo.by = Some(by.clone());
-                repo.tail = self.offered.tail.number.max(tail.number);
-                repo.known = tail.number;
-                if repo.tail == repo.known {
-                    (repo.behind_since_ms, repo.missing) = (None, 0);
-                }
-            });
-            if self.offered.tail.number <= tail.number {
-                self.take_home(tail).await?;
-                return Ok(has_moved);
-            }
-            let mut page = read(self.home(), self.repo, tail).await?;
-            let Some(first) = page.first() else { return Ok(has_moved) };
-            let since = first.entry.time_ms;
-            self.board().change_repo(self.repo, |repo| repo.behind_since_ms = Some(since));
-            self.may_go()?;
-            while let Err(Gone) = self.bring(&page).await? {
-                self.read_ahead(&mut page).await?;
-            }
-            has_moved = true;
-        }
-    }
-
-    /// All that the home had is here. If it ended its term for this region, this one begins the
-    /// next.
-    async fn take_home(&self, tail: Tail) -> Result<()> {
-        let known = Head { number: tail.number, hash: tail.hash };
-        let region = self.hub().settings().region.as_ref();
-        match region {
-            Some(here) if !self.offered.is_home && self.offered.tail == known => {
-                self.hub().take_home(self.repo, &here.region, known).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether anything may be moved now.
-    fn may_go(&self) -> Result<()> {
-        let reason = if self.rules.is_paused {
-            "the replication is paused"
-        } else if !window_is_open(self.rules.window, self.hub().env().now_ms()) {
-            "the replication waits for its window"
-        } else {
-            return Ok(());
-        };
-        Err(Error::Busy { reason: reason.to_owned() })
-    }
-
-    /// Reads more entries: in one of them is what took the place of something that is gone.
-    async fn read_ahead(&self, page: &mut Vec<Planned>) -> Result<()> {
-        let tail = page.last().map(|last| last.tail).unwrap_or_default();
-        let more = read(self.home(), self.repo, tail).await?;
-        if more.is_empty() || page.len() > MOST_AHEAD {
-            let name = &self.offered.name;
-            let reason = format!("the home of `{name}` does not have all that its log names");
-            return Err(Error::Upstream { reason, retry_seconds: super::AGAIN_SECONDS });
-        }
-        page.extend(more);
-        Ok(())
-    }
-
-    /// Brings what these entries name, and lets them arrive.
-    async fn bring(&self, page: &[Planned]) -> Result<std::result::Result<(), Gone>> {
-        let last = last_links(page);
-        let waits = |planned: &Planned| planned.links().map(|link| link.size).sum::<u64>();
-        let mut waiting: u64 = page.iter().map(waits).sum();
-        let mut packs: Vec<NewPack> = Vec::new();
-        // A file of an entry comes by the manifest of a later one: they arrive together.
-        let mut hold = 0;
-        for (at, planned) in page.iter().enumerate() {
-            self.board().change_repo(self.repo, |repo| repo.missing = waiting);
-            let mut links: Vec<FileLink> = Vec::new();
-            for link in planned.links() {
-                match last.get(&link.sha256) {
-                    Some((later, replaced)) if replaced.manifest() != link.manifest() => {
-                        hold = hold.max(*later);
-                    }
-                    _ => links.push(*link),
-                }
-            }
-            let brought: Vec<BoxFuture<'_, Result<std::result::Result<(), Gone>>>> =
-                links.iter().map(|link| self.bring_file(link).boxed()).collect();
-            let mut brought = stream::iter(brought).buffer_unordered(FILES);
-            while let Some(came) = brought.try_next().await? {
-                if came.is_err() {
-                    return Ok(Err(Gone));
-                }
-            }
-            for pack in &planned.packs {
-                let mut taken = self.bring_pack(pack).await?;
-                let directory = Arc::make_mut(&mut taken.directory);
-                directory.links.retain(|link| {
-                    link.size == 0 || last.get(&link.sha256).is_some_and(|(_, by)| by == link)
-                });
-                packs.push(taken);
-            }
-            let (number, bytes) = (planned.number, planned.bytes.clone());
-            self.hub().keep_entry(self.repo, number, bytes).await?;
-            waiting -= waits(planned);
-            if hold <= at {
-                self.arrive(planned, std::mem::take(&mut packs)).await?;
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    async fn arrive(&self, planned: &Planned, packs: Vec<NewPack>) -> Result<()> {
-        let known = planned.head();
-        let (repo, term) = (self.repo, self.offered.term);
-        self.hub().arrive(Arrival { repo, term, known, packs }).await?;
-        self.board().change_repo(repo, |repo| {
-            (repo.known, repo.tail) = (known.number, repo.tail.max(known.number));
-        });
-        Ok(())
-    }
-
-    async fn bring_pack(&self, pack: &super::plan::PlannedPack) -> Result<NewPack> {
-        let hash = pack.directory.hash;
-        if let Some(known) = self.hub().known_pack(self.repo, hash).await? {
-            return Ok(known);
-        }
-        let pieces = PackAtHome { home: self.home(), repo: self.repo, pack: hash };
-        self.hub().take_pack(hash, (pack.size, pack.tail.clone()), &pieces).await
-    }
-
-    /// Brings a large file; when this returns, all of it is here and is what the log says.
-    async fn bring_file(&self, link: &FileLink) -> Result<std::result::Result<(), Gone>> {
-        let id = link.manifest();
-        let known = match self.hub().has_shard(&id.shard).await? {
-            true => self.hub().known_manifest(&id).await?,
-            false => None,
-        };
-        let manifest = if let Some(manifest) = known {
-            manifest
-        } else {
-            let Some(body) = self.home().shard(self.repo, &id).await? else {
-                return Ok(Err(Gone));
-            };
-            self.hub().take_shard(self.repo, id.shard, body).await?;
-            let manifest = self.hub().known_manifest(&id).await?;
-            manifest.ok_or_else(|| {
-                Error::invalid(format!("the shard `{}` has no file `{}`", id.shard, id.file))
-            })?
-        };
-        let mut lacking: Vec<XorbHash> = Vec::new();
-        let mut seen: HashSet<XorbHash> = HashSet::new();
-        for term in &manifest.terms {
-            if seen.insert(term.xorb) && !self.hub().has_xorb(&term.xorb).await? {
-                lacking.push(term.xorb);
-            }
-        }
-        let held = match lacking.is_empty() {
-            true => Held::new(),
-            false => self.held(link, &manifest, &lacking).await?,
-        };
-        // So far all of it counted as missing.
-        self.board().change_repo(self.repo, |repo| {
-            repo.missing = repo.missing.saturating_sub(link.size);
-        });
-        let mut missing = 0;
-        for xorbs in lacking.chunks(MOST_XORBS) {
-            let footers = self.home().footers(self.repo, &id, xorbs).await?;
-            let there: Option<Vec<Arc<XorbFooter>>> = footers.into_iter().collect();
-            let Some(there) = there.filter(|there| there.len() == xorbs.len()) else {
-                return Ok(Err(Gone));
-            };
-            for (footer, xorb) in there.iter().zip(xorbs) {
-                if footer.hash() != *xorb {
-                    return Err(Error::invalid(format!("not the xorb `{xorb}` was described")));
-                }
-                let lacks = self.chunks.lacks(footer, &held);
-                missing += lacks;
-                self.board().change_repo(self.repo, |repo| repo.missing += lacks);
-            }
-            self.bring_xorbs(&there, &held).await?;
-        }
-        let saved = link.size.saturating_sub(missing);
-        self.board().change_repo(self.repo, |repo| repo.saved += saved);
-        // Invariant 12: what the chunks make is what the log says.
-        self.hub().prove_link(link).await?;
-        Ok(Ok(()))
-    }
-
-    async fn bring_xorbs(&self, footers: &[Arc<XorbFooter>], held: &Held) -> Result<()> {
-        let told = |bytes: u64| {
-            self.board().change_repo(self.repo, |repo| {
-                repo.missing = repo.missing.saturating_sub(bytes);
-                repo.fetched += bytes;
-            });
-        };
-        let told = &told;
-        let bring = |footer| {
-            let brought = async move {
-                self.may_go()?;
-                self.chunks.bring(self.repo, footer, held, told).await
-            };
-            brought.boxed()
-        };
-        let brought: Vec<BoxFuture<'_, Result<()>>> = footers.iter().map(bring).collect();
-        stream::iter(brought).buffer_unordered(XORBS).try_collect::<()>().await
-    }
-
-    /// Where chunks are that the file may share with what is here.
-    async fn held(
-        &self,
-        link: &FileLink,
-        manifest: &Manifest,
-        lacking: &[XorbHash],
-    ) -> Result<Held> {
-        let mut held = Held::new();
-        for xorb in self.hub().resembling(self.repo, link, manifest).await? {
-            if lacking.contains(&xorb) || !self.hub().has_xorb(&xorb).await? {
-                continue;
-            }
-            let footer = self.hub().carried_footer(&xorb).await?;
-            if held.len() + footer.chunk_count() as usize > MOST_HELD {
-                break;
-            }
-            held.extend((0..).zip(footer.chunk_hashes()).map(|(at, hash)| (*hash, (xorb, at))));
-        }
-        Ok(held)
-    }
+/// Repos that wait until somebody follows them: each once, in the order in which they came.
+#[derive(Default)]
+struct Queue {
+    offers: Option<Arc<Offers>>,
+    places: HashMap<RepoId, usize>,
+    waiting: VecDeque<RepoId>,
+    /// Those that wait, and those that are followed now.
+    taken: HashSet<RepoId>,
 }
 
-struct PackAtHome<'a> {
-    home: &'a dyn HomeLog,
-    repo: RepoId,
-    pack: PackHash,
-}
+impl Queue {
+    fn take(&mut self, offers: Arc<Offers>) {
+        let ids = offers.repos.iter().map(|offer| offer.repo.id);
+        self.places = ids.clone().zip(0..).collect();
+        let taken = &mut self.taken;
+        self.waiting.extend(ids.filter(|id| taken.insert(*id)));
+        self.offers = Some(offers);
+    }
 
-#[async_trait]
-impl Pieces for PackAtHome<'_> {
-    async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        self.home.pack_bytes(self.repo, self.pack, range).await
+    /// The next one, as it was offered last.
+    fn next(&mut self) -> Option<(Arc<Offers>, usize)> {
+        let offers = self.offers.as_ref()?;
+        while let Some(id) = self.waiting.pop_front() {
+            if let Some(place) = self.places.get(&id) {
+                return Some((Arc::clone(offers), *place));
+            }
+            self.taken.remove(&id);
+        }
+        None
+    }
+
+    /// It is not followed any more.
+    fn end(&mut self, id: RepoId) {
+        self.taken.remove(&id);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taken.is_empty()
     }
 }

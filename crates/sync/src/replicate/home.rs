@@ -66,8 +66,10 @@ pub struct Progress {
     pub lag_seconds: u64,
     /// Bytes of chunks that came.
     pub fetched: u64,
-    /// Bytes of chunks that were there.
+    /// Bytes of files whose chunks were there.
     pub saved: u64,
+    /// How long what is missing may take, in seconds, if bytes go on coming as they did lately.
+    pub eta_seconds: Option<u64>,
 }
 
 /// What xorbs are made of, in the order in which they were asked for; nothing for those that are

@@ -10,9 +10,11 @@
 
 mod chunks;
 mod client;
+mod files;
 mod follower;
 mod home;
 mod plan;
+mod pull;
 mod remotes;
 mod rules;
 mod service;
@@ -20,6 +22,8 @@ mod source;
 mod status;
 #[cfg(test)]
 mod tests;
+mod through;
+mod turns;
 
 pub use chunks::{Links, LocalLink};
 pub use client::{CarrierLinks, RemoteHome};
@@ -30,6 +34,7 @@ pub use rules::{Rules, check_rules, window_is_open};
 pub use service::Service;
 pub use source::{ByRole, RegionSource};
 pub use status::{RepoStatus, Status};
+pub use through::Through;
 
 use ballast_node::Error;
 

@@ -12,8 +12,13 @@ use ballast_node::state::homing::Homing;
 use ballast_node::{Error, Result};
 use ballast_store::reflog::Tail;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::home::HomeLog;
+
+/// Entries whose packs are asked about at once: the way to a home takes long.
+const ASKED_AT_ONCE: usize = 16;
 
 /// What is to be done about a repo that another region offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +79,17 @@ impl Planned {
     }
 }
 
-/// Reads entries behind a tail, as many as come at once. They must follow it, each the one before.
-pub(super) async fn read(home: &dyn HomeLog, repo: RepoId, tail: Tail) -> Result<Vec<Planned>> {
+/// Reads entries behind a tail, as many as come at once, but no more than `most`. They must follow
+/// it, each the one before.
+pub(super) async fn read(
+    home: &dyn HomeLog,
+    repo: RepoId,
+    tail: Tail,
+    most: usize,
+) -> Result<Vec<Planned>> {
     let mut planned: Vec<Planned> = Vec::new();
     let mut last = tail;
-    for (number, bytes) in home.entries(repo, tail.number).await? {
+    for (number, bytes) in home.entries(repo, tail.number).await?.into_iter().take(most) {
         let entry = Entry::<RepoChange>::decode(&bytes)?;
         let wrong = match last.refuses(&entry) {
             None if number != last.number + 1 => Some("entries are left out".to_owned()),
@@ -90,15 +101,39 @@ pub(super) async fn read(home: &dyn HomeLog, repo: RepoId, tail: Tail) -> Result
             return Err(Error::Conflict { reason });
         }
         last = Tail::of(number, &bytes, &entry);
-        let mut packs = Vec::new();
-        for change in &entry.changes {
-            if let RepoChange::PackAdded { pack } = change {
-                packs.push(read_pack(home, repo, *pack).await?);
-            }
-        }
-        planned.push(Planned { number, bytes, entry, tail: last, packs });
+        planned.push(Planned { number, bytes, entry, tail: last, packs: Vec::new() });
+    }
+    let asked: Vec<BoxFuture<'_, Result<Vec<PlannedPack>>>> = planned
+        .iter()
+        .map(|planned| read_packs(home, repo, named(&planned.entry)).boxed())
+        .collect();
+    let packs: Vec<Result<Vec<PlannedPack>>> =
+        stream::iter(asked).buffered(ASKED_AT_ONCE).collect().await;
+    for (planned, packs) in planned.iter_mut().zip(packs) {
+        planned.packs = packs?;
     }
     Ok(planned)
+}
+
+/// The packs that an entry names.
+fn named(entry: &Entry<RepoChange>) -> Vec<PackHash> {
+    let pack = |change: &RepoChange| match change {
+        RepoChange::PackAdded { pack } => Some(*pack),
+        _ => None,
+    };
+    entry.changes.iter().filter_map(pack).collect()
+}
+
+async fn read_packs(
+    home: &dyn HomeLog,
+    repo: RepoId,
+    packs: Vec<PackHash>,
+) -> Result<Vec<PlannedPack>> {
+    let mut read = Vec::with_capacity(packs.len());
+    for pack in packs {
+        read.push(read_pack(home, repo, pack).await?);
+    }
+    Ok(read)
 }
 
 async fn read_pack(home: &dyn HomeLog, repo: RepoId, pack: PackHash) -> Result<PlannedPack> {

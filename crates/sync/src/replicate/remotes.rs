@@ -6,11 +6,11 @@ use std::fmt;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use ballast_format::name::RegionName;
 use ballast_node::access::Repo;
 use ballast_node::hub::Hub;
+use ballast_node::origin::{Figure, Origin};
 use ballast_node::verify::Report;
 use ballast_node::{Error, Result};
 use tokio::fs;
@@ -20,18 +20,13 @@ use tokio_util::sync::CancellationToken;
 use super::client::RemoteHome;
 use super::follower::Follower;
 use super::home::HomeLog as _;
-use super::status::Status;
-use crate::carrier::{
-    Carriers, Choice, Credentials, QuicCarrier, QuicSettings, Shared, TcpCarrier,
-};
+use super::status::{Status, lag_figures};
+use super::through::Through;
+use crate::carrier::{self, Choice, QuicSettings, Shared};
 use crate::cluster::{self, Member, PeerRole};
 
 /// The folder below the data folder.
 const FOLDER: &str = "regions";
-/// Between two looks at a region that had nothing new.
-const PAUSE: Duration = Duration::from_secs(2);
-/// Before the next look at one that could not be asked.
-const FAILED_PAUSE: Duration = Duration::from_secs(5);
 /// Regions that one hub follows.
 const MOST_REMOTES: usize = 64;
 /// Reports of a check that wait for whoever counts them.
@@ -40,7 +35,7 @@ const QUEUE: usize = 64;
 /// A region that is followed.
 struct Remote {
     home: Arc<RemoteHome>,
-    follower: Follower,
+    follower: Arc<Follower>,
     stop: CancellationToken,
 }
 
@@ -48,7 +43,11 @@ struct Remote {
 pub struct Remotes {
     hub: Arc<Hub>,
     folder: PathBuf,
+    /// What all carriers share: their caps are for all regions together.
+    shared: Shared,
+    choice: Choice,
     all: Mutex<BTreeMap<RegionName, Arc<Remote>>>,
+    through: Arc<Through>,
 }
 
 impl fmt::Debug for Remotes {
@@ -72,10 +71,26 @@ pub struct ComparedRepo {
 }
 
 impl Remotes {
-    /// Follows all regions that were added before.
-    pub async fn open(hub: &Arc<Hub>, data: &Path) -> Result<Arc<Self>> {
-        let folder = data.join(FOLDER);
-        let remotes = Arc::new(Self { hub: Arc::clone(hub), folder, all: Mutex::default() });
+    /// Follows all regions that were added before, and reads through from them. `shared` and
+    /// `choice` say how chunks come.
+    pub async fn open(
+        hub: &Arc<Hub>,
+        data: &Path,
+        shared: Shared,
+        choice: Choice,
+    ) -> Result<Arc<Self>> {
+        let (folder, through) = (data.join(FOLDER), Arc::<Through>::default());
+        let remotes = Arc::new(Self {
+            hub: Arc::clone(hub),
+            folder,
+            shared,
+            choice,
+            all: Mutex::default(),
+            through: Arc::clone(&through),
+        });
+        hub.set_homes(&(through as Arc<dyn Origin>));
+        let shown = Arc::downgrade(&remotes);
+        hub.show_figures(move || shown.upgrade().map(|shown| shown.figures()).unwrap_or_default());
         let mut listed = match fs::read_dir(&remotes.folder).await {
             Ok(listed) => listed,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(remotes),
@@ -140,51 +155,54 @@ impl Remotes {
         let removed = self.all().remove(name);
         let removed = removed.ok_or_else(|| unknown(name))?;
         removed.stop.cancel();
+        self.through.remove(name);
         let folder = self.folder.join(name.as_str());
         fs::remove_dir_all(&folder).await.map_err(|error| self.failed(error))
     }
 
     fn start(&self, name: &RegionName, member: Member) -> Result<()> {
-        let hub = &self.hub;
-        let member = Arc::new(member);
+        let (hub, runner) = (&self.hub, self.hub.runner());
         let home = Arc::new(RemoteHome::new(member.channel().map_err(of_cluster)?));
-        let links = Arc::new(home.links(carriers(hub, &member)?, member.hub_address()));
-        let follower = Follower::new(Arc::clone(hub), Arc::clone(&home) as _, links);
-        let remote = Arc::new(Remote { home, follower, stop: CancellationToken::new() });
-        member.stay(hub.runner(), String::new()).map_err(of_cluster)?;
-        let (kept, stopping) = (Arc::clone(&remote), hub.runner().stopping());
-        let (env, region) = (Arc::clone(hub.env()), name.clone());
-        hub.runner().spawn("follow", async move {
-            let mut was_heard = true;
-            loop {
-                let pass = tokio::select! {
-                    biased;
-                    () = stopping.cancelled() => return,
-                    () = kept.stop.cancelled() => return,
-                    pass = kept.follower.pass() => pass,
-                };
-                let pause = match &pass {
-                    Ok(pass) if pass.moved > 0 => Duration::ZERO,
-                    Ok(_) => PAUSE,
-                    Err(_) => FAILED_PAUSE,
-                };
-                if let Err(error) = &pass
-                    && was_heard
-                {
-                    // Once, and again when it was heard of in between.
-                    tracing::warn!(%region, %error, "another region can't be followed");
-                }
-                was_heard = pass.is_ok();
-                tokio::select! {
-                    biased;
-                    () = stopping.cancelled() => return,
-                    () = kept.stop.cancelled() => return,
-                    () = env.sleep(pause) => {}
+        let socket = UdpSocket::bind("0.0.0.0:0").map_err(super::unreachable)?;
+        let (shared, identity) = (&self.shared, member.identity());
+        let settings = QuicSettings::default();
+        let started = carrier::start(shared, identity, socket, None, self.choice, settings);
+        let carriers = started.map_err(super::unreachable)?.carriers;
+        let links = Arc::new(home.links(carriers, member.hub_address()));
+        let follower = Arc::new(Follower::new(Arc::clone(hub), Arc::clone(&home) as _, links));
+        self.through.add(name.clone(), Arc::clone(&follower));
+        let stop = runner.stopping().child_token();
+        Arc::new(member).stay(runner, String::new()).map_err(of_cluster)?;
+        let (following, stopped, region) = (Arc::clone(&follower), stop.clone(), name.clone());
+        runner.spawn("follow", async move { following.run(&region, &stopped).await });
+        self.all().insert(name.clone(), Arc::new(Remote { home, follower, stop }));
+        Ok(())
+    }
+
+    /// What is shown of all regions among the hub's metrics.
+    fn figures(&self) -> Vec<Figure> {
+        let now_ms = self.hub.env().now_ms();
+        let all: Vec<(RegionName, Arc<Remote>)> =
+            self.all().iter().map(|(name, remote)| (name.clone(), Arc::clone(remote))).collect();
+        let (mut lags, mut bytes, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, remote) in all {
+            let status = remote.follower.status();
+            if let Some(heard_ms) = status.heard_ms {
+                let seconds = now_ms.saturating_sub(heard_ms) / 1000;
+                let name = format!("replicate_silent_seconds{{from=\"{name}\"}}");
+                silent.push(Figure::gauge(name, seconds));
+            }
+            let labels = |by: &RegionName| format!("from=\"{name}\",replication=\"{by}\"");
+            lags.extend(status.lags(now_ms).into_iter().map(|(by, lag)| (labels(&by), lag)));
+            for (by, moved, deduplicated) in remote.follower.bytes() {
+                for (kind, value) in [("moved", moved), ("deduplicated", deduplicated)] {
+                    let labels = format!("{},kind=\"{kind}\"", labels(&by));
+                    let name = format!("replicate_bytes_total{{{labels}}}");
+                    bytes.push(Figure::counter(name, value));
                 }
             }
-        });
-        self.all().insert(name.clone(), remote);
-        Ok(())
+        }
+        [lag_figures(&lags), bytes, silent].concat()
     }
 
     /// How far everything is, by the names under which regions were added.
@@ -249,16 +267,4 @@ fn of_cluster(error: cluster::Error) -> Error {
         cluster::Error::Unreachable { .. } => super::unreachable(error),
         error => Error::invalid(error.to_string()),
     }
-}
-
-/// All ways to a region's chunks, over which this process is known as it is there.
-fn carriers(hub: &Arc<Hub>, member: &Member) -> Result<Arc<Carriers>> {
-    let credentials = Credentials::of(member.identity()).map_err(of_cluster)?;
-    let (env, pool, runner) = (Arc::clone(hub.env()), hub.pool().clone(), hub.runner().clone());
-    let shared = Shared::new(env, pool, runner, None, None);
-    let udp = UdpSocket::bind("0.0.0.0:0").map_err(super::unreachable)?;
-    let quic = QuicCarrier::over(&shared, &credentials, udp, None, QuicSettings::default());
-    let quic = quic.map_err(super::unreachable)?;
-    let tcp = TcpCarrier::new(&shared, &credentials);
-    Ok(Carriers::new(&shared, tcp, quic, Choice::Auto))
 }

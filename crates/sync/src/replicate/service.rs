@@ -20,6 +20,7 @@ use futures_util::{StreamExt as _, stream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::home::{Grants, HomeLog as _, LocalHome, Offers, Progress, Told};
+use super::status::told_figures;
 use crate::cluster::{PeerName, PeerRole, caller_of};
 
 /// Bytes of a message.
@@ -49,6 +50,8 @@ impl Service {
         told: &Told,
         grants: &Arc<Grants>,
     ) -> RegionsServer<Self> {
+        let shown = Told::clone(told);
+        hub.show_figures(move || told_figures(&shown));
         RegionsServer::new(Self {
             hub: Arc::clone(hub),
             peer: peer.clone(),
@@ -190,9 +193,14 @@ impl Regions for Service {
                 let reason = format!("a region follows at most {MOST_REPOS} repos");
                 return Err(Status::new(Code::ResourceExhausted, reason));
             }
-            let wire::RepoProgress { lag_entries, lag_bytes, lag_seconds, fetched, saved, .. } =
-                one;
-            let how = Progress { lag_entries, lag_bytes, lag_seconds, fetched, saved };
+            let how = Progress {
+                lag_entries: one.lag_entries,
+                lag_bytes: one.lag_bytes,
+                lag_seconds: one.lag_seconds,
+                fetched: one.fetched,
+                saved: one.saved,
+                eta_seconds: one.eta_seconds,
+            };
             progress.insert(repo(&one.repo)?, how);
         }
         let offers = home.offers(&progress).await.map_err(status_of)?;

@@ -4,20 +4,23 @@
 mod grpc;
 mod scenes;
 mod sim;
+mod through;
 mod wire;
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_format::hash::Sha256;
+use ballast_format::hash::{ObjectHash, Sha256};
 use ballast_format::id::RepoId;
 use ballast_format::log::{Replication, Visibility};
 use ballast_format::name::{FilePath, RegionName, RepoKind, RepoName};
 use ballast_node::access::{Access, Caller, Repo};
-use ballast_node::download::ByteStream;
+use ballast_node::download::{ByteStream, TreeItem};
 use ballast_node::gc::GcSettings;
 use ballast_node::hub::{Freshness, Hub, HubSettings};
+use ballast_node::origin::Origin;
 use ballast_node::region::Entries;
 use ballast_node::repo::NewRepo;
 use ballast_node::state::homing::Away;
@@ -34,7 +37,7 @@ use futures_util::{TryStreamExt as _, stream};
 use sha2::Digest as _;
 
 use self::wire::{Over, Wire};
-use super::Follower;
+use super::{Follower, Through};
 
 /// A process of a region, with what it does for replication.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ struct Node {
     process: Arc<Process>,
     hub: Arc<Hub>,
     follower: Arc<Follower>,
+    /// As long as somebody holds it, what has not arrived is read through.
+    _through: Arc<dyn Origin>,
 }
 
 /// A region.
@@ -94,7 +99,11 @@ impl Node {
     fn over(process: Arc<Process>, hub: Arc<Hub>, wire: &Arc<Wire>) -> Self {
         let (home, links) = (Arc::clone(wire) as _, Arc::new(Over(Arc::clone(wire))));
         let follower = Arc::new(Follower::new(Arc::clone(&hub), home, links));
-        Self { process, hub, follower }
+        let through = Through::default();
+        through.add(region_name("other"), Arc::clone(&follower));
+        let through: Arc<dyn Origin> = Arc::new(through);
+        hub.set_homes(&through);
+        Self { process, hub, follower, _through: through }
     }
 }
 
@@ -221,16 +230,42 @@ async fn files(hub: &Arc<Hub>, caller: &Caller, id: RepoId) -> Result<Vec<(Strin
     hub.freshen().await?;
     let repo = hub.repo_by_id(caller, id, Access::Read)?;
     let Some(main) = hub.repo_state(&repo).await?.main() else { return Ok(Vec::new()) };
+    files_at(hub, &repo, main).await
+}
+
+/// The same of a commit, which may not have arrived here.
+async fn files_of(
+    hub: &Arc<Hub>,
+    caller: &Caller,
+    id: RepoId,
+    commit: ObjectHash,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    hub.freshen().await?;
+    let repo = hub.repo_by_id(caller, id, Access::Read)?;
+    hub.resolve(&repo, &commit.to_string()).await?;
+    files_at(hub, &repo, commit).await
+}
+
+async fn files_at(
+    hub: &Arc<Hub>,
+    repo: &Repo,
+    commit: ObjectHash,
+) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
-    for item in hub.siblings(&repo, main).await? {
-        let pieces = hub.open_item(&repo, &item, 0..item.size).await?;
-        let read = pieces.try_fold(Vec::new(), |mut all, piece| async move {
-            all.extend_from_slice(&piece);
-            Ok(all)
-        });
-        found.push((item.path.clone(), read.await?));
+    for item in hub.siblings(repo, commit).await? {
+        found.push((item.path.clone(), bytes(hub, repo, &item, 0..item.size).await?));
     }
     Ok(found)
+}
+
+/// These bytes of a file.
+async fn bytes(hub: &Arc<Hub>, repo: &Repo, item: &TreeItem, range: Range<u64>) -> Result<Vec<u8>> {
+    let pieces = hub.open_item(repo, item, range).await?;
+    let read = pieces.try_fold(Vec::new(), |mut all, piece| async move {
+        all.extend_from_slice(&piece);
+        Ok(all)
+    });
+    read.await
 }
 
 /// Follows until nothing comes any more.

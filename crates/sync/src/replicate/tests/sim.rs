@@ -179,9 +179,16 @@ impl Run {
     async fn read(&self) {
         while self.goes_on() {
             self.rest(HOUR * 8).await;
-            let id = *self.world.pick(&self.repos);
             let (region, node) = self.any();
-            match self.ask(&node, files(&node.hub, &region.admin, id)).await {
+            let acknowledged = self.acknowledged.borrow().last().copied();
+            let through = acknowledged.filter(|_| self.world.happens(300));
+            let read = if let Some((id, commit)) = through {
+                self.ask(&node, files_of(&node.hub, &region.admin, id, commit)).await
+            } else {
+                let id = *self.world.pick(&self.repos);
+                self.ask(&node, files(&node.hub, &region.admin, id)).await
+            };
+            match read {
                 Ok(found) => {
                     check_files(&found);
                     self.reads.set(self.reads.get() + 1);
