@@ -38,7 +38,7 @@ pub(crate) async fn open(
     if hub.settings().region.is_none() || config.offline {
         return Ok(None);
     }
-    let (shared, choice) = wire::shared(hub, &config.node)?;
+    let (shared, choice) = wire::shared(hub, &config.cluster)?;
     let remotes = Remotes::open(hub, &config.data, shared, choice).await;
     let remotes = remotes.context("following other regions")?;
     Ok(Some(Arc::new(Regions { remotes, told: Arc::clone(told) })))

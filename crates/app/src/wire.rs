@@ -31,7 +31,7 @@ pub(crate) fn open(
 }
 
 /// What carriers share, with the caps of the configuration, and which of them to take.
-pub(crate) fn shared(hub: &Hub, config: &NodeConfig) -> Result<(Shared, Choice)> {
+pub(crate) fn shared(hub: &Hub, config: &ClusterConfig) -> Result<(Shared, Choice)> {
     let (upload, download) = config.caps()?;
     let (env, pool, runner) =
         (SharedEnv::clone(hub.env()), hub.pool().clone(), hub.runner().clone());

@@ -291,7 +291,13 @@ impl Links for CarrierLinks {
     async fn link(&self) -> Result<Arc<dyn Link>> {
         let peer = self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let peer = peer.ok_or_else(|| unreachable("the home did not say its name so far"))?;
-        let address = look_up(&self.address).await.map_err(unreachable)?;
-        self.carriers.link(address, &peer).await.map_err(of_carrier)
+        let mut ended = Err(unreachable("the home has no address"));
+        for address in look_up(&self.address).await.map_err(unreachable)? {
+            ended = self.carriers.link(address, &peer).await.map_err(of_carrier);
+            if ended.is_ok() {
+                break;
+            }
+        }
+        ended
     }
 }
