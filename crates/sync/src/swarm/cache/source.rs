@@ -21,6 +21,9 @@ use crate::carrier::{self, Content, Encoding, Error, Request, Run, Runs, Source,
 use crate::cluster::PeerName;
 use crate::swarm::ledger::Ledger;
 
+/// How long a run of a file that is still coming is, at most, unless a chunk is longer.
+const PASSED_ON_BYTES: u64 = 64 << 10;
+
 /// Gives peers what is in a cache.
 pub struct CacheSource {
     cache: Arc<Cache>,
@@ -187,7 +190,10 @@ impl Answer {
         rest: &Range<u32>,
     ) -> Result<Option<(Content, u32)>> {
         while let Some(place) = candidate.place(xorb, rest) {
-            let run = candidate.file.readable(&place);
+            let mut run = candidate.file.readable(&place);
+            if matches!(candidate.file.stage(), Stage::Filling) {
+                run.end = short(&candidate.file, &run);
+            }
             match candidate.file.read(&self.cache.pool, run.clone()).await? {
                 Read::Here(bytes) => {
                     let content = plain(&candidate.file, &run, bytes);
@@ -255,6 +261,16 @@ impl Candidate {
         let mut at_start = places.into_iter().filter(|(_, first)| *first == rest.start);
         at_start.find(|(place, _)| self.file.has(place.start)).map(|(place, _)| place)
     }
+}
+
+/// Where a run ends that others wait for behind whoever gets it: none is passed on before its last
+/// byte is there.
+fn short(file: &OpenFile, run: &Range<u32>) -> u32 {
+    let is_long = |end: &u32| {
+        let bytes = file.about.bytes_of(run.start..*end);
+        bytes.end - bytes.start > PASSED_ON_BYTES
+    };
+    (run.start + 2..=run.end).find(is_long).map_or(run.end, |end| end - 1)
 }
 
 fn plain(file: &OpenFile, chunks: &Range<u32>, bytes: Bytes) -> Content {

@@ -13,6 +13,12 @@ const HUB_CHILDREN: u32 = 4;
 /// sites, or the hub has another one.
 const STRETCHED: u32 = 16;
 
+/// So many hosts of a site pass each stripe on from one to the next, if each lacks so many pieces for
+/// each hop; more of them in trees, and more than these in low ones.
+const CHAINED: usize = 8;
+const PIECES_A_HOP: usize = 64;
+const MANY: usize = 512;
+
 impl Forest {
     /// Finds parents for all who lack something and have none; those whose parents are others than
     /// at the last call. The time that it takes grows with the number of hosts, so call it once for
@@ -49,7 +55,9 @@ impl Forest {
             let seat = &host.seats[stripe];
             let lacks = (self.totals[stripe] - seat.held) / slack;
             let is_far = host.place.site != self.hub_place.site;
-            let rank = (!seat.is_primary, host.children);
+            // In a chain all stripes go the same way: no two hosts share a link.
+            let children = if host.is_chained { 0 } else { host.children };
+            let rank = (!seat.is_primary, children);
             (!host.may_be_asked(), is_far, host.place.site, lacks, rank)
         };
         let is_loose =
@@ -199,11 +207,15 @@ impl Forest {
         }
     }
 
-    /// Deals out who of a site passes on what: each stripe to one at least, and each host one.
+    /// Deals out who of a site passes on what, so that a host has few children in each stripe that it
+    /// passes on. With more, what comes to it late, since links are never shared equally, would
+    /// go out that many times before anybody has it.
     fn deal_stripes(&mut self, site: u32, fresh: &[HostId]) {
+        let children = self.children_each(fresh);
         for id in fresh {
             if let Some(host) = self.host_mut(*id) {
                 host.seats.iter_mut().for_each(|seat| seat.is_primary = false);
+                host.is_chained = children == 1;
             }
         }
         // How many children the others of the site can have in each stripe.
@@ -215,15 +227,28 @@ impl Forest {
             }
         }
         let stripes = strength.len();
-        for turn in 0..fresh.len().max(stripes) {
+        let each = (stripes / fresh.len()).max(stripes / children).max(1);
+        for turn in 0..fresh.len() * each {
             let id = fresh[turn % fresh.len()];
             let Some(host) = self.host_mut(id) else { continue };
             let free = (0..stripes).filter(|stripe| !host.seats[*stripe].is_primary);
             if let Some(weakest) = free.min_by_key(|stripe| strength[*stripe]) {
                 host.seats[weakest].is_primary = true;
-                let each = u32::try_from(stripes / fresh.len()).unwrap_or(1).max(1);
-                strength[weakest] += host.slots / each;
+                strength[weakest] += (host.slots / u32::try_from(each).unwrap_or(1)).max(1);
             }
+        }
+    }
+
+    /// How many children each of these should have in a stripe that it passes on.
+    fn children_each(&self, fresh: &[HostId]) -> usize {
+        let pieces: u32 = self.totals.iter().sum();
+        let lacks = fresh.iter().filter_map(|id| self.host(*id)).map(|host| pieces - host.brought);
+        let hops = fresh.len() - 1;
+        let is_far = hops * PIECES_A_HOP > lacks.max().unwrap_or(0) as usize;
+        match fresh.len() {
+            ..=CHAINED if !is_far => 1,
+            ..=MANY => 2,
+            _ => self.totals.len(),
         }
     }
 

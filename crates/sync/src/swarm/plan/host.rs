@@ -69,6 +69,8 @@ pub(super) struct Host {
     pub(super) brought: u32,
     /// Pieces that it had when the rates were last looked at; nothing: it came since.
     pub(super) marked: Option<u32>,
+    /// It is one of few, of which each passes all on to the next.
+    pub(super) is_chained: bool,
     /// It takes pieces too slowly to pass them on.
     pub(super) is_slow: bool,
     avoided: Vec<Parent>,
@@ -87,6 +89,7 @@ impl Host {
             seats,
             brought: 0,
             marked: None,
+            is_chained: false,
             is_slow: false,
             avoided: Vec::new(),
             strikes: Vec::new(),

@@ -1,4 +1,4 @@
-//! What links carry: each shares its rate equally among what goes over it.
+//! What links carry: each shares its rate among what goes over it, by weight.
 
 /// Pieces on their way from one host, or the hub, to another.
 #[derive(Clone, Copy, Debug)]
@@ -10,6 +10,8 @@ pub(super) struct Flow {
     pub(super) piece: u64,
     /// Bytes a second, once it is shared out.
     pub(super) rate: f64,
+    /// How much it gets of a link next to others.
+    pub(super) weight: f64,
 }
 
 /// The links of all hosts, and of their sites to each other.
@@ -72,23 +74,23 @@ fn from(flow: &Flow) -> usize {
 /// Shares the links out among the flows.
 pub(super) fn share(links: &Links, flows: &mut [Flow]) {
     let mut left = links.capacities();
-    let mut users = vec![0_u32; left.len()];
+    let mut users = vec![0.0; left.len()];
     let passed: Vec<_> = flows.iter().map(|flow| links.passed(flow)).collect();
     for _ in 0..ROUNDS {
-        users.fill(0);
+        users.fill(0.0);
         let can_more = |left: &[f64], over: &[usize; 4]| {
             over.iter().all(|link| left[*link] > links.rate * 1e-6)
         };
-        for over in passed.iter().filter(|over| can_more(&left, over)) {
-            each(over, |link| users[link] += 1);
+        for (flow, over) in flows.iter().zip(&passed).filter(|(_, over)| can_more(&left, over)) {
+            each(over, |link| users[link] += flow.weight);
         }
         let before = left.clone();
         for (flow, over) in flows.iter_mut().zip(&passed) {
             if !can_more(&before, over) {
                 continue;
             }
-            let share = |link: &usize| before[*link] / f64::from(users[*link].max(1));
-            let more = over.iter().map(share).fold(f64::INFINITY, f64::min);
+            let share = |link: &usize| before[*link] / users[*link];
+            let more = flow.weight * over.iter().map(share).fold(f64::INFINITY, f64::min);
             flow.rate += more;
             each(over, |link| left[link] -= more);
         }

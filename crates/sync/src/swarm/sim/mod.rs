@@ -54,6 +54,9 @@ struct World {
     hub_sent: f64,
     /// Bytes that went from one site to another.
     crossed: f64,
+    /// A connection may get so many times less of a link than another one.
+    unfair: f64,
+    seed: u64,
     dice: Dice,
 }
 
@@ -74,6 +77,8 @@ impl World {
             events: Vec::new(),
             hub_sent: 0.0,
             crossed: 0.0,
+            unfair: 1.0,
+            seed,
             dice: Dice::new(seed),
         }
     }
@@ -227,7 +232,11 @@ impl World {
     /// What a node asks for in a stripe, if whom it asks has it.
     fn wanted(&mut self, index: usize, stripe: u32) -> Option<Flow> {
         let to = index;
-        let flow = |from, piece| Flow { from, to, stripe, piece, rate: 0.0 };
+        let (unfair, seed) = (self.unfair, self.seed);
+        let flow = move |from, piece| {
+            let weight = weight(unfair, seed, (from, to, stripe));
+            Flow { from, to, stripe, piece, rate: 0.0, weight }
+        };
         let piece = self.nodes[index].first_lacking(stripe, &self.cut)?;
         let parent = self.nodes[index].stripes[stripe as usize].parent;
         match parent {
@@ -295,4 +304,13 @@ impl World {
         self.nodes[index].stripes[stripe as usize].chosen = Some((from, piece));
         Some((from, piece))
     }
+}
+
+/// What a connection gets of a link next to others, always the same.
+fn weight(unfair: f64, seed: u64, (from, to, stripe): (Option<usize>, usize, u32)) -> f64 {
+    let lane = if from.is_none() { stripe % 4 } else { stripe };
+    let from = from.map_or(0, |from| from as u64 + 1);
+    let number = from << 40 | (to as u64) << 16 | u64::from(lane) | seed << 8;
+    let drawn = Dice::new(number).below(1000) as f64 / 1000.0;
+    unfair.powf(-drawn)
 }
