@@ -154,6 +154,7 @@ struct Exchange {
     next_id: u64,
     batch_bytes: u64,
     seed: u64,
+    began: Duration,
     /// New bytes that came, and when the last of them did.
     came: u64,
     came_at: Duration,
@@ -184,6 +185,7 @@ impl Exchange {
             next_id: 0,
             batch_bytes: (file.about.head.size / 64).clamp(BATCH.start, BATCH.end),
             seed: u64::from_le_bytes(seed),
+            began: now,
             came: 0,
             came_at: now,
             tick_at: now + TICK,
@@ -361,6 +363,7 @@ impl Exchange {
         };
         let bytes = runs.iter().map(|run| self.filling.file().about.bytes_of(run.clone()));
         let left = bytes.map(|bytes| bytes.end - bytes.start).sum();
+        tracing::trace!(peer = %who.name, ?kind, bytes = left, "asks");
         let ask = Ask {
             peers: Arc::clone(&self.peers),
             who: who.clone(),

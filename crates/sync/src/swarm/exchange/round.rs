@@ -13,21 +13,34 @@ use super::{AGAIN_SECONDS, Exchange, GIVE_UP, Kind, Say, Who, Wrong};
 /// stripe by itself: a piece that it waits for must hold up no other stripe, or peers that wait for
 /// each other in different stripes would all wait for ever.
 const HUB_LANES: u32 = 4;
+/// How much the hub is asked for at once, in each lane, when nothing has come.
+const FIRST_BYTES: u64 = 256 << 10;
 /// How much is asked at once for stripes without a parent.
 const ORPHAN_BYTES: u64 = 4 << 20;
 /// How long a request goes on whose peer is not the parent any more.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long a client waits for what the swarm is about to bring.
-const CLIENT_WAITS: Duration = Duration::from_secs(6);
-/// A request that brings nothing while others bring so many pieces of each stripe stands still.
+/// How long a client waits for what the swarm is about to bring: in rounds, and at least.
+const CLIENT_WAITS: (u32, Duration) = (8, Duration::from_secs(4));
+/// A request that brings nothing while others bring so many pieces of each stripe stands still, if
+/// that takes so many rounds, and at least so long.
 const STILL_PIECES: u64 = 4;
-const STILL_FOR: Duration = Duration::from_secs(4);
-/// So does one that brings nothing for longer than its peer may wait.
-const SILENT_FOR: Duration = Duration::from_secs(12);
+const STILL_FOR: (u32, Duration) = (16, Duration::from_secs(4));
+/// So does one that brings nothing for longer than its peer may wait, or its link can take.
+const SILENT_FOR: (u32, Duration) = (4, Duration::from_secs(12));
 /// How long nothing comes until the last chunks are asked of somebody else too.
 const LATE_AFTER: Duration = Duration::from_secs(1);
 
 impl Exchange {
+    /// So many rounds, and at least so long. In a round each stripe brings a piece, at the rate that
+    /// the file has come at so far: what is long on one network is a moment on another.
+    fn time(&self, (rounds, least): (u32, Duration), now: Duration) -> Duration {
+        let bytes = u64::from(self.work.stripes()) * self.work.piece_bytes();
+        let took = now.saturating_sub(self.began).as_millis();
+        let round = took.saturating_mul(bytes.into()) / u128::from(self.came.max(1));
+        let round = Duration::from_millis(u64::try_from(round).unwrap_or(u64::MAX));
+        if self.came < bytes { least } else { least.max(round.saturating_mul(rounds)) }
+    }
+
     /// Asks for what can be asked for now.
     pub(super) fn ask(&mut self, now: Duration) {
         self.ask_for_clients(now);
@@ -56,7 +69,10 @@ impl Exchange {
             if left.len() > 1 || left.iter().any(|left| *left > self.batch_bytes / 4) {
                 continue;
             }
-            let runs = self.work.batch(&stripes, self.batch_bytes);
+            // At first there may be another plan in a moment, and what was asked of the hub comes all
+            // the same: little is asked of it until something has come.
+            let most = if who.is_hub { self.came.max(FIRST_BYTES) } else { u64::MAX };
+            let runs = self.work.batch(&stripes, self.batch_bytes.min(most));
             if !runs.is_empty() {
                 self.start(who, Kind::Lane { lane, stripes }, runs, now);
             }
@@ -109,6 +125,7 @@ impl Exchange {
                 active.stop.cancel();
             }
         }
+        let client_waits = self.time(CLIENT_WAITS, now);
         for want in wanted {
             if self.filling.file().has_sound(want.start..want.start + 1) {
                 continue;
@@ -119,7 +136,7 @@ impl Exchange {
                 active.kind == Kind::Client
                     && active.runs.iter().any(|run| run.contains(&want.start))
             });
-            if is_asked || (is_coming && since + CLIENT_WAITS > now) {
+            if is_asked || (is_coming && since + client_waits > now) {
                 continue;
             }
             let Some(who) = self.whom.other(None, now) else { continue };
@@ -170,11 +187,12 @@ impl Exchange {
 
     fn stop_what_stands_still(&mut self, now: Duration) {
         let others_bring = STILL_PIECES * u64::from(self.work.stripes()) * self.work.piece_bytes();
+        let (still_for, silent_for) = (self.time(STILL_FOR, now), self.time(SILENT_FOR, now));
         let mut still = Vec::new();
         for active in self.active.values() {
             let silent = now.saturating_sub(active.heard);
             let is_behind = self.came - active.heard_bytes >= others_bring;
-            if (silent >= STILL_FOR && is_behind) || silent >= SILENT_FOR {
+            if (silent >= still_for && is_behind) || silent >= silent_for {
                 still.push((active.who.clone(), active.kind.clone(), active.stop.clone()));
             } else if active.ends.is_some_and(|ends| ends <= now) {
                 active.stop.cancel();
