@@ -31,8 +31,8 @@ const SILENT_FOR: (u32, Duration) = (4, Duration::from_secs(12));
 const LATE_AFTER: Duration = Duration::from_secs(1);
 
 impl Exchange {
-    /// So many rounds, and at least so long. In a round each stripe brings a piece, at the rate that
-    /// the file has come at so far: what is long on one network is a moment on another.
+    /// So many rounds, and at least so long. In a round each stripe brings a piece, at the rate
+    /// that the file has come at so far: what is long on one network is a moment on another.
     fn time(&self, (rounds, least): (u32, Duration), now: Duration) -> Duration {
         let bytes = u64::from(self.work.stripes()) * self.work.piece_bytes();
         let took = now.saturating_sub(self.began).as_millis();
@@ -69,8 +69,8 @@ impl Exchange {
             if left.len() > 1 || left.iter().any(|left| *left > self.batch_bytes / 4) {
                 continue;
             }
-            // At first there may be another plan in a moment, and what was asked of the hub comes all
-            // the same: little is asked of it until something has come.
+            // At first there may be another plan in a moment, and what was asked of the hub comes
+            // all the same: little is asked of it until something has come.
             let most = if who.is_hub { self.came.max(FIRST_BYTES) } else { u64::MAX };
             let runs = self.work.batch(&stripes, self.batch_bytes.min(most));
             if !runs.is_empty() {

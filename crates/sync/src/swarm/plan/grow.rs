@@ -13,8 +13,8 @@ const HUB_CHILDREN: u32 = 4;
 /// sites, or the hub has another one.
 const STRETCHED: u32 = 16;
 
-/// So many hosts of a site pass each stripe on from one to the next, if each lacks so many pieces for
-/// each hop; more of them in trees, and more than these in low ones.
+/// So many hosts of a site pass each stripe on from one to the next, if each lacks so many pieces
+/// for each hop; more of them in trees, and more than these in low ones.
 const CHAINED: usize = 8;
 const PIECES_A_HOP: usize = 64;
 const MANY: usize = 512;
@@ -207,8 +207,8 @@ impl Forest {
         }
     }
 
-    /// Deals out who of a site passes on what, so that a host has few children in each stripe that it
-    /// passes on. With more, what comes to it late, since links are never shared equally, would
+    /// Deals out who of a site passes on what, so that a host has few children in each stripe that
+    /// it passes on. With more, what comes to it late, since links are never shared equally, would
     /// go out that many times before anybody has it.
     fn deal_stripes(&mut self, site: u32, fresh: &[HostId]) {
         let children = self.children_each(fresh);
