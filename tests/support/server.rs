@@ -46,6 +46,8 @@ pub struct Server {
     days_ahead: u32,
     clock: Option<PathBuf>,
     wrapper: Vec<String>,
+    /// Where it listens when it is started for the first time.
+    listen: String,
 }
 
 impl Server {
@@ -109,7 +111,13 @@ impl Server {
 
     /// The first start.
     pub fn begin(&mut self) -> Result<()> {
-        self.launch("127.0.0.1:0")
+        let address = self.listen.clone();
+        self.launch(&address)
+    }
+
+    /// Where it is to listen, before the first start.
+    pub fn listen_on(&mut self, address: &str) {
+        address.clone_into(&mut self.listen);
     }
 
     /// Starts another server on the same objects, with an index of its own.
@@ -136,6 +144,7 @@ impl Server {
             days_ahead: 0,
             clock: None,
             wrapper: Vec::new(),
+            listen: "127.0.0.1:0".to_owned(),
         })
     }
 
