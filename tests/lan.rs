@@ -155,3 +155,18 @@ fn hosts_finish_without_their_hub_what_one_of_them_has() -> Result<()> {
     })?;
     site.hub.kill()
 }
+
+#[test]
+fn a_host_that_stands_still_keeps_nobody_from_finishing() -> Result<()> {
+    let site = Site::new(4, 8 << 20)?;
+    let quarter = site.content.len() as u64 / 4;
+    site.read_all(&[0], || {
+        let others = site.read_all(&[1, 2, 3], || {
+            site.wait_for(0, quarter)?;
+            site.nodes[0].signal("-STOP")
+        });
+        // It wakes up, and gets the rest too.
+        site.nodes[0].signal("-CONT")?;
+        others
+    })
+}
