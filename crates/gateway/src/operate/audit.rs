@@ -66,9 +66,8 @@ pub(super) async fn list(mut call: Call) -> Answer {
         }
     };
     let (told, mut heard) = mpsc::channel::<Listed>(QUEUE);
-    let (lines, answer) = mpsc::channel::<Value>(QUEUE);
     let caller = call.caller.clone();
-    call.gateway.hub.runner().spawn("audit", async move {
+    Ok(reply::lines_of(hub, "audit", QUEUE, |hub, lines| async move {
         let names = Names(&hub);
         let pass_on = async {
             let mut count = 0_u64;
@@ -83,17 +82,15 @@ pub(super) async fn list(mut call: Call) -> Answer {
             count
         };
         let (done, count) = tokio::join!(hub.list_audit(&caller, repo.as_ref(), told), pass_on);
-        // Whoever asked may be gone.
-        let _ = lines.send(last(done.map(|()| json!({"type": "summary", "lines": count})))).await;
-    });
-    Ok(reply::lines(answer))
+        done.map_err(unread)?;
+        Ok(json!({"type": "summary", "lines": count}))
+    }))
 }
 
-fn last(done: ballast_node::Result<Value>) -> Value {
-    done.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the audit log could not be read to its end");
-        json!({"type": "error", "message": format!("the logs can't be read on: {error}")})
-    })
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn unread(error: ballast_node::Error) -> String {
+    tracing::warn!(%error, "the audit log could not be read to its end");
+    format!("the logs can't be read on: {error}")
 }
 
 fn kind_and_name(text: &str) -> (RepoKind, &str) {
@@ -129,9 +126,8 @@ pub(super) async fn verify(mut call: Call) -> Answer {
     };
     let kept: Vec<KnownHead> = kept.heads.into_iter().map(read).collect::<Result<_, _>>()?;
     let (told, mut heard) = mpsc::channel::<AuditReport>(QUEUE);
-    let (lines, answer) = mpsc::channel::<Value>(QUEUE);
     let (hub, caller) = (Arc::clone(&call.gateway.hub), call.caller.clone());
-    call.gateway.hub.runner().spawn("audit walk", async move {
+    Ok(reply::lines_of(hub, "audit walk", QUEUE, |hub, lines| async move {
         let pass_on = async {
             let mut logs = 0_u64;
             while let Some(report) = heard.recv().await {
@@ -143,10 +139,9 @@ pub(super) async fn verify(mut call: Call) -> Answer {
             logs
         };
         let (done, logs) = tokio::join!(hub.verify_audit(&caller, &kept, told), pass_on);
-        let summary = |findings| json!({"type": "summary", "logs": logs, "findings": findings});
-        let _ = lines.send(last(done.map(summary))).await;
-    });
-    Ok(reply::lines(answer))
+        let findings = done.map_err(unread)?;
+        Ok(json!({"type": "summary", "logs": logs, "findings": findings}))
+    }))
 }
 
 fn report_view(report: AuditReport) -> Value {

@@ -12,7 +12,7 @@ use ballast_node::access::Caller;
 use ballast_node::hub::Hub;
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::call::Call;
@@ -56,13 +56,8 @@ pub(super) async fn answer(mut call: Call) -> Answer {
     }
     let asked: Asked = call.json(BODY_BYTES).await?;
     let importer = call.gateway.settings.bundles.clone().ok_or_else(Failure::no_route)?;
-    let (lines, told) = mpsc::channel::<Value>(QUEUE);
     let (hub, caller) = (Arc::clone(&call.gateway.hub), call.caller.clone());
-    call.gateway.hub.runner().spawn("import a bundle", async move {
-        let done = importer.import(&hub, &caller, asked, &lines).await;
-        let last = done.unwrap_or_else(|message| json!({"type": "error", "message": message}));
-        // Whoever asked may be gone.
-        let _ = lines.send(last).await;
-    });
-    Ok(reply::lines(told))
+    Ok(reply::lines_of(hub, "import a bundle", QUEUE, |hub, lines| async move {
+        importer.import(&hub, &caller, asked, &lines).await
+    }))
 }

@@ -34,21 +34,12 @@ pub(super) async fn answer(call: Call) -> Answer {
     let noted = call.gateway.hub.note_act(&call.caller, Act::ExportedMetadata).await;
     noted.map_err(|error| Failure::of(error, &call.caller))?;
     let (told, heard) = mpsc::channel::<Exported>(QUEUE);
-    let (lines, answer) = mpsc::channel::<Value>(QUEUE);
     let (hub, caller) = (Arc::clone(&call.gateway.hub), call.caller.clone());
-    call.gateway.hub.runner().spawn("export", async move {
+    Ok(reply::lines_of(hub, "export", QUEUE, |hub, lines| async move {
         let (done, count) = tokio::join!(hub.export(&caller, told), pass_on(heard, &lines));
-        let last = match done {
-            Ok(()) => json!({"type": "summary", "lines": count}),
-            Err(error) => {
-                tracing::warn!(%error, "an export did not come to its end");
-                json!({"type": "error", "message": "the export could not go on; see the log"})
-            }
-        };
-        // Whoever asked may be gone.
-        let _ = lines.send(last).await;
-    });
-    Ok(reply::lines(answer))
+        done.map_err(|error| reply::cut_short("the export", &error))?;
+        Ok(json!({"type": "summary", "lines": count}))
+    }))
 }
 
 async fn pass_on(mut heard: mpsc::Receiver<Exported>, lines: &mpsc::Sender<Value>) -> u64 {

@@ -41,18 +41,11 @@ pub(super) async fn answer(mut call: Call) -> Answer {
         let noted = call.gateway.hub.note_act(&call.caller, Act::CollectedGarbage).await;
         noted.map_err(|error| Failure::of(error, &call.caller))?;
     }
-    let (lines, told) = mpsc::channel::<Value>(QUEUE);
     let hub = Arc::clone(&call.gateway.hub);
-    call.gateway.hub.runner().spawn("gc on demand", async move {
-        let last = if asked.dry_run { dry_run(&hub, &lines).await } else { step(&hub).await };
-        let last = last.unwrap_or_else(|error| {
-            tracing::warn!(%error, "a collection did not come to its end");
-            json!({"type": "error", "message": "the collection could not go on; see the log"})
-        });
-        // Whoever asked may be gone.
-        let _ = lines.send(last).await;
-    });
-    Ok(reply::lines(told))
+    Ok(reply::lines_of(hub, "gc on demand", QUEUE, |hub, lines| async move {
+        let done = if asked.dry_run { dry_run(&hub, &lines).await } else { step(&hub).await };
+        done.map_err(|error| reply::cut_short("the collection", &error))
+    }))
 }
 
 async fn dry_run(hub: &Hub, lines: &mpsc::Sender<Value>) -> ballast_node::Result<Value> {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use ballast_node::access::Caller;
 use ballast_node::hub::Hub;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::call::Call;
@@ -69,13 +69,8 @@ pub(super) async fn answer(mut call: Call) -> Answer {
     let keeper = call.gateway.settings.keeper.clone().ok_or_else(|| {
         Failure::invalid("this is no node: it keeps nothing of another hub\nhint: `ballast node`")
     })?;
-    let (lines, told) = mpsc::channel::<Value>(QUEUE);
     let caller = call.caller.clone();
-    call.gateway.hub.runner().spawn("keep files", async move {
-        let done = keeper.answer(&hub, &caller, asked, &lines).await;
-        let last = done.unwrap_or_else(|message| json!({"type": "error", "message": message}));
-        // Whoever asked may be gone.
-        let _ = lines.send(last).await;
-    });
-    Ok(reply::lines(told))
+    Ok(reply::lines_of(hub, "keep files", QUEUE, |hub, lines| async move {
+        keeper.answer(&hub, &caller, asked, &lines).await
+    }))
 }

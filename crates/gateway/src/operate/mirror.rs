@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use ballast_node::hub::Hub;
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::call::Call;
@@ -97,13 +97,8 @@ pub(super) async fn answer(mut call: Call) -> Answer {
     let mirrors = call.gateway.settings.mirrors.clone().ok_or_else(|| {
         Failure::invalid("this hub has no upstream\nhint: set `upstream.url`, without `offline`")
     })?;
-    let (lines, told) = mpsc::channel::<Value>(QUEUE);
     let hub = Arc::clone(&call.gateway.hub);
-    call.gateway.hub.runner().spawn("mirror", async move {
-        let done = mirrors.answer(&hub, asked, &lines).await;
-        let last = done.unwrap_or_else(|message| json!({"type": "error", "message": message}));
-        // Whoever asked may be gone.
-        let _ = lines.send(last).await;
-    });
-    Ok(reply::lines(told))
+    Ok(reply::lines_of(hub, "mirror", QUEUE, |hub, lines| async move {
+        mirrors.answer(&hub, asked, &lines).await
+    }))
 }

@@ -48,21 +48,10 @@ pub(super) async fn answer(mut call: Call) -> Answer {
         // A revision that is not there is told before the answer begins.
         hub.resolve(repo, revision).await.map_err(of)?;
     }
-    let (lines, told) = mpsc::channel::<Value>(QUEUE);
-    hub.runner().spawn("policy check", {
-        let hub = Arc::clone(&hub);
-        async move {
-            let last = match check(&hub, stage, &repos, asked.revision.as_deref(), &lines).await {
-                Ok(summary) => summary,
-                Err(error) => {
-                    tracing::warn!(%error, "a check of the policy did not come to its end");
-                    json!({"type": "error", "message": "the check could not go on; see the log"})
-                }
-            };
-            let _ = lines.send(last).await;
-        }
-    });
-    Ok(reply::lines(told))
+    Ok(reply::lines_of(hub, "policy check", QUEUE, |hub, lines| async move {
+        let done = check(&hub, stage, &repos, asked.revision.as_deref(), &lines).await;
+        done.map_err(|error| reply::cut_short("the check of the policy", &error))
+    }))
 }
 
 async fn check(

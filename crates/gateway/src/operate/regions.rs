@@ -13,7 +13,7 @@ use ballast_node::access::Caller;
 use ballast_node::hub::Hub;
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::call::Call;
@@ -131,13 +131,8 @@ pub(super) async fn answer(mut call: Call) -> Answer {
     let regions = call.gateway.settings.regions.clone().ok_or_else(|| {
         Failure::invalid("this hub is in no region\nhint: set `region.name` and `cluster.listen`")
     })?;
-    let (lines, told) = mpsc::channel::<Value>(QUEUE);
     let (hub, caller) = (Arc::clone(&call.gateway.hub), call.caller.clone());
-    call.gateway.hub.runner().spawn("regions", async move {
-        let done = regions.answer(&hub, &caller, asked, &lines).await;
-        let last = done.unwrap_or_else(|message| json!({"type": "error", "message": message}));
-        // Whoever asked may be gone.
-        let _ = lines.send(last).await;
-    });
-    Ok(reply::lines(told))
+    Ok(reply::lines_of(hub, "regions", QUEUE, |hub, lines| async move {
+        regions.answer(&hub, &caller, asked, &lines).await
+    }))
 }

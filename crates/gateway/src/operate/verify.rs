@@ -38,9 +38,8 @@ pub(super) async fn answer(mut call: Call) -> Answer {
     }
     let scope = asked_scope(&call, asked.kind.as_deref(), asked.name.as_deref(), Access::Admin)?;
     let (reports, heard) = mpsc::channel::<Report>(QUEUE);
-    let (lines, told) = mpsc::channel::<Value>(QUEUE);
     let hub = Arc::clone(&call.gateway.hub);
-    call.gateway.hub.runner().spawn("verify", async move {
+    Ok(reply::lines_of(hub, "verify", QUEUE, |hub, lines| async move {
         let work = async {
             match asked.known {
                 true => hub.name_damage(reports).await,
@@ -48,16 +47,9 @@ pub(super) async fn answer(mut call: Call) -> Answer {
             }
         };
         let (checked, ()) = tokio::join!(work, pass_on(heard, &lines));
-        let last = match checked {
-            Ok(summary) => summary_view("summary", &summary),
-            Err(error) => {
-                tracing::warn!(%error, "a check did not come to its end");
-                json!({"type": "error", "message": "the check could not go on; see the log"})
-            }
-        };
-        let _ = lines.send(last).await;
-    });
-    Ok(reply::lines(told))
+        let summary = checked.map_err(|error| reply::cut_short("the check", &error))?;
+        Ok(summary_view("summary", &summary))
+    }))
 }
 
 async fn pass_on(mut heard: mpsc::Receiver<Report>, lines: &mpsc::Sender<Value>) {
