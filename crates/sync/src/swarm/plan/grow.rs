@@ -160,12 +160,16 @@ impl Forest {
             && has <= parent_has.saturating_add(self.slack(stripe))
     }
 
-    /// Children of the hub in a stripe who have less than a host does.
+    /// Children of the hub in a stripe who have less than a host does, and may ask it. Only less:
+    /// those who avoid each other in a circle would take turns at the hub for ever.
     fn behind_at_hub(&self, stripe: usize, id: HostId) -> Vec<HostId> {
+        let Some(host) = self.host(id).filter(|host| host.may_be_asked()) else {
+            return Vec::new();
+        };
+        let least = host.seats[stripe].held.saturating_sub(self.slack(stripe));
         let is_behind = |other: &HostId| {
             let seat = self.seat_of(*other, stripe);
-            seat.is_some_and(|seat| seat.parent == Some(Parent::Hub))
-                && !self.suits(id, *other, stripe)
+            seat.is_some_and(|seat| seat.parent == Some(Parent::Hub) && seat.held < least)
                 && self.suits(*other, id, stripe)
         };
         self.ids().filter(is_behind).collect()

@@ -238,3 +238,21 @@ fn a_host_that_is_slow_or_lies_is_nobodys_parent() {
     assert_eq!(forest.hub_children(), STRIPES);
     assert!(!forest.parents(ids[4]).contains(&Some(Parent::Hub)));
 }
+
+#[test]
+fn hosts_that_nobody_may_ask_and_that_avoid_each_other_in_a_circle_all_ask_the_hub() {
+    let (mut forest, ids) = forest(&[0; 4]);
+    // The last one can be asked, but has less than they.
+    let circle = &ids[..3];
+    for (number, id) in circle.iter().enumerate() {
+        forest.report(*id, &[20; STRIPES as usize]);
+        let next = circle[(number + 1) % circle.len()];
+        let host = forest.host_mut(*id).expect("it is here");
+        host.avoid(Parent::Host(next));
+        host.strike(next, true);
+        forest.sink(*id);
+    }
+    forest.settle();
+    check(&forest);
+    assert_eq!(forest.hub_children(), 4 * STRIPES);
+}
