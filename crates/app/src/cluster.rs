@@ -53,7 +53,7 @@ pub(crate) fn open(
     let cluster = identity.cluster();
     if settings.discover == Discover::Always {
         // Nodes look for it; what a hub would find it learns from their heartbeats anyway.
-        Discovery::start(cluster, identity.name(), bound.port(), hub.runner())?;
+        Discovery::start(cluster, identity.name(), bound.port(), (hub.env(), hub.runner()))?;
     }
     tracing::info!(%cluster, address = %bound, "nodes may join");
     let told = settings.address.clone();

@@ -75,7 +75,9 @@ pub(crate) async fn begin(
     let (cluster, name, port) = (identity.cluster(), identity.name(), address.port());
     let around = match config.cluster.discover {
         Discover::Never => Discovery::default(),
-        Discover::Nodes | Discover::Always => Discovery::start(cluster, name, port, hub.runner())?,
+        Discover::Nodes | Discover::Always => {
+            Discovery::start(cluster, name, port, (hub.env(), hub.runner()))?
+        }
     };
     let origin = cache.start(hub, mirror, carriers, Arc::new(around));
     let origin = origin.context("starting the node")?;

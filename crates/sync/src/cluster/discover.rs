@@ -3,14 +3,22 @@
 //! What is found is a hint: an address at which somebody says that a peer of this name is. Whoever
 //! connects there believes the certificate and nothing else. Nothing is sent but multicast, and the
 //! cluster is told as a hash, so that its name is no one else's business.
+//!
+//! Everybody announces itself and answers, but looks for others only when it needs them. Whoever
+//! looks asks again and again after each of the others, and each hears every question and every
+//! answer: with all looking all the time, hosts that do nothing else would be busy with that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ballast_node::worker::Runner;
+use ballast_store::env::SharedEnv;
 use mdns_sd::{Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
+use tokio::sync::Notify;
 
 use super::{ClusterId, Error, PeerName, PeerRole, Result};
 
@@ -20,6 +28,9 @@ const SERVICE: &str = "_ballast._tcp.local.";
 const PORT: u16 = 5353;
 /// How often it is looked what addresses this host has: those of servers hardly change.
 const LOOKED_THROUGH_SECONDS: u32 = 60;
+/// How long others are looked for when they are needed: long enough that one is heard whose first
+/// answers are lost.
+const LOOKS_FOR: Duration = Duration::from_secs(20);
 /// Peers that are remembered: anybody on the network may announce as many as they like.
 const MOST_FOUND: usize = 1024;
 /// Addresses of one peer that are remembered.
@@ -38,13 +49,22 @@ pub struct Hint {
 
 /// Who knows of peers without asking the hub.
 pub trait Hints: Send + Sync + 'static {
-    /// Who may be where, in the order of names.
+    /// Who may be where, as far as it is known, in the order of names.
     fn hints(&self) -> Vec<Hint>;
+
+    /// Somebody is needed: for a while, hints come of who is there now.
+    fn look(&self);
 }
 
 /// What was found so far. All clones share it; one that was not started finds nobody.
 #[derive(Clone, Default)]
-pub struct Discovery(Arc<Mutex<HashMap<String, Hint>>>);
+pub struct Discovery(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    found: Mutex<HashMap<String, Hint>>,
+    needed: Notify,
+}
 
 impl fmt::Debug for Discovery {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,32 +73,34 @@ impl fmt::Debug for Discovery {
 }
 
 impl Discovery {
-    /// Announces this process, whose peers reach it at `port`, and looks for others of its cluster,
-    /// until the runner stops.
-    pub fn start(cluster: &ClusterId, name: &PeerName, port: u16, runner: &Runner) -> Result<Self> {
-        Self::start_on(PORT, cluster, name, port, runner)
+    /// Announces this process, whose peers reach it at `port`, and looks for others of its cluster
+    /// when they are needed, until the runner stops.
+    pub fn start(
+        cluster: &ClusterId,
+        name: &PeerName,
+        port: u16,
+        (env, runner): (&SharedEnv, &Runner),
+    ) -> Result<Self> {
+        let us = Announced { cluster: tag(&[cluster.as_str()]), name: name.clone(), port };
+        Self::start_on(PORT, us, (env, runner))
     }
 
     fn start_on(
         multicast: u16,
-        cluster: &ClusterId,
-        name: &PeerName,
-        port: u16,
-        runner: &Runner,
+        us: Announced,
+        (env, runner): (&SharedEnv, &Runner),
     ) -> Result<Self> {
         let failed = |error| Error::unusable("mDNS", error);
         let daemon = ServiceDaemon::new_with_port(multicast).map_err(failed)?;
         daemon.set_ip_check_interval(LOOKED_THROUGH_SECONDS).map_err(failed)?;
-        let us = Announced { cluster: tag(&[cluster.as_str()]), name: name.clone(), port };
         daemon.register(us.service().map_err(failed)?).map_err(failed)?;
-        let events = daemon.browse(SERVICE).map_err(failed)?;
         let (found, stop) = (Self::default(), runner.stopping());
-        let hints = found.clone();
+        let (hints, env) = (found.clone(), Arc::clone(env));
         runner.spawn("discovery", async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = hints.follow(&us, &events) => {}
+                () = hints.look_when_needed(&us, &daemon, &env) => {}
             }
             // Says good-bye, so that nobody looks for us.
             if let Ok(done) = daemon.shutdown() {
@@ -88,27 +110,61 @@ impl Discovery {
         Ok(found)
     }
 
-    async fn follow(&self, us: &Announced, events: &Receiver<ServiceEvent>) {
-        while let Ok(event) = events.recv_async().await {
-            match event {
-                ServiceEvent::ServiceResolved(service) => self.learn(us, &service),
-                ServiceEvent::ServiceRemoved(_, name) => drop(self.found().remove(&name)),
-                _ => {}
+    async fn look_when_needed(&self, us: &Announced, daemon: &ServiceDaemon, env: &SharedEnv) {
+        loop {
+            self.0.needed.notified().await;
+            match daemon.browse(SERVICE) {
+                Ok(events) => self.look_now(us, &events, env).await,
+                Err(mdns_sd::Error::Again) => continue,
+                Err(error) => return tracing::info!(%error, "the local network is not searched"),
             }
+            // Should it be too busy to hear this, it stops when it finds that nobody listens.
+            let _ = daemon.stop_browse(SERVICE);
         }
-        tracing::info!("peers are not looked for on the local network any more");
     }
 
-    fn learn(&self, us: &Announced, service: &ResolvedService) {
-        let Some(hint) = us.read(service) else { return };
+    /// Learns who is there, until nobody has been needed for a while.
+    async fn look_now(&self, us: &Announced, events: &Receiver<ServiceEvent>, env: &SharedEnv) {
+        let mut heard = HashSet::new();
+        let mut over = pin!(env.sleep(LOOKS_FOR));
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.0.needed.notified() => {
+                    over.set(env.sleep(LOOKS_FOR));
+                    continue;
+                }
+                () = &mut over => break,
+                event = events.recv_async() => event,
+            };
+            match event {
+                Ok(ServiceEvent::ServiceResolved(service)) => {
+                    if self.learn(us, &service) {
+                        heard.insert(service.get_fullname().to_owned());
+                    }
+                }
+                Ok(ServiceEvent::ServiceRemoved(_, name)) => drop(self.found().remove(&name)),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        // Whoever was found another time and said nothing now is not there any more.
+        self.found().retain(|name, _| heard.contains(name));
+    }
+
+    /// Whether it is one of ours and is remembered.
+    fn learn(&self, us: &Announced, service: &ResolvedService) -> bool {
+        let Some(hint) = us.read(service) else { return false };
         let mut found = self.found();
-        if found.len() < MOST_FOUND || found.contains_key(service.get_fullname()) {
+        let is_kept = found.len() < MOST_FOUND || found.contains_key(service.get_fullname());
+        if is_kept {
             found.insert(service.get_fullname().to_owned(), hint);
         }
+        is_kept
     }
 
     fn found(&self) -> MutexGuard<'_, HashMap<String, Hint>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,6 +173,10 @@ impl Hints for Discovery {
         let mut hints: Vec<Hint> = self.found().values().cloned().collect();
         hints.sort_by(|a, b| a.name.cmp(&b.name));
         hints
+    }
+
+    fn look(&self) {
+        self.0.needed.notify_one();
     }
 }
 
@@ -180,9 +240,8 @@ fn tag(words: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ballast_store::env::RealEnv;
+    use ballast_testkit::clock::SimEnv;
 
     use super::*;
 
@@ -190,21 +249,41 @@ mod tests {
         ClusterId::of(&super::super::PeerKey::from_bytes([byte; 32]))
     }
 
-    fn start(multicast: u16, cluster: &ClusterId, name: &str, port: u16) -> (Discovery, Runner) {
-        let (name, runner) = (PeerName::parse(name).expect("a name"), Runner::new());
-        let found = Discovery::start_on(multicast, cluster, &name, port, &runner);
-        (found.expect("multicast"), runner)
+    /// Processes of this machine that hear each other and nobody else.
+    struct Lan {
+        multicast: u16,
+        env: Arc<SimEnv>,
     }
 
-    #[tokio::test]
-    async fn peers_of_a_cluster_find_each_other_and_nobody_else() {
-        // A port of our own: other programs of this machine may speak mDNS too.
-        let multicast = 20_000 + u16::try_from(std::process::id() % 10_000).expect("small");
-        let (ours, theirs) = (cluster(1), cluster(2));
-        let (one, first) = start(multicast, &ours, "gpu-1", 1001);
-        let (two, second) = start(multicast, &ours, "gpu-2", 1002);
-        let (other, third) = start(multicast, &theirs, "gpu-1", 1003);
-        let is_found = |found: &Discovery, name: &str, port: u16| match found.hints().as_slice() {
+    impl Lan {
+        /// On a port of its own: other programs of this machine may speak mDNS too.
+        fn new(number: u32) -> Self {
+            let port = 20_000 + (2 * std::process::id() + number) % 20_000;
+            Self { multicast: u16::try_from(port).expect("small"), env: SimEnv::new(1) }
+        }
+
+        fn start(&self, cluster: &ClusterId, name: &str, port: u16) -> (Discovery, Runner) {
+            let name = PeerName::parse(name).expect("a name");
+            let us = Announced { cluster: tag(&[cluster.as_str()]), name, port };
+            let (env, runner) = (Arc::clone(&self.env) as SharedEnv, Runner::new());
+            let found = Discovery::start_on(self.multicast, us, (&env, &runner));
+            (found.expect("multicast"), runner)
+        }
+    }
+
+    async fn stop(runner: Runner) {
+        assert!(runner.stop(&RealEnv::new(), Duration::from_secs(10)).await);
+    }
+
+    async fn until(is_so: impl Fn() -> bool) {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Whether this one is found, and nobody else.
+    fn is_found(found: &Discovery, name: &str, port: u16) -> bool {
+        match found.hints().as_slice() {
             [hint] => {
                 assert_eq!(hint.name.as_str(), name);
                 assert!(hint.addresses.iter().all(|address| address.port() == port));
@@ -214,20 +293,47 @@ mod tests {
                 assert!(hints.is_empty(), "{hints:?}");
                 false
             }
-        };
-        while !is_found(&one, "gpu-2", 1002) || !is_found(&two, "gpu-1", 1001) {
-            tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn peers_of_a_cluster_find_each_other_and_nobody_else() {
+        let lan = Lan::new(0);
+        let (ours, theirs) = (cluster(1), cluster(2));
+        let (one, first) = lan.start(&ours, "gpu-1", 1001);
+        let (two, second) = lan.start(&ours, "gpu-2", 1002);
+        let (other, third) = lan.start(&theirs, "gpu-1", 1003);
+        for looks in [&one, &two, &other] {
+            looks.look();
+        }
+        until(|| is_found(&one, "gpu-2", 1002) && is_found(&two, "gpu-1", 1001)).await;
         assert_eq!(other.hints(), []);
         // Who stops says so.
-        let env = RealEnv::new();
-        assert!(second.stop(&env, Duration::from_secs(10)).await);
-        while !one.hints().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        for runner in [first, third] {
-            assert!(runner.stop(&env, Duration::from_secs(10)).await);
-        }
+        stop(second).await;
+        until(|| one.hints().is_empty()).await;
+        stop(first).await;
+        stop(third).await;
+    }
+
+    #[tokio::test]
+    async fn who_needs_nobody_does_not_look_and_is_found() {
+        let (lan, ours) = (Lan::new(1), cluster(1));
+        let (one, first) = lan.start(&ours, "gpu-1", 1001);
+        let (two, second) = lan.start(&ours, "gpu-2", 1002);
+        one.look();
+        until(|| is_found(&one, "gpu-2", 1002)).await;
+        assert_eq!(two.hints(), [], "it heard the announcements, and did not ask");
+        // What was found stays; whoever has gone is forgotten after the next time.
+        until(|| lan.env.sleepers() == 1).await;
+        lan.env.advance(LOOKS_FOR);
+        until(|| lan.env.sleepers() == 0).await;
+        stop(second).await;
+        assert!(is_found(&one, "gpu-2", 1002));
+        one.look();
+        until(|| lan.env.sleepers() == 1).await;
+        lan.env.advance(LOOKS_FOR);
+        until(|| one.hints().is_empty()).await;
+        stop(first).await;
     }
 
     #[test]

@@ -39,7 +39,10 @@ const STAYS: Duration = Duration::from_mins(10);
 /// How long to wait until the call is made again: at first, and at most.
 const AGAIN: Duration = Duration::from_millis(500);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
-/// How often it is looked who is on the local network while the hub is away.
+/// How long nobody looks for others on the local network though the hub is not heard: a node that
+/// has just begun hears it within that, and so does one whose hub is started again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked who was found there while the hub is away.
 const LOOK_EACH: Duration = Duration::from_secs(1);
 /// Peers that are asked at once while it is away.
 const MOST_ASKED: usize = 64;
@@ -143,11 +146,19 @@ impl GrpcHub {
     async fn look_around(&self) {
         let mut heard = self.heard.subscribe();
         while heard.wait_for(|is_heard| !is_heard).await.is_ok() {
-            let found = self.found();
-            for taken in self.seats().values() {
-                taken.told.send_if_modified(|told| add(told, &found));
+            tokio::select! {
+                biased;
+                _ = heard.wait_for(|is_heard| *is_heard) => continue,
+                () = self.env.sleep(PATIENCE) => {}
             }
-            self.env.sleep(LOOK_EACH).await;
+            while !*self.heard.borrow() {
+                self.hints.look();
+                let found = self.found();
+                for taken in self.seats().values() {
+                    taken.told.send_if_modified(|told| add(told, &found));
+                }
+                self.env.sleep(LOOK_EACH).await;
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use ballast_format::hash::ObjectHash;
 use ballast_format::log::{Gating, Visibility};
@@ -25,12 +25,22 @@ use crate::swarm::exchange::{Seat, Terms, Told};
 use crate::swarm::sample::Sample;
 use crate::swarm::world::{HUB, Manners, PIECE, STRIPES, World, pass, plan, who};
 
-/// Peers that are found without the hub.
-struct Around(Vec<Hint>);
+/// Peers that are found without the hub, when they are looked for.
+struct Around {
+    peers: Vec<Hint>,
+    is_looked_for: AtomicBool,
+}
 
 impl Hints for Around {
     fn hints(&self) -> Vec<Hint> {
-        self.0.clone()
+        match self.is_looked_for.load(Ordering::Relaxed) {
+            true => self.peers.clone(),
+            false => Vec::new(),
+        }
+    }
+
+    fn look(&self) {
+        self.is_looked_for.store(true, Ordering::Relaxed);
     }
 }
 
@@ -130,7 +140,8 @@ impl Rig {
             let who = who(name);
             Hint { name: who.name, addresses: vec![who.address] }
         };
-        let around = Arc::new(Around(peers.iter().map(hint).collect()));
+        let peers = peers.iter().map(hint).collect();
+        let around = Arc::new(Around { peers, is_looked_for: AtomicBool::new(false) });
         let (presence, cached) = (Presence::default(), Arc::clone(cache));
         let counted = Arc::clone(&ledger);
         let grpc = GrpcHub::new(nobody, Arc::clone(&env), presence, cached, counted, around);

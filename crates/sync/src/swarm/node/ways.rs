@@ -114,6 +114,8 @@ impl Ways {
                 return Ok(link);
             }
         }
+        // Whoever tries again may find it.
+        self.hints.look();
         Err(failed)
     }
 

@@ -16,6 +16,7 @@ struct Net {
     hub: Mutex<Vec<SocketAddr>>,
     asked_names: Mutex<Vec<SocketAddr>>,
     hints: Vec<Hint>,
+    looks: Mutex<u32>,
 }
 
 struct Open(PeerName);
@@ -83,6 +84,10 @@ impl FindHub for Net {
 impl Hints for Net {
     fn hints(&self) -> Vec<Hint> {
         self.hints.clone()
+    }
+
+    fn look(&self) {
+        *lock(&self.looks) += 1;
     }
 }
 
@@ -155,7 +160,9 @@ async fn a_peer_that_is_elsewhere_now_is_found_by_its_hint_and_did_not_lie() {
     let link = ways.connect(at(7), &node("gpu-2")).await.expect("it is at another address");
     assert_eq!(link.peer(), &node("gpu-2"));
     assert_eq!(*lock(&net.tried), [at(7), at(8)]);
+    assert_eq!(*lock(&net.looks), 0, "it was known already");
     // Nobody knows where this one is.
     let failed = ways.connect(at(7), &node("gpu-4")).await.err();
     assert!(matches!(failed, Some(Error::Unreachable { .. })), "{failed:?}");
+    assert_eq!(*lock(&net.looks), 1);
 }
