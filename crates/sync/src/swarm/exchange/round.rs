@@ -88,11 +88,12 @@ impl Exchange {
         for who in self.whom.questions(now) {
             self.question(who);
         }
+        let open = self.whom.rarest(&orphans, &self.work, self.seed);
         for who in self.whom.holders(now) {
             if self.is_asked(&who, &Kind::Orphans) {
                 continue;
             }
-            let pieces = self.whom.rarest(&who, &orphans, &self.work, self.seed);
+            let pieces = self.whom.of(&who, &open);
             let runs = self.work.batch_of(pieces, ORPHAN_BYTES.min(self.batch_bytes));
             if !runs.is_empty() {
                 self.start(who, Kind::Orphans, runs, now);
@@ -100,7 +101,7 @@ impl Exchange {
         }
         let hub = self.whom.hub().clone();
         if !self.is_asked(&hub, &Kind::Orphans) {
-            let pieces = self.whom.for_the_hub(&orphans, &self.work, now);
+            let pieces = self.whom.for_the_hub(&open, &self.work, now);
             let runs = self.work.batch_of(pieces, ORPHAN_BYTES.min(self.batch_bytes));
             if !runs.is_empty() {
                 self.start(hub, Kind::Orphans, runs, now);

@@ -5,6 +5,7 @@
 //! the hub is asked for what none of them has.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::peers::Who;
@@ -37,6 +38,20 @@ struct Holdings {
     chunks: Bits,
     at: Duration,
     is_asked: bool,
+}
+
+impl Holdings {
+    fn has_all(&self, runs: &[Range<u32>]) -> bool {
+        runs.iter().all(|run| self.chunks.has_all(run.clone()))
+    }
+}
+
+/// A piece in which there is something to ask for.
+pub(super) struct Open {
+    piece: u32,
+    missing: Vec<Range<u32>>,
+    /// How many peers have all of that.
+    holders: usize,
 }
 
 impl Whom {
@@ -137,11 +152,6 @@ impl Whom {
         }
     }
 
-    /// What a peer has.
-    pub(super) fn holds(&self, who: &Who) -> Option<&Bits> {
-        self.holdings.get(who).map(|held| &held.chunks)
-    }
-
     /// Peers that may be asked for an orphan's pieces.
     pub(super) fn holders(&self, now: Duration) -> Vec<Who> {
         let held = self.holdings.iter().filter(|(_, held)| held.chunks.ones() > 0);
@@ -151,26 +161,31 @@ impl Whom {
         held
     }
 
-    /// The pieces of these stripes that a peer has and that are to be asked for: first those that
-    /// the fewest have; among equals each node begins elsewhere.
-    pub(super) fn rarest(&self, who: &Who, stripes: &[u32], work: &Work, seed: u64) -> Vec<u32> {
-        let Some(held) = self.holds(who) else { return Vec::new() };
-        let all = self.holdings.values();
-        let rarity =
-            |piece: u32| all.clone().filter(|held| work.is_in(piece, &held.chunks)).count();
+    /// The pieces of these stripes in which there is something to ask for: first those that the
+    /// fewest have; among equals each node begins elsewhere.
+    pub(super) fn rarest(&self, stripes: &[u32], work: &Work, seed: u64) -> Vec<Open> {
         let is_ours = |piece: &u32| stripes.contains(&(piece % work.stripes()));
-        let pieces = (0..work.pieces()).filter(is_ours);
-        let pieces = pieces.filter(|piece| work.is_open(*piece) && work.is_in(*piece, held));
+        let open = (0..work.pieces()).filter(is_ours).filter_map(|piece| {
+            let missing = Some(work.open(piece)).filter(|missing| !missing.is_empty())?;
+            let holders = self.holdings.values().filter(|held| held.has_all(&missing)).count();
+            Some(Open { piece, missing, holders })
+        });
+        let mut open: Vec<Open> = open.collect();
         let shuffled = |piece: u32| u64::from(piece).wrapping_add(seed).wrapping_mul(SPREAD);
-        let mut pieces: Vec<_> =
-            pieces.map(|piece| (rarity(piece), shuffled(piece), piece)).collect();
-        pieces.sort_unstable();
-        pieces.into_iter().map(|(.., piece)| piece).collect()
+        open.sort_unstable_by_key(|open| (open.holders, shuffled(open.piece), open.piece));
+        open
     }
 
-    /// The pieces of these stripes that only the hub can have, if it may be asked: all peers that
-    /// could have them have said that they do not, and the tracker had its time.
-    pub(super) fn for_the_hub(&self, stripes: &[u32], work: &Work, now: Duration) -> Vec<u32> {
+    /// Those of these pieces that a peer has, in their order.
+    pub(super) fn of<'a>(&'a self, who: &Who, open: &'a [Open]) -> impl Iterator<Item = u32> + 'a {
+        let held = self.holdings.get(who);
+        let has = move |open: &&Open| held.is_some_and(|held| held.has_all(&open.missing));
+        open.iter().filter(has).map(|open| open.piece)
+    }
+
+    /// Those of these pieces that only the hub can have, if it may be asked: all peers that could
+    /// have them have said that they do not, and the tracker had its time.
+    pub(super) fn for_the_hub(&self, open: &[Open], work: &Work, now: Duration) -> Vec<u32> {
         let waits = self.holdings.values().any(|held| held.is_asked && held.chunks.ones() == 0);
         if waits || !self.is_good(&self.hub, None, now) {
             return Vec::new();
@@ -178,12 +193,11 @@ impl Whom {
         let patience = if self.told.is_heard { HUB_WAITS } else { Duration::ZERO };
         let is_old =
             |stripe: u32| self.orphans.get(&stripe).is_some_and(|since| *since + patience <= now);
-        let nobody_has =
-            |piece: u32| !self.holdings.values().any(|held| work.is_in(piece, &held.chunks));
-        let is_ours = |piece: &u32| stripes.contains(&(piece % work.stripes()));
-        let pieces = (0..work.pieces()).filter(is_ours);
-        let pieces = pieces.filter(|piece| is_old(piece % work.stripes()));
-        pieces.filter(|piece| work.is_open(*piece) && nobody_has(*piece)).collect()
+        let nobody_has = open.iter().filter(|open| open.holders == 0).map(|open| open.piece);
+        let mut pieces: Vec<u32> =
+            nobody_has.filter(|piece| is_old(piece % work.stripes())).collect();
+        pieces.sort_unstable();
+        pieces
     }
 
     /// Somebody other than this one who has everything, or the hub.

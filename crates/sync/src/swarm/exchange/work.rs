@@ -158,14 +158,9 @@ impl Work {
         missing
     }
 
-    /// Whether there is something to ask for in a piece.
-    pub(super) fn is_open(&self, piece: u32) -> bool {
-        !self.whole.has(piece) && !self.missing(&self.chunks_of(piece)).is_empty()
-    }
-
-    /// Whether these may have all that is to be asked for in a piece.
-    pub(super) fn is_in(&self, piece: u32, chunks: &Bits) -> bool {
-        self.missing(&self.chunks_of(piece)).into_iter().all(|run| chunks.has_all(run))
+    /// What there is to ask for in a piece.
+    pub(super) fn open(&self, piece: u32) -> Vec<Range<u32>> {
+        if self.whole.has(piece) { Vec::new() } else { self.missing(&self.chunks_of(piece)) }
     }
 
     /// The next chunks of some stripes in file order, about so many bytes; from now on they count
