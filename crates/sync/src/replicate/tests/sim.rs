@@ -5,6 +5,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::AddAssign;
+use std::sync::LazyLock;
 
 use ballast_format::ErrorKind;
 use ballast_format::hash::ObjectHash;
@@ -40,15 +42,44 @@ struct Run {
     acknowledged: RefCell<Vec<(RepoId, ObjectHash)>>,
     /// What is in files, by what their names say.
     wishes: Cell<u64>,
-    promoted: Cell<u64>,
-    moved: Cell<u64>,
-    reads: Cell<u64>,
+    counts: Cell<Counts>,
     ends: Duration,
 }
 
-fn content(number: u64) -> Vec<u8> {
+/// What happened in a run, or in several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    crashes: u64,
+    cuts: u64,
+    writes: u64,
+    refused: u64,
+    moves: u64,
+    promotions: u64,
+    reads: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.crashes += other.crashes;
+        self.cuts += other.cuts;
+        self.writes += other.writes;
+        self.refused += other.refused;
+        self.moves += other.moves;
+        self.promotions += other.promotions;
+        self.reads += other.reads;
+    }
+}
+
+/// What is in large files, by their numbers. Most of a run's time would be making it again.
+static CONTENTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let piece = |at: u64| splitmix(at % PIECES, PIECE_BYTES);
     // Neighbours share pieces.
-    (0..=number % 3).flat_map(|at| splitmix((number + at) % PIECES, PIECE_BYTES)).collect()
+    let pieces = |number: u64| (0..=number % 3).map(|at| piece(number + at)).collect::<Vec<_>>();
+    (0..PIECES * 3).map(|number| pieces(number).concat()).collect()
+});
+
+fn content(number: u64) -> &'static [u8] {
+    &CONTENTS[usize::try_from(number).expect("few")]
 }
 
 impl Run {
@@ -100,9 +131,7 @@ impl Run {
             repos,
             acknowledged: RefCell::default(),
             wishes: Cell::new(0),
-            promoted: Cell::new(0),
-            moved: Cell::new(0),
-            reads: Cell::new(0),
+            counts: Cell::default(),
             ends: world.time().now() + HOUR * 24 * u32::try_from(days).expect("few"),
         };
         run.lead();
@@ -123,6 +152,12 @@ impl Run {
 
     fn goes_on(&self) -> bool {
         self.world.time().now() < self.ends
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get();
+        count(&mut counts);
+        self.counts.set(counts);
     }
 
     async fn rest(&self, longest: Duration) {
@@ -160,7 +195,7 @@ impl Run {
             self.wishes.set(wish + 1);
             let small = (format!("f{}", wish % 7), File::Small(format!("{wish}").into_bytes()));
             let number = self.world.below(PIECES * 3);
-            let large = (format!("w{number}.bin"), File::Large(content(number)));
+            let large = (format!("w{number}.bin"), File::Large(content(number).to_vec()));
             let files = if self.world.happens(500) { vec![small] } else { vec![small, large] };
             let (region, node) = self.any();
             let summary = format!("wish {wish}");
@@ -169,8 +204,12 @@ impl Run {
                 Ok(committed) => {
                     self.world.note(&format!("{}: {summary} is {}", region.name, committed.commit));
                     self.acknowledged.borrow_mut().push((id, committed.commit));
+                    self.count(|counts| counts.writes += 1);
                 }
-                Err(error) => Self::allow(&summary, &error),
+                Err(error) => {
+                    Self::allow(&summary, &error);
+                    self.count(|counts| counts.refused += 1);
+                }
             }
         }
     }
@@ -191,7 +230,7 @@ impl Run {
             match read {
                 Ok(found) => {
                     check_files(&found);
-                    self.reads.set(self.reads.get() + 1);
+                    self.count(|counts| counts.reads += 1);
                 }
                 Err(error) => Self::allow("reading", &error),
             }
@@ -230,11 +269,13 @@ impl Run {
             match self.world.below(12) {
                 0..3 => self.replace(place).await,
                 3..6 => {
+                    self.count(|counts| counts.cuts += 1);
                     self.wires[place].cut_after(self.world.below(800_000));
                     self.rest(HOUR * 24).await;
                     self.wires[place].cut(false);
                 }
                 6 => {
+                    self.count(|counts| counts.cuts += 2);
                     self.wires.iter().for_each(|wire| wire.cut(true));
                     self.rest(HOUR * 48).await;
                     self.wires.iter().for_each(|wire| wire.cut(false));
@@ -250,6 +291,7 @@ impl Run {
     async fn replace(&self, place: usize) {
         let region = &self.regions[place];
         let at = usize::try_from(self.world.below(PROCESSES as u64)).expect("few");
+        self.count(|counts| counts.crashes += 1);
         region.node(at).process.kill();
         loop {
             let (name, wire) = (region.name.as_str(), &self.wires[place]);
@@ -279,7 +321,7 @@ impl Run {
         match self.ask(&node, moved).await {
             Ok(term) => {
                 self.world.note(&format!("{id} moves to {other} in term {term}"));
-                self.moved.set(self.moved.get() + 1);
+                self.count(|counts| counts.moves += 1);
             }
             Err(error) => Self::allow("moving", &error),
         }
@@ -296,7 +338,7 @@ impl Run {
         match self.ask(&node, promoted).await {
             Ok(promoted) => {
                 self.world.note(&format!("{id}: {} takes over: {promoted:?}", region.name));
-                self.promoted.set(self.promoted.get() + 1);
+                self.count(|counts| counts.promotions += 1);
             }
             Err(error) => Self::allow("promoting", &error),
         }
@@ -397,22 +439,13 @@ fn check_files(found: &[(String, Vec<u8>)]) {
         let number = path.strip_prefix('w').and_then(|rest| rest.strip_suffix(".bin"));
         if let Some(number) = number {
             let number = number.parse().expect("a number");
-            assert!(*bytes == content(number), "`{path}` has other bytes");
+            assert!(bytes == content(number), "`{path}` has other bytes");
         }
     }
 }
 
-/// What came of a run.
-#[derive(Debug, PartialEq, Eq)]
-struct Outcome {
-    digest: u64,
-    acknowledged: usize,
-    moved: u64,
-    promoted: u64,
-    reads: u64,
-}
-
-fn run(seed: u64, days: u64) -> Outcome {
+/// What came of a run: its digest, and what happened in it.
+fn run(seed: u64, days: u64) -> (u64, Counts) {
     let world = World::new(seed);
     let told = Told(Arc::clone(&world));
     let run = world.run(async {
@@ -426,15 +459,8 @@ fn run(seed: u64, days: u64) -> Outcome {
         Ok::<_, Error>(run)
     });
     let run = run.unwrap_or_else(|error| panic!("at the end: {error}"));
-    let outcome = Outcome {
-        digest: world.digest(),
-        acknowledged: run.acknowledged.borrow().len(),
-        moved: run.moved.get(),
-        promoted: run.promoted.get(),
-        reads: run.reads.get(),
-    };
     std::mem::forget(told);
-    outcome
+    (world.digest(), run.counts.get())
 }
 
 /// Says what happened if all did not go well and `STORY` is in the environment.
@@ -450,22 +476,18 @@ impl Drop for Told {
 
 #[test]
 fn whatever_happens_both_regions_end_equal_and_nothing_acknowledged_is_lost() {
-    let (mut acknowledged, mut moved, mut promoted, mut reads) = (0, 0, 0, 0);
+    let mut all = Counts::default();
     for seed in seeds(SEEDS, 0) {
         // Shown if it fails; `SEED=… STORY=1` shows what happened before.
         println!("SEED={seed}");
-        let outcome = run(seed, DAYS);
-        acknowledged += outcome.acknowledged;
-        moved += outcome.moved;
-        promoted += outcome.promoted;
-        reads += outcome.reads;
+        all += run(seed, DAYS).1;
     }
-    assert!(acknowledged > 0 && reads > 0);
-    println!("{acknowledged} commits, {moved} moves, {promoted} promotions, {reads} reads");
+    assert!(all.writes > 0 && all.reads > 0 && all.crashes > 0 && all.cuts > 0);
+    println!("{all:?}");
 }
 
 #[test]
 fn a_seed_is_the_same_run_each_time() {
     assert_eq!(run(3, 2), run(3, 2));
-    assert_ne!(run(3, 1).digest, run(4, 1).digest);
+    assert_ne!(run(3, 1).0, run(4, 1).0);
 }
