@@ -5,7 +5,7 @@
 use ballast_format::hash::{PackHash, ShardHash};
 use ballast_format::id::{RepoId, UserId};
 use ballast_format::log::{Gating, Head, RepoChange, Visibility};
-use ballast_format::name::{RepoKind, RepoName};
+use ballast_format::name::{RegionName, RepoKind, RepoName};
 use ballast_format::pack::PackDirectory;
 use ballast_store::keyspace::{CopyKind, CopyName, Key, LogId};
 use ballast_store::reflog::Tail;
@@ -50,6 +50,8 @@ pub struct Offered {
     pub discussions_disabled: bool,
     /// Whether the region that offers it is its home.
     pub is_home: bool,
+    /// If it was the home in this term: for which region it ended that.
+    pub given_to: Option<RegionName>,
     /// The home's term.
     pub term: u64,
     /// The last entry that the region has.
@@ -98,6 +100,10 @@ impl Hub {
             sdk: record.sdk,
             discussions_disabled: record.discussions_disabled,
             is_home: matches!(standing, Standing::Home { .. }),
+            given_to: match standing {
+                Standing::Away(to) if record.homing.away.is_none() => Some(to.region),
+                _ => None,
+            },
             term: record.homing.term,
             tail: Head { number: tail.number, hash: tail.hash },
         })

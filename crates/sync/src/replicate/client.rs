@@ -111,6 +111,7 @@ fn offered(repo: wire::OfferedRepo) -> Result<Offer> {
         sdk: repo.sdk,
         discussions_disabled: repo.discussions_disabled,
         is_home: repo.is_home,
+        given_to: repo.given_to.as_deref().map(RegionName::parse).transpose()?,
         term: repo.term,
         tail: head_of(repo.tail.as_ref())?,
     };

@@ -317,7 +317,8 @@ impl Follower {
     ) -> Result<bool> {
         let id = offered.id;
         let here = self.hub.record_of(id).map(|record| record.homing.clone());
-        match Step::of(here.as_ref(), &home.region, offered) {
+        let us = self.hub.settings().region.as_ref().map(|us| &us.region);
+        match Step::of(here.as_ref(), (us, &home.region), offered) {
             Step::Leave => {
                 self.board.change(|status| drop(status.repos.remove(&id)));
                 return Ok(false);

@@ -27,7 +27,7 @@ pub(super) enum Step {
     Begin,
     /// Go on with its entries.
     Pull,
-    /// Its home moved to the region that offers it, and so do we.
+    /// Its home moved to the region that offers it, or from there on to this one: that is followed.
     Turn,
     /// Two regions are its home in one term: a person must say which.
     Torn,
@@ -36,13 +36,19 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// What is to be done, as this region knows the repo.
-    pub(super) fn of(here: Option<&Homing>, from: &RegionName, offered: &Offered) -> Self {
+    /// What is to be done in the region `us`, as it knows the repo.
+    pub(super) fn of(
+        here: Option<&Homing>,
+        (us, from): (Option<&RegionName>, &RegionName),
+        offered: &Offered,
+    ) -> Self {
         // Even of one that is not its home: it may have ended its term for this region.
         let Some(here) = here else { return Self::Begin };
         let is_newer = offered.term > here.term;
+        // Whoever was cut off may not know that it lost the home, when it gets it again.
+        let is_ours = us.is_some() && offered.given_to.as_ref() == us;
         match &here.away {
-            _ if is_newer && offered.is_home => Self::Turn,
+            _ if is_newer && (offered.is_home || is_ours) => Self::Turn,
             None if offered.is_home && offered.term == here.term => Self::Torn,
             Some(away) if away.region == *from && offered.term == here.term => Self::Pull,
             _ => Self::Leave,
@@ -180,6 +186,7 @@ mod tests {
             sdk: None,
             discussions_disabled: false,
             is_home,
+            given_to: None,
             term,
             tail: Head::NOTHING,
         }
@@ -194,7 +201,7 @@ mod tests {
     fn a_higher_term_wins_and_a_lower_one_is_never_followed() {
         let here = |term| Homing { term, ..Homing::default() };
         let step = |known: Option<Homing>, is_home, term| {
-            Step::of(known.as_ref(), &region("us"), &offered(is_home, term))
+            Step::of(known.as_ref(), (None, &region("us")), &offered(is_home, term))
         };
         assert_eq!(step(None, true, 1), Step::Begin);
         assert_eq!(step(None, false, 1), Step::Begin, "its home may be coming here");
@@ -207,5 +214,20 @@ mod tests {
         assert_eq!(step(Some(here(2)), true, 1), Step::Leave);
         assert_eq!(step(Some(here(2)), true, 2), Step::Torn);
         assert_eq!(step(Some(here(1)), false, 1), Step::Leave, "it follows us");
+    }
+
+    #[test]
+    fn a_term_that_was_ended_for_this_region_is_followed_and_one_for_another_is_not() {
+        let eu = region("eu");
+        let step = |known: &Homing, to: &str| {
+            let offered = Offered { given_to: Some(region(to)), ..offered(false, 2) };
+            Step::of(Some(known), (Some(&eu), &region("us")), &offered)
+        };
+        // It never heard that `us` had taken the home from it, or from a third region.
+        assert_eq!(step(&Homing::default(), "eu"), Step::Turn);
+        assert_eq!(step(&away("asia", 1), "eu"), Step::Turn);
+        assert_eq!(step(&away("us", 2), "eu"), Step::Pull);
+        assert_eq!(step(&Homing { term: 3, ..Homing::default() }, "eu"), Step::Leave);
+        assert_eq!(step(&Homing::default(), "asia"), Step::Leave);
     }
 }

@@ -165,6 +165,7 @@ fn offers_parts(offers: Offers, peer: &PeerName) -> Vec<wire::OffersPart> {
             term: repo.term,
             tail: Some(head(repo.tail)),
             by,
+            given_to: repo.given_to.map(|region| region.to_string()),
         })
     });
     let gone = offers.gone.into_iter().map(|id| Part::Gone(bytes_of(id.as_bytes())));

@@ -238,3 +238,37 @@ fn settings_and_deletion_follow_and_a_name_that_is_taken_is_told() -> Result<()>
         Ok(())
     })
 }
+
+#[test]
+fn a_home_that_comes_back_before_the_loss_of_it_was_noticed_is_taken() -> Result<()> {
+    run(async |scene| {
+        scene.us.replicate("admin/**", "eu").await?;
+        scene.eu.replicate("admin/**", "us").await?;
+        let repo = scene.us.repo("admin/model").await?;
+        scene.put(&repo, "first.bin", &splitmix(1, 150_000)).await?;
+        settle(&scene.follower()).await?;
+        // Cut off from each other, one takes the home and gives it back, while the other writes on.
+        let (us, eu) = (scene.us.node(0).follower, scene.follower());
+        let there = scene.eu.hub();
+        let copy = there.repo_by_id(&scene.eu.admin, repo.id(), Access::Read)?;
+        there.promote(&scene.eu.admin, &copy).await?;
+        let file = ("second.bin".to_owned(), File::Large(splitmix(2, 150_000)));
+        commit(&there, &scene.eu.admin, repo.id(), "in eu", &[file]).await?;
+        there.move_home(&scene.eu.admin, &copy, &away("us")).await?;
+        scene.put(&repo, "third.bin", &splitmix(3, 150_000)).await?;
+        assert!(scene.us.hub().is_home_of(repo.id()).await?, "it has heard of nothing");
+        // What it wrote is kept apart, and it is the home of what the other one wrote.
+        for follower in [&us, &eu, &us, &eu] {
+            settle(follower).await?;
+        }
+        scene.check_equal(&repo).await?;
+        assert!(scene.us.hub().is_home_of(repo.id()).await?);
+        assert!(!there.is_home_of(repo.id()).await?);
+        let found = files(&scene.us.hub(), &scene.us.admin, repo.id()).await?;
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(names.contains(&"second.bin") && !names.contains(&"third.bin"), "{names:?}");
+        let kept = scene.us.hub().records(|record| record.name.name().contains("-kept-"));
+        assert_eq!(kept.len(), 1);
+        Ok(())
+    })
+}
