@@ -19,6 +19,8 @@ const MAX_TREE_BYTES: u64 = 64 << 20;
 const DONE_AT_ONCE: usize = 64 * 1024;
 /// Rows that are asked for at once, so that others get in between.
 const ROWS: usize = 2000;
+/// When to ask again for what may be read in a moment, in seconds.
+const AGAIN_SECONDS: u64 = 2;
 
 impl Hub {
     /// Where an object of a repo is, and what it is; one that is ahead of what has arrived, too.
@@ -47,7 +49,7 @@ impl Hub {
             for (id, row) in ids.iter().zip(rows) {
                 found.push(match row {
                     Some(row) => ObjectRow::decode(&row)?,
-                    None => self.ahead_row(repo, id).ok_or_else(|| missing(repo, id))?,
+                    None => self.ahead_row(repo, id).ok_or_else(|| self.not_there(repo, id))?,
                 });
             }
         }
@@ -108,7 +110,7 @@ impl Hub {
         kind: ObjectKind,
         limit: u64,
     ) -> Result<Bytes> {
-        let row = self.object_row(repo, id).await?.ok_or_else(|| missing(repo, id))?;
+        let row = self.object_row(repo, id).await?.ok_or_else(|| self.not_there(repo, id))?;
         if row.kind != kind {
             return Err(Error::corrupt(format!("`{id}` of repo `{repo}` is no {kind:?}")));
         }
@@ -201,7 +203,7 @@ impl Hub {
         if let Some(commit) = self.caches.commits.get(&(repo, *id)) {
             return Ok(commit);
         }
-        let row = self.object_row(repo, id).await?.ok_or_else(|| missing(repo, id))?;
+        let row = self.object_row(repo, id).await?.ok_or_else(|| self.not_there(repo, id))?;
         let commit = if row.kind == ObjectKind::UpstreamCommit {
             let content = self.object(repo, id, row.kind, MAX_TREE_BYTES).await?;
             UpstreamCommit::decode(&content).map(|commit| commit.to_commit())
@@ -217,8 +219,15 @@ impl Hub {
         }
         Ok(commit)
     }
-}
 
-fn missing(repo: RepoId, id: &ObjectHash) -> Error {
-    Error::corrupt(format!("the object `{id}` of repo `{repo}` is missing"))
+    /// What to say of an object that is not there. Where the log has gone another way it is no
+    /// damage: what was only in the way that it left is gone for whoever was reading it, and
+    /// nothing is known while the other is read.
+    fn not_there(&self, repo: RepoId, id: &ObjectHash) -> Error {
+        if self.homing(repo).lines.is_empty() {
+            return Error::corrupt(format!("the object `{id}` of repo `{repo}` is missing"));
+        }
+        let reason = "the repo has another home now, which does not have this revision; ask again";
+        Error::Upstream { reason: reason.to_owned(), retry_seconds: AGAIN_SECONDS }
+    }
 }

@@ -257,6 +257,7 @@ fn a_home_that_comes_back_before_the_loss_of_it_was_noticed_is_taken() -> Result
         there.move_home(&scene.eu.admin, &copy, &away("us")).await?;
         scene.put(&repo, "third.bin", &splitmix(3, 150_000)).await?;
         assert!(scene.us.hub().is_home_of(repo.id()).await?, "it has heard of nothing");
+        let lost = scene.us.hub().repo_state(&repo).await?.main().expect("it has commits");
         // What it wrote is kept apart, and it is the home of what the other one wrote.
         for follower in [&us, &eu, &us, &eu] {
             settle(follower).await?;
@@ -269,6 +270,9 @@ fn a_home_that_comes_back_before_the_loss_of_it_was_noticed_is_taken() -> Result
         assert!(names.contains(&"second.bin") && !names.contains(&"third.bin"), "{names:?}");
         let kept = scene.us.hub().records(|record| record.name.name().contains("-kept-"));
         assert_eq!(kept.len(), 1);
+        // Who was reading that is not told that it is damaged.
+        let error = files_at(&scene.us.hub(), &repo, lost).await.expect_err("it is gone");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         Ok(())
     })
 }
