@@ -56,6 +56,14 @@ class Process:
                 return
         raise SystemExit(f"it does not start:\n{self.log.read_text()}")
 
+    def end(self) -> None:
+        try:
+            self.child.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            print(f"{self.address} does not stop")
+            self.child.kill()
+            self.child.wait()
+
     def call(self, method: str, path: str, body: bytes = b"", kind: str = "application/json"):
         headers = {"content-type": kind}
         is_signed = path.startswith("http")
@@ -163,13 +171,13 @@ def main():
             for process in running:
                 process.child.terminate()
             for process in running:
-                process.child.wait()
+                process.end()
 
 
 def fetch(options, hub: Process, nodes: list[Process], oid: str, size: int) -> None:
     look_idle(nodes, options.idle, "after joining")
     cpu, took, began = sum(process.cpu() for process in [hub, *nodes]), {}, time.monotonic()
-    readers = [threading.Thread(target=read, args=(node, oid, began, took)) for node in nodes]
+    readers = [threading.Thread(target=read, args=(node, oid, began, took), daemon=True) for node in nodes]
     for reader in readers:
         reader.start()
     for reader in readers:
