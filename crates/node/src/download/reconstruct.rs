@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use ballast_format::hash::{FileHash, XorbHash};
+use ballast_format::hash::{FileHash, Sha256, XorbHash};
 use ballast_format::limits::MAX_MANIFEST_BYTES;
 use ballast_format::manifest::{Manifest, ManifestId, Term};
 use ballast_format::range::RangeRequest;
@@ -19,6 +19,7 @@ use super::piece::Piece;
 use crate::access::Repo;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::upload::Growing;
 
 /// Xorbs whose footers are read at the same time for one answer.
 const OPENED_AT_ONCE: usize = 8;
@@ -149,6 +150,18 @@ impl Hub {
                 .map_err(|past| Error::Unsatisfiable { size: past.size })?,
         };
         self.reconstruct_range(&manifest, range).await
+    }
+
+    /// How to make these bytes of a file that comes in: as soon as it has come so far.
+    pub async fn reconstruct_growing(
+        &self,
+        growing: &Growing,
+        range: Range<u64>,
+    ) -> Result<Reconstruction> {
+        let (start, terms) = growing.part(&range).await;
+        let size = terms.iter().map(|term| u64::from(term.length)).sum();
+        let part = Manifest::new(FileHash::ZERO, Sha256::ZERO, size, terms, Vec::new())?;
+        self.reconstruct_range(&part, range.start - start..range.end - start).await
     }
 
     /// By which manifest a repo reads a file.

@@ -5,7 +5,7 @@
 //! that may be known.
 
 use std::collections::HashSet;
-use std::ops::Range;
+use std::sync::Arc;
 
 use ballast_format::chunk::Chunker;
 use ballast_format::hash::{ChunkHash, FileHash, Sha256, XorbHash};
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use quick_cache::unsync::Cache;
 use sha2::Digest as _;
 
+use super::growing::{Growing, Place};
 use super::is_sample;
 use super::packing::{Packing, Room};
 use super::scope::Reach;
@@ -94,21 +95,12 @@ impl Cutter {
     }
 }
 
-/// Where a chunk is: in a xorb that is stored, or in one of those being packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Stored(XorbHash),
-    Packed(usize),
-}
-
 /// The other half: placing chunks, in order.
 pub(super) struct Placer {
     known: Cache<ChunkHash, (Place, u32)>,
     writer: XorbWriter,
     room: Room,
-    /// The hashes of the xorbs that are packed so far.
-    packed: Vec<XorbHash>,
-    terms: Vec<(Place, Range<u32>, u32)>,
+    growing: Arc<Growing>,
     samples: Vec<(ChunkHash, Place, u32)>,
     /// The chunks in `samples`: one is enough of each.
     sampled: HashSet<ChunkHash>,
@@ -134,13 +126,13 @@ pub(super) struct Placed {
 }
 
 impl Placer {
-    pub(super) fn new(packing: &Packing) -> Self {
+    /// Places the chunks of this file.
+    pub(super) fn new(packing: &Packing, growing: Arc<Growing>) -> Self {
         Self {
             known: Cache::new(KNOWN_CHUNKS),
             writer: XorbWriter::new(),
             room: packing.room(),
-            packed: Vec::new(),
-            terms: Vec::new(),
+            growing,
             samples: Vec::new(),
             sampled: HashSet::new(),
             hasher: FileHasher::new(),
@@ -181,6 +173,9 @@ impl Placer {
             }
             self.append(cut, place, index)?;
         }
+        if !self.writer.is_empty() && self.growing.is_late() {
+            full.push(self.close());
+        }
         Ok(full)
     }
 
@@ -192,8 +187,8 @@ impl Placer {
         if is_full {
             full.push(self.close());
         }
+        let place = self.growing.at_hand(self.writer.is_empty());
         let index = self.writer.push(&cut.bytes, cut.hash);
-        let place = Place::Packed(self.packed.len());
         self.known.insert(cut.hash, (place, index));
         (place, index)
     }
@@ -205,17 +200,11 @@ impl Placer {
         if cut.is_sample && has_room && self.sampled.insert(cut.hash) {
             self.samples.push((cut.hash, place, index));
         }
-        match self.terms.last_mut() {
-            Some((of, chunks, bytes)) if *of == place && chunks.end == index => {
-                chunks.end += 1;
-                *bytes += length;
-            }
-            _ => self.terms.push((place, index..index + 1, length)),
-        }
-        if self.terms.len() > MOST_TERMS {
+        let terms = self.growing.append(place, index, length);
+        if terms > MOST_TERMS {
             return Err(Error::TooLarge {
                 what: "the list of what the file is made of".to_owned(),
-                size: self.terms.len() as u64,
+                size: terms as u64,
                 limit: MOST_TERMS as u64,
             });
         }
@@ -224,7 +213,7 @@ impl Placer {
 
     fn close(&mut self) -> Packed {
         let (bytes, footer) = std::mem::take(&mut self.writer).finish();
-        self.packed.push(footer.hash());
+        self.growing.close(footer.hash());
         let room = self.room.take();
         Packed { bytes, footer, room }
     }
@@ -232,22 +221,11 @@ impl Placer {
     /// The last xorb, and the file.
     pub(super) fn finish(mut self) -> Result<Placed> {
         let last = (!self.writer.is_empty()).then(|| self.close());
-        let packed = self.packed;
-        let xorb = |place: &Place| match place {
-            Place::Stored(xorb) => Ok(*xorb),
-            Place::Packed(number) => packed
-                .get(*number)
-                .copied()
-                .ok_or_else(|| Error::internal("a chunk is in a xorb that was never packed")),
-        };
-        let term = |(place, chunks, length): &(Place, Range<u32>, u32)| {
-            Ok(Term { xorb: xorb(place)?, chunks: chunks.clone(), length: *length })
-        };
         let sample = |(chunk, place, index): &(ChunkHash, Place, u32)| {
-            Ok(Sample { chunk: *chunk, xorb: xorb(place)?, index: *index })
+            Ok(Sample { chunk: *chunk, xorb: self.growing.xorb(*place)?, index: *index })
         };
-        let terms = self.terms.iter().map(term).collect::<Result<_>>()?;
         let samples = self.samples.iter().map(sample).collect::<Result<_>>()?;
+        let terms = self.growing.terms()?;
         let file = self.hasher.finish();
         Ok(Placed { last, file, terms, samples })
     }
@@ -275,6 +253,10 @@ mod tests {
         (cuts, sha256, size)
     }
 
+    fn placer_of(packing: &Packing) -> Placer {
+        Placer::new(packing, Arc::default())
+    }
+
     fn expected_hash(content: &[u8]) -> FileHash {
         file_hash(split(content).map(|chunk| (ChunkHash::of(chunk), chunk.len() as u64)))
     }
@@ -297,7 +279,7 @@ mod tests {
         // The chunks of the second half resynchronise with those of the first.
         let content = [once.as_slice(), &once].concat();
         let (cuts, ..) = cuts_of(&content, 1);
-        let mut placer = Placer::new(&Packing::new());
+        let mut placer = placer_of(&Packing::new());
         assert!(placer.place(&cuts)?.is_empty());
         let placed = placer.finish()?;
         assert_eq!(placed.file, expected_hash(&content));
@@ -313,7 +295,7 @@ mod tests {
         // One chunk over and over, and it is the file's first.
         let (cuts, ..) = cuts_of(&vec![0; 20 * MAX_CHUNK_BYTES], 1);
         let cuts: Vec<Cut> = cuts.into_iter().map(|cut| Cut { is_sample: true, ..cut }).collect();
-        let mut placer = Placer::new(&Packing::new());
+        let mut placer = placer_of(&Packing::new());
         placer.place(&cuts)?;
         assert_eq!(placer.finish()?.samples.len(), 1);
         Ok(())
@@ -323,7 +305,7 @@ mod tests {
     fn xorbs_end_where_the_next_chunk_does_not_fit_and_name_no_chunk_twice() -> Result<()> {
         let content = splitmix(6, MAX_XORB_BYTES + 5_000_000);
         let (cuts, ..) = cuts_of(&content, 1);
-        let mut placer = Placer::new(&Packing::new());
+        let mut placer = placer_of(&Packing::new());
         let full = placer.place(&cuts)?;
         let placed = placer.finish()?;
         let [full] = &full[..] else { panic!("{} are full", full.len()) };
@@ -345,10 +327,10 @@ mod tests {
         })
         .collect();
         let (cuts, ..) = cuts_of(&splitmix(6, 3_000_000), 1);
-        let mut placer = Placer::new(&packing);
+        let mut placer = placer_of(&packing);
         assert!(placer.place(&cuts)?.len() >= 4);
         drop((placer, others));
-        let mut placer = Placer::new(&packing);
+        let mut placer = placer_of(&packing);
         assert!(placer.place(&cuts)?.is_empty());
         Ok(())
     }

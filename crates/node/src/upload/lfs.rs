@@ -13,6 +13,7 @@ use ballast_store::keyspace::Leased;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::chunked::{Cut, Cutter, Packed, Placer};
+use super::growing::Growing;
 use super::intake::Intake;
 use super::scope::Look;
 use super::storing::Storing;
@@ -51,6 +52,18 @@ impl Hub {
         size: u64,
         body: ByteStream,
     ) -> Result<()> {
+        self.put_growing(caller, repo, (sha256, size), body, Arc::default()).await
+    }
+
+    /// The same, and others see how it grows.
+    pub(super) async fn put_growing(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repo: &Repo,
+        (sha256, size): (Sha256, u64),
+        body: ByteStream,
+        growing: Arc<Growing>,
+    ) -> Result<()> {
         let user = caller.user()?.user;
         tracing::debug!(repo = %repo.name(), hash = %sha256, bytes = size, "a file comes in");
         if size > MAX_FILE_BYTES {
@@ -58,11 +71,12 @@ impl Hub {
             return Err(Error::TooLarge { what, size, limit });
         }
         let _slot = self.uploads.slot(self.env(), user).await?;
+        growing.begin();
         let mut arrival = Arrival {
             caller,
             repo,
-            placer: Placer::new(&self.uploads.packing),
-            storing: Storing::new(self),
+            placer: Placer::new(&self.uploads.packing, Arc::clone(&growing)),
+            storing: Storing::new(self, growing),
             similar: Vec::new(),
             learnt: 0,
         };
@@ -130,7 +144,7 @@ impl Hub {
                 self.look_up(arrival, cut).await?;
             }
         }
-        let placer = Placer::new(&self.uploads.packing);
+        let placer = Placer::new(&self.uploads.packing, Arc::default());
         let mut placer = std::mem::replace(&mut arrival.placer, placer);
         let job = move || {
             let full = placer.place(&cuts);

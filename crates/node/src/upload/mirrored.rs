@@ -11,6 +11,7 @@ use ballast_format::pack::{FileLink, PackBuilder};
 use ballast_store::index::Table;
 use ballast_store::index::schema::{FileRow, UploadRow};
 
+use super::growing::Growing;
 use crate::access::{Caller, Repo, UserCaller};
 use crate::download::ByteStream;
 use crate::error::{Error, Result};
@@ -25,15 +26,15 @@ impl Hub {
     pub async fn put_mirrored(
         self: &Arc<Self>,
         repo: &Repo,
-        sha256: Sha256,
-        size: u64,
+        (sha256, size): (Sha256, u64),
         body: ByteStream,
+        growing: Arc<Growing>,
     ) -> Result<()> {
         if !repo.is_mirror() {
             return Err(Error::denied(format!("`{}` is no mirror", repo.name())));
         }
         let caller = bringer(repo);
-        self.put_file(&caller, repo, sha256, size, body).await?;
+        self.put_growing(&caller, repo, (sha256, size), body, growing).await?;
         let upload = self.recent_upload(&caller, &sha256).await?;
         let UploadRow { manifest, size, .. } =
             upload.ok_or_else(|| Error::internal("a file was registered and is not known"))?;

@@ -8,6 +8,7 @@ mod carried;
 mod chunked;
 pub mod commit;
 mod dedup;
+mod growing;
 mod intake;
 mod leases;
 mod lfs;
@@ -25,6 +26,7 @@ mod xorb;
 
 pub(crate) use carried::runs_of;
 pub use carried::{ChunkRun, TakenFile};
+pub use growing::Growing;
 pub use parts::SweepParts;
 pub use shard::{ShardPut, ShardTurn};
 

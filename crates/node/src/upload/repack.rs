@@ -8,6 +8,7 @@ use ballast_format::xorb::XorbFooter;
 use bytes::{Bytes, BytesMut};
 
 use super::chunked::{Cut, Packed, Placer};
+use super::growing::Growing;
 use super::storing::Storing;
 use crate::download::piece::{Piece, run_end};
 use crate::error::{Error, Result};
@@ -35,10 +36,11 @@ pub(crate) struct Repacker {
 
 impl Repacker {
     pub(crate) fn new(hub: &Arc<Hub>, pace: Pace) -> Self {
+        let growing: Arc<Growing> = Arc::default();
         Self {
             hub: Arc::clone(hub),
-            placer: Placer::new(&hub.uploads.packing),
-            storing: Storing::new(hub),
+            placer: Placer::new(&hub.uploads.packing, Arc::clone(&growing)),
+            storing: Storing::new(hub, growing),
             pace,
             chunks: Vec::new(),
         }

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::chunked::Packed;
+use super::growing::Growing;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 
@@ -20,6 +21,7 @@ const WRITE_BYTES: usize = 1 << 20;
 /// The xorbs of one upload. Dropped before the end, it takes what is not whole with it.
 pub(super) struct Storing {
     hub: Arc<Hub>,
+    growing: Arc<Growing>,
     running: VecDeque<oneshot::Receiver<Result<()>>>,
     stored: Vec<XorbHash>,
     stop: CancellationToken,
@@ -27,10 +29,12 @@ pub(super) struct Storing {
 }
 
 impl Storing {
-    pub(super) fn new(hub: &Arc<Hub>) -> Self {
+    /// Stores the xorbs of this file.
+    pub(super) fn new(hub: &Arc<Hub>, growing: Arc<Growing>) -> Self {
         let stop = CancellationToken::new();
         Self {
             hub: Arc::clone(hub),
+            growing,
             running: VecDeque::new(),
             stored: Vec::new(),
             _guard: stop.clone().drop_guard(),
@@ -43,15 +47,20 @@ impl Storing {
         while self.running.len() >= AT_ONCE {
             self.wait().await?;
         }
-        self.stored.push(packed.footer.hash());
+        let hash = packed.footer.hash();
+        self.stored.push(hash);
         let (reply, outcome) = oneshot::channel();
         let (hub, stop) = (Arc::clone(&self.hub), self.stop.clone());
+        let growing = Arc::clone(&self.growing);
         self.hub.runner().spawn("store a xorb", async move {
             let stored = tokio::select! {
                 biased;
                 stored = hub.store_packed(packed) => stored,
                 () = stop.cancelled() => return,
             };
+            if stored.is_ok() {
+                growing.stored(&hash);
+            }
             // Whoever asked may have given up.
             drop(reply.send(stored));
         });

@@ -115,8 +115,10 @@ impl Mirror {
         let _room = self.room.take(hub.pool(), path.clone(), *size).await?;
         let spool = Spool::open(hub, path, *size).await?;
         flight.begin(Arc::clone(&spool));
-        let store =
-            || hub.put_mirrored(repo, *sha256, *size, pieces(hub, &spool, 0..*size, Share::All));
+        let store = || {
+            let (what, growing) = ((*sha256, *size), Arc::clone(spool.growing()));
+            hub.put_mirrored(repo, what, pieces(hub, &spool, 0..*size, Share::All), growing)
+        };
         // What can't be fetched is not waited for in the store.
         let stored = async { Ok(store().await) };
         let stored = match tokio::try_join!(self.fill(hub, repo, wanted, &spool), stored) {

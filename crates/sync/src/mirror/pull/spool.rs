@@ -17,6 +17,7 @@ use ballast_format::hash::Sha256;
 use ballast_format::id::RepoId;
 use ballast_node::error::{Error, Result};
 use ballast_node::hub::Hub;
+use ballast_node::upload::Growing;
 use bytes::Bytes;
 use sha2::Digest as _;
 use tokio::sync::watch;
@@ -50,6 +51,7 @@ pub(super) struct Spool {
     size: u64,
     progress: watch::Sender<Progress>,
     recent: Mutex<Recent>,
+    growing: Arc<Growing>,
 }
 
 #[derive(Default)]
@@ -112,7 +114,13 @@ impl Spool {
         let progress = Progress { written: 0, released: 0, failed: None };
         let (progress, _) = watch::channel(progress);
         let file = Arc::new(file);
-        Ok(Arc::new(Self { file, path, size, progress, recent: Mutex::default() }))
+        let (recent, growing) = (Mutex::default(), Arc::default());
+        Ok(Arc::new(Self { file, path, size, progress, recent, growing }))
+    }
+
+    /// What the store has made of it so far.
+    pub(super) fn growing(&self) -> &Arc<Growing> {
+        &self.growing
     }
 
     /// How long the file will be.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ballast_format::hash::ObjectHash;
 use ballast_format::name::{RepoKind, RepoName};
 use ballast_format::object::{ObjectKind, hash_object};
+use ballast_format::range::RangeRequest;
 use bytes::Bytes;
 use futures_util::stream;
 
@@ -13,6 +14,7 @@ use crate::download::Content;
 use crate::hub::Hub;
 use crate::origin::Wanted;
 use crate::repo::NewMirror;
+use crate::upload::Growing;
 use crate::verify::Summary;
 
 const CLAIMED: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -101,14 +103,53 @@ async fn a_revision_has_the_upstreams_id_and_large_files_come_later() -> Result<
     };
     let mut wrong = large.clone();
     wrong[200_000] ^= 1;
-    let taken = rig.hub.put_mirrored(&repo, wanted.sha256, wanted.size, pieces(&wrong)).await;
+    let put = |bytes| {
+        let what = (wanted.sha256, wanted.size);
+        rig.hub.put_mirrored(&repo, what, pieces(bytes), Arc::default())
+    };
+    let taken = put(&wrong).await;
     assert!(taken.is_err() && !rig.hub.has_mirrored(&repo, &wanted.sha256).await?);
-    rig.hub.put_mirrored(&repo, wanted.sha256, wanted.size, pieces(&large)).await?;
+    put(&large).await?;
     assert_eq!(rig.read(&repo, "sub/weights.bin").await?, large);
     assert!(another.has_mirrored(&repo, &wanted.sha256).await?, "it asks the log");
     let item = another.item(&repo, claimed, &path("sub/weights.bin")).await?;
     assert!(item.large.is_some_and(|large| matches!(large.content, Content::Stored(_))));
     assert_eq!(verify(&rig.hub, &repo).await.damaged, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn how_a_part_is_made_is_known_before_the_repo_has_the_file() -> Result<()> {
+    let (rig, large) = (Rig::start().await, splitmix(3, 3_000_000));
+    let repo = mirror(&rig, &large).await?;
+    // Others leave no room for large xorbs.
+    let taken = || {
+        let mut room = rig.hub.uploads.packing.room();
+        room.holds(4 << 20).then_some(room)
+    };
+    let _others: Vec<_> = std::iter::from_fn(taken).collect();
+    let (what, growing) = ((sha256(&large), 3_000_000), Arc::new(Growing::default()));
+    let (send, body) = tokio::sync::mpsc::channel(1);
+    let body = stream::unfold(body, |mut body| async move { Some((body.recv().await?, body)) });
+    let put = rig.hub.put_mirrored(&repo, what, Box::pin(body), Arc::clone(&growing));
+    let read = async {
+        let (front, rest) = large.split_at(2_500_000);
+        let piece = |bytes| Ok(Bytes::copy_from_slice(bytes));
+        send.send(piece(front)).await.expect("it is read");
+        let part = rig.hub.reconstruct_growing(&growing, 100_000..1_500_000).await?;
+        assert!(!rig.hub.has_mirrored(&repo, &what.0).await?, "the rest is not here");
+        send.send(piece(rest)).await.expect("it is read");
+        drop(send);
+        Ok::<_, Error>(part)
+    };
+    let (put, part) = tokio::join!(put, read);
+    put?;
+    let part = part?;
+    assert!(part.terms.len() > 1 && part.offset_into_first_range > 0, "{part:?}");
+    let item = rig.hub.item(&repo, CLAIMED.parse()?, &path("sub/weights.bin")).await?;
+    let file = item.large.and_then(|large| large.file()).expect("it is here");
+    let range = RangeRequest::parse("bytes=100000-1499999")?;
+    assert_eq!(rig.hub.reconstruct(&repo, file, Some(&range)).await?, part);
     Ok(())
 }
 
@@ -141,7 +182,8 @@ async fn a_mirror_changes_with_its_upstream_and_with_nothing_else() -> Result<()
     let ours = rig.repo(&rig.admin, "admin/m").await;
     assert!(matches!(rig.hub.begin_import(&ours), Err(Error::Denied { .. })));
     let body = Box::pin(stream::iter(Vec::new()));
-    denied(rig.hub.put_mirrored(&ours, sha256(&large), 100_000, body).await);
+    let what = (sha256(&large), 100_000);
+    denied(rig.hub.put_mirrored(&ours, what, body, Arc::default()).await);
     Ok(())
 }
 
