@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use ballast_format::codec::{Decoder, Encoder};
-use ballast_format::hash::Sha256;
+use ballast_format::hash::{ObjectHash, Sha256};
 use ballast_format::id::{RepoId, TokenId, UploadId, UserId};
 use ballast_node::access::Caller;
 use ballast_node::hub::Secrets;
@@ -252,6 +252,8 @@ pub(crate) struct XetToken {
     pub(crate) repo: RepoId,
     pub(crate) holder: Holder,
     pub(crate) expires: u64,
+    /// The commit whose files are asked for, if the client said it.
+    pub(crate) commit: Option<ObjectHash>,
 }
 
 impl XetToken {
@@ -265,6 +267,9 @@ impl XetToken {
         out.array(self.repo.as_bytes());
         self.holder.encode(&mut out);
         out.u64(self.expires);
+        if let Some(commit) = &self.commit {
+            out.array(commit.as_bytes());
+        }
         out.finish()
     }
 
@@ -281,6 +286,10 @@ impl XetToken {
             repo: RepoId::from_bytes(from.array()?),
             holder: Holder::decode(&mut from)?,
             expires: from.u64()?,
+            commit: match from.remaining() {
+                0 => None,
+                _ => Some(ObjectHash::from_bytes(from.array()?)),
+            },
         };
         from.finish()?;
         Ok(token)

@@ -12,12 +12,13 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
-use ballast_format::hash::{ObjectHash, Sha256};
+use ballast_format::hash::{FileHash, ObjectHash, Sha256};
 use ballast_format::id::RepoId;
 use ballast_format::name::{RepoKind, RepoName};
+use ballast_format::range::RangeRequest;
 
 use crate::access::{Access, Caller, Repo};
-use crate::download::{ByteStream, Content, LargeFile, Resolved, TreeItem};
+use crate::download::{ByteStream, Content, LargeFile, Reconstruction, Resolved, TreeItem};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 
@@ -101,6 +102,29 @@ pub trait Origin: Send + Sync + 'static {
         wanted: &Wanted,
         range: Range<u64>,
     ) -> Result<ByteStream>;
+
+    /// The name by which Xet clients may ask for a file that is not here; nothing where bytes as
+    /// they are do.
+    async fn xet_name(
+        &self,
+        _hub: &Arc<Hub>,
+        _repo: &Repo,
+        _wanted: &Wanted,
+    ) -> Result<Option<FileHash>> {
+        Ok(None)
+    }
+
+    /// How to make a part of a file of this commit that is not here, once that part has come.
+    /// `NotFound`: nobody was told that it may be asked for by this name.
+    async fn reconstruct(
+        &self,
+        _hub: &Arc<Hub>,
+        _repo: &Repo,
+        (_commit, file): (ObjectHash, FileHash),
+        _range: Option<&RangeRequest>,
+    ) -> Result<Reconstruction> {
+        Err(Error::NotFound { what: format!("the file `{file}`") })
+    }
 
     /// Since when, in unix milliseconds, it could not be asked whether a mirror is as it was;
     /// nothing if all is well.
@@ -242,6 +266,38 @@ impl Hub {
             return Err(Error::Upstream { reason, retry_seconds: NO_ORIGIN_SECONDS });
         };
         origin.open(self, repo, wanted, range).await
+    }
+
+    /// The name by which Xet clients may ask for a large file; nothing if they have to take its
+    /// bytes as they are.
+    pub async fn xet_name(
+        self: &Arc<Self>,
+        repo: &Repo,
+        item: &TreeItem,
+    ) -> Result<Option<FileHash>> {
+        let origin = self.origin().filter(|_| repo.is_mirror());
+        match (item.large.and_then(|large| large.file()), Wanted::of(item), origin) {
+            (None, Some(wanted), Some(origin)) => origin.xet_name(self, repo, &wanted).await,
+            (here, ..) => Ok(here),
+        }
+    }
+
+    /// How to make a file of this repo, or a part of it. One of a mirror that is not here is
+    /// brought, if the caller knows a commit that has it.
+    pub async fn reconstruct_or_bring(
+        self: &Arc<Self>,
+        repo: &Repo,
+        (commit, file): (Option<ObjectHash>, FileHash),
+        range: Option<&RangeRequest>,
+    ) -> Result<Reconstruction> {
+        let here = self.reconstruct(repo, file, range).await;
+        let origin = self.origin().filter(|_| repo.is_mirror());
+        match (&here, origin, commit) {
+            (Err(Error::NotFound { .. }), Some(origin), Some(commit)) => {
+                origin.reconstruct(self, repo, (commit, file), range).await
+            }
+            _ => here,
+        }
     }
 
     /// Whether somebody who wants the rest of this file may have a wrong beginning of it: then all

@@ -35,6 +35,8 @@ pub(crate) struct UpstreamConfig {
     pub(crate) spool_limit: ByteSize,
     /// Whether large files come out of its xorbs, where it has them.
     pub(crate) xet: bool,
+    /// From which size on files are offered by Xet before they are here.
+    pub(crate) offered_from: ByteSize,
 }
 
 impl Default for UpstreamConfig {
@@ -48,6 +50,7 @@ impl Default for UpstreamConfig {
             fetches: 8,
             spool_limit: ByteSize::tib(1),
             xet: true,
+            offered_from: ByteSize::gb(50),
         }
     }
 }
@@ -97,6 +100,7 @@ impl UpstreamConfig {
             spool_limit: self.spool_limit.as_u64(),
             revalidate: self.revalidate()?,
             fetches: self.fetches,
+            offered_from: self.offered_from.as_u64(),
             ..defaults
         })
     }

@@ -4,6 +4,7 @@
 //! the answer it looks at. A file that the Xet read path can serve says so; clients then take that
 //! path and no other.
 
+use ballast_format::hash::FileHash;
 use ballast_format::name::FilePath;
 use ballast_node::download::{ItemKind, LargeFile, TreeItem};
 use http::header::{
@@ -54,7 +55,11 @@ pub(super) async fn answer(at: &Context<'_>, call: Call, segments: &[&str]) -> A
     headers.insert(ETAG, etag.clone());
     describe(&mut headers, &file, &call);
     if let Some(large) = &item.large {
-        describe_large(at, &call, &mut headers, large, resolved.commit)?;
+        let file = match at.gateway.settings.xet {
+            true => at.hub().xet_name(at.repo(), &item).await.map_err(of)?,
+            false => None,
+        };
+        describe_large(at, &call, &mut headers, (large, file), resolved.commit)?;
     }
     count(at, &call);
     if is_known(&call, &etag) {
@@ -175,15 +180,13 @@ fn describe_large(
     at: &Context<'_>,
     call: &Call,
     headers: &mut HeaderMap,
-    large: &LargeFile,
+    (large, file): (&LargeFile, Option<FileHash>),
     commit: ballast_format::hash::ObjectHash,
 ) -> Result<(), Failure> {
     headers.insert(X_LINKED_ETAG, text_value(&format!("\"{}\"", large.sha256))?);
     headers.insert(X_LINKED_SIZE, HeaderValue::from(large.size));
-    // What is not here yet can't be had by Xet: naming it is a promise that clients hold us to.
-    let Some(file) = large.file().filter(|_| at.gateway.settings.xet && large.size > 0) else {
-        return Ok(());
-    };
+    // A name in Xet is a promise that clients hold us to.
+    let Some(file) = file.filter(|_| large.size > 0) else { return Ok(()) };
     let (base, repo) = (call.base(), at.repo());
     let kinds = repo.kind().plural();
     let token = format!("{base}/api/{kinds}/{}/xet-read-token/{commit}", repo.name());

@@ -227,7 +227,7 @@ async fn upload(
 
 /// Where a client that speaks Xet gets its tokens, and the first one.
 fn xet_action(call: &Call, repo: &Repo, scope: XetScope, reference: Option<&str>) -> Value {
-    let issued = token::issue(call, repo, scope);
+    let issued = token::issue(call, repo, scope, None);
     let revision =
         reference.map_or("main", |name| name.strip_prefix("refs/heads/").unwrap_or(name));
     let revision = utf8_percent_encode(revision, NON_ALPHANUMERIC);

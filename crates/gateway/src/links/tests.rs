@@ -128,10 +128,13 @@ fn each_field_is_in_the_claims() {
 
 #[test]
 fn the_claims_of_a_xet_token_come_back() {
+    let (repo, expires) = (RepoId::from_bytes([1; 16]), NOW);
     for scope in [XetScope::Read, XetScope::Write, XetScope::Propose] {
         for holder in [Holder(None), lfs_link().holder] {
-            let token = XetToken { scope, repo: RepoId::from_bytes([1; 16]), holder, expires: NOW };
-            assert_eq!(XetToken::decode(&token.encode()).expect("round trip"), token);
+            for commit in [None, Some(ObjectHash::from_bytes([7; 20]))] {
+                let token = XetToken { scope, repo, holder, expires, commit };
+                assert_eq!(XetToken::decode(&token.encode()).expect("round trip"), token);
+            }
         }
     }
 }

@@ -171,6 +171,7 @@ impl Rig {
             repo: self.found(token, repo).id(),
             holder: Holder::of(&self.caller(token)),
             expires: now + 900,
+            commit: None,
         };
         self.gateway.signer.seal(Purpose::Xet, now, &claims.encode())
     }

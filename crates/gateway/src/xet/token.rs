@@ -4,6 +4,7 @@
 //! use, so that taking a right away takes effect at once. It is good for a minute longer than it
 //! says, because clients treat a refusal as final.
 
+use ballast_format::hash::ObjectHash;
 use ballast_format::log::TokenRole;
 use ballast_node::Error;
 use ballast_node::access::{Access, Caller, Repo};
@@ -53,7 +54,9 @@ pub(crate) fn answer(call: &Call, repo: &Repo, revision: &str, write: bool) -> A
         reading.map_err(|error| Failure::of(error, &call.caller))?;
         XetScope::Read
     };
-    let issued = issue(call, repo, scope);
+    // What a mirror lacks can be asked for by those who say which commit has it.
+    let commit = if repo.is_mirror() { revision.parse().ok() } else { None };
+    let issued = issue(call, repo, scope, commit);
     let mut response = reply::json(&json!({
         "accessToken": issued.token,
         "exp": issued.expires,
@@ -93,11 +96,16 @@ fn may_propose(caller: &Caller) -> bool {
 }
 
 /// Makes a token for the caller.
-pub(crate) fn issue(call: &Call, repo: &Repo, scope: XetScope) -> Issued {
+pub(crate) fn issue(
+    call: &Call,
+    repo: &Repo,
+    scope: XetScope,
+    commit: Option<ObjectHash>,
+) -> Issued {
     let now = call.gateway.now_seconds();
     let expires = now + LIFE_SECONDS;
     let holder = Holder::of(&call.caller);
-    let claims = XetToken { scope, repo: repo.id(), holder, expires };
+    let claims = XetToken { scope, repo: repo.id(), holder, expires, commit };
     Issued {
         token: call.gateway.signer.seal(Purpose::Xet, now, &claims.encode()),
         expires,
@@ -118,6 +126,11 @@ pub(super) enum Need {
 
 /// The repo that the request's token is for; the call goes on in its holder's name.
 pub(super) fn open(call: &mut Call, need: Need) -> Result<Repo, Failure> {
+    open_at(call, need).map(|(repo, _)| repo)
+}
+
+/// The same, with the commit that the token is for.
+pub(super) fn open_at(call: &mut Call, need: Need) -> Result<(Repo, Option<ObjectHash>), Failure> {
     let gateway = &call.gateway;
     let Some(secret) = auth::credentials(&call.headers)? else {
         return Err(Failure::new(StatusCode::UNAUTHORIZED, "this needs a Xet token"));
@@ -148,7 +161,7 @@ pub(super) fn open(call: &mut Call, need: Need) -> Result<Repo, Failure> {
         let reading = hub.may_read_files(&call.caller, &repo);
         reading.map_err(|error| Failure::of(error, &call.caller))?;
     }
-    Ok(repo)
+    Ok((repo, claims.commit))
 }
 
 /// Who holds a token or a link, if the hub still knows them.

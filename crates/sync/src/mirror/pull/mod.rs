@@ -4,6 +4,7 @@
 //! whoever asks gets the bytes as they arrive. However many ask for the same thing at once, the
 //! upstream is asked once. What is here goes on being served when the upstream does not answer.
 
+mod ahead;
 mod fault;
 mod fetch;
 mod follow;
@@ -20,15 +21,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ballast_format::hash::Sha256;
+use ballast_format::hash::{FileHash, ObjectHash, Sha256};
 use ballast_format::id::RepoId;
 use ballast_format::name::{FilePath, RepoKind, RepoName};
+use ballast_format::range::RangeRequest;
 use ballast_node::access::Repo;
-use ballast_node::download::ByteStream;
+use ballast_node::download::{ByteStream, Reconstruction};
 use ballast_node::error::Result;
 use ballast_node::hub::Hub;
 use ballast_node::origin::{Figure, Origin, Wanted};
 
+use self::ahead::Offers;
 use self::fetch::{Fetches, Flight};
 use self::once::Once;
 use self::revision::{Key, Known};
@@ -42,6 +45,9 @@ const FETCH_PATIENCE: Patience = Patience {
     first_wait: Duration::from_millis(500),
     longest_wait: Duration::from_secs(15),
 };
+
+/// Python's client takes nothing longer as plain bytes.
+const LONGEST_PLAIN: u64 = 50_000_000_000;
 
 /// What pulling through may be told.
 #[derive(Clone, Debug)]
@@ -58,6 +64,8 @@ pub struct PullSettings {
     pub fetches: usize,
     /// Files that may wait for that.
     pub waiting: usize,
+    /// From which size on files are offered by Xet before they are here, in bytes.
+    pub offered_from: u64,
 }
 
 impl PullSettings {
@@ -70,6 +78,7 @@ impl PullSettings {
             patience: Duration::from_secs(8),
             fetches: 8,
             waiting: 256,
+            offered_from: LONGEST_PLAIN,
         }
     }
 }
@@ -83,6 +92,7 @@ struct Counts {
     revisions: AtomicU64,
     files: AtomicU64,
     failures: AtomicU64,
+    parts_ahead: AtomicU64,
 }
 
 impl Counts {
@@ -101,6 +111,7 @@ pub struct Mirror {
     fetches: Fetches,
     room: Room,
     proofs: Proofs,
+    offers: Offers,
     stale: Mutex<HashMap<RepoId, u64>>,
     counts: Counts,
     this: std::sync::Weak<Self>,
@@ -118,6 +129,7 @@ impl Mirror {
             room: Room::new(&settings.folder, settings.spool_limit),
             settings,
             proofs: Proofs::default(),
+            offers: Offers::default(),
             stale: Mutex::default(),
             counts: Counts::default(),
             this: std::sync::Weak::clone(this),
@@ -237,6 +249,25 @@ impl Origin for Mirror {
         self.follow(hub, flight, range).await
     }
 
+    async fn xet_name(
+        &self,
+        hub: &Arc<Hub>,
+        repo: &Repo,
+        wanted: &Wanted,
+    ) -> Result<Option<FileHash>> {
+        self.offer(hub, repo, wanted).await
+    }
+
+    async fn reconstruct(
+        &self,
+        hub: &Arc<Hub>,
+        repo: &Repo,
+        what: (ObjectHash, FileHash),
+        range: Option<&RangeRequest>,
+    ) -> Result<Reconstruction> {
+        self.reconstruct_ahead(hub, repo, what, range).await
+    }
+
     fn stale_since(&self, repo: RepoId) -> Option<u64> {
         self.stale().get(&repo).copied()
     }
@@ -258,6 +289,7 @@ impl Origin for Mirror {
             counter("mirror_revisions_total", &self.counts.revisions),
             counter("mirror_files_total", &self.counts.files),
             counter("mirror_failures_total", &self.counts.failures),
+            counter("mirror_parts_ahead_total", &self.counts.parts_ahead),
             gauge("mirror_fetches_running", running),
             gauge("mirror_fetches_waiting", waiting),
         ];
