@@ -238,6 +238,7 @@ mod tests {
     use ballast_format::limits::MAX_XORB_BYTES;
     use ballast_testkit::clock::Dice;
     use ballast_testkit::content::splitmix;
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -315,6 +316,23 @@ mod tests {
         assert_eq!(placed.terms[1].xorb, last.footer.hash());
         assert!(full.footer.total_length() as usize > MAX_XORB_BYTES - MAX_CHUNK_BYTES);
         assert_eq!(placed.file, expected_hash(&content));
+        Ok(())
+    }
+
+    #[test]
+    fn a_xorb_that_somebody_waits_for_is_closed_though_little_is_new() -> Result<()> {
+        let bytes = Bytes::from(vec![0; MAX_CHUNK_BYTES]);
+        let cut = || Cut { hash: ChunkHash::of(&bytes), bytes: bytes.clone(), is_sample: false };
+        let cuts: Vec<Cut> = std::iter::repeat_with(cut).take(1100).collect();
+        for (is_followed, closed) in [(false, 0), (true, 1)] {
+            let growing = Arc::new(Growing::default());
+            let mut placer = Placer::new(&Packing::new(), Arc::clone(&growing));
+            if is_followed {
+                assert!(growing.part(&(0..1)).now_or_never().is_none());
+            }
+            assert_eq!(placer.place(&cuts)?.len(), closed);
+            assert_eq!(placer.place(&cuts)?.len(), 0, "nothing more is new");
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Its chunks are looked up within the caller's reach; what is new is packed into xorbs, which are
 //! stored while more arrives. Nothing of it can be found before all of it is there and is what it
-//! was said to be (R7).
+//! was said to be (R7); what a mirror fetches can be read along, but not to its end (`growing`).
 
 use std::sync::Arc;
 
