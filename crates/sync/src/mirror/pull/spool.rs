@@ -26,8 +26,9 @@ use tokio::sync::watch;
 const HELD_BYTES: u64 = 64 << 10;
 /// What of a spool is kept in memory.
 const RECENT_BYTES: usize = 4 << 20;
-/// Bytes that are read from the disk at once.
-const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes that are read from the disk at once. Each reader has one such piece, but each of malloc's
+/// arenas (8 a core) comes to hold as much as all readers together ever had from it.
+const PIECE_BYTES: u64 = 256 << 10;
 /// A spool that nobody asked for in so long is taken away.
 const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
 /// How spools are called.
