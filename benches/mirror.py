@@ -6,7 +6,8 @@
 
 Both are the same program on one machine, so that they share its cores: what the mirror does beside
 passing bytes on (hashing, cutting, storing) takes from the upstream, which a real one does not. With
-`--upstream-rate` bytes come from the upstream no faster than that many MiB a second, as over a link.
+`--upstream-rate` bytes come from the upstream no faster than that many MiB a second over all
+connections, as over a link.
 Needs five times the file's size in `--folder`.
 """
 
@@ -73,6 +74,7 @@ class Wire:
     def __init__(self, target: str, rate: float):
         host, port = target.rsplit("/", 1)[1].split(":")
         self.target, self.rate, self.passed = (host, int(port)), rate, 0
+        self.lock, self.free_at = threading.Lock(), 0.0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -84,18 +86,21 @@ class Wire:
             for way in ((client, upstream, False), (upstream, client, True)):
                 threading.Thread(target=self.pass_on, args=way, daemon=True).start()
 
+    def book(self, count: int) -> float:
+        """Seconds until the link has carried so many bytes more."""
+        with self.lock:
+            self.passed += count
+            if not self.rate:
+                return 0
+            now = time.monotonic()
+            self.free_at = max(self.free_at, now) + count / (self.rate * MIB)
+            return self.free_at - now
+
     def pass_on(self, source: socket.socket, to: socket.socket, counts: bool) -> None:
-        start, had = time.monotonic(), 0
         try:
             while piece := source.recv(MIB):
                 if counts:
-                    self.passed += len(piece)
-                    if had == 0:
-                        start = time.monotonic()
-                    had += len(piece)
-                    ahead = had / (self.rate * MIB) - (time.monotonic() - start) if self.rate else 0
-                    if ahead > 0:
-                        time.sleep(ahead)
+                    time.sleep(self.book(len(piece)))
                 to.sendall(piece)
         except OSError:
             pass
@@ -139,7 +144,9 @@ def main() -> None:
             file.write(noise.randbytes(MIB))
     with content.open("rb") as file:
         expected = hashlib.file_digest(file, "sha256").hexdigest()
-    os.environ.update(HF_ENDPOINT=upstream.endpoint, HF_TOKEN=upstream.token)
+    os.environ.update(
+        HF_ENDPOINT=upstream.endpoint, HF_TOKEN=upstream.token, HF_HUB_DISABLE_PROGRESS_BARS="1"
+    )
     import huggingface_hub
 
     api = huggingface_hub.HfApi()
