@@ -1,7 +1,8 @@
 """What moving a GiB from process to process costs both sides, next to nginx and curl, in the same run.
 
     cargo bench --no-run --bench carrier
-    python3 benches/carrier.py [--gib 1] [--rounds 5] [--only tcp,quic:1452]
+    cargo build --release --manifest-path benches/iroh/Cargo.toml --target-dir target/iroh
+    python3 benches/carrier.py [--gib 1] [--rounds 5] [--only tcp,quic:1452,iroh]
     python3 benches/carrier.py --lab "--hosts 2 --rate 1gbit" --netlab PATH --only tcp,quic:1452
 
 Every chunk of 64 KiB is verified and written to a file in `--folder`, best on a tmpfs. Times are CPU seconds
@@ -13,6 +14,7 @@ machine that does something else besides, only ratios mean anything, and those l
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -112,6 +114,20 @@ def carry(program: Path, lab: Lab, carrier: str, folder: Path, requests: int):
     return said["cpu"], fetched["cpu"], fetched["seconds"]
 
 
+def over_iroh(folder: Path):
+    """The same of `iroh-blobs`, from one store on disk to another."""
+    program = ROOT / "target/iroh/release/iroh-peer"
+    stores = [folder / "iroh-sender", folder / "iroh-receiver"]
+    server = subprocess.Popen([program, "serve", folder / "content", stores[0]],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    said = server.stdout.readline().split()
+    fetched = json.loads(run([program, "fetch", *said, stores[1]]))
+    rest, _ = server.communicate()
+    for store in stores:
+        shutil.rmtree(store)
+    return json.loads(rest)["cpu"], fetched["cpu"], fetched["seconds"]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gib", type=float, default=1)
@@ -138,6 +154,7 @@ def main():
         ways = {
             "nginx": lambda: nginx.fetch("http://127.0.0.1:18441", "/dev/null"),
             "nginx-file": lambda: nginx.fetch("http://127.0.0.1:18441", str(folder / "curl")),
+            "iroh": lambda: over_iroh(folder),
             "nginx-tls": lambda: nginx.fetch("https://127.0.0.1:18442", "/dev/null"),
         }
         rounds = {name: [] for name in only}
