@@ -197,6 +197,8 @@ impl Source for Shelf {
     ) -> carrier::Result<Vec<Vec<Range<u32>>>> {
         Ok(Vec::new())
     }
+
+    fn sent(&self, _: &PeerName, _: u64) {}
 }
 
 async fn serve(carrier: &str, address: SocketAddr, file: &str, folder: &Path) -> Result<()> {

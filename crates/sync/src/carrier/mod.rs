@@ -162,6 +162,9 @@ pub trait Source: Send + Sync + 'static {
     /// Which chunks of these xorbs are here: a list of ranges for each, empty for what is not here
     /// or not for this peer.
     async fn holdings(&self, peer: &PeerName, xorbs: &[XorbHash]) -> Result<Vec<Vec<Range<u32>>>>;
+
+    /// So many bytes of chunks went to a peer: what it stopped before that is not among them.
+    fn sent(&self, peer: &PeerName, bytes: u64);
 }
 
 /// A connection to a peer that is kept.

@@ -107,7 +107,9 @@ impl Serving<'_> {
             };
             owed = left;
             for (head, bytes) in frames_of(run)? {
+                let length = bytes.len();
                 self.send(pipe, head, bytes, urgency).await?;
+                self.source.sent(self.peer, length as u64);
             }
         }
         Ok(())

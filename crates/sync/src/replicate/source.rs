@@ -129,6 +129,10 @@ impl Source for RegionSource {
         }
         Ok(all)
     }
+
+    fn sent(&self, _peer: &PeerName, _bytes: u64) {
+        // The region that asks counts what comes, by remote.
+    }
 }
 
 /// A hub's chunks for regions, and what others may have of it.
@@ -164,5 +168,9 @@ impl Source for ByRole {
         xorbs: &[XorbHash],
     ) -> carrier::Result<Vec<Vec<Range<u32>>>> {
         self.source(peer).holdings(peer, xorbs).await
+    }
+
+    fn sent(&self, peer: &PeerName, bytes: u64) {
+        self.source(peer).sent(peer, bytes);
     }
 }

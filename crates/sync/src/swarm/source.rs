@@ -92,6 +92,10 @@ impl Source for HubSource {
         }
         Ok(all)
     }
+
+    fn sent(&self, _peer: &PeerName, bytes: u64) {
+        self.0.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// A run that is to be read.
@@ -144,7 +148,6 @@ impl Inner {
             // Another copy of the xorb, which is stored otherwise, was read meanwhile.
             Ok(bytes) if bytes.len() != total => absent,
             Ok(bytes) => {
-                self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let content = Content::Here { encoding: Encoding::Stored, lengths, bytes };
                 Run { span, chunks, content }
             }

@@ -275,6 +275,8 @@ impl Source for HubSource {
     ) -> carrier::Result<Vec<Vec<Range<u32>>>> {
         Ok(vec![vec![0..8192]; xorbs.len()])
     }
+
+    fn sent(&self, _: &PeerName, _: u64) {}
 }
 
 impl HubSource {

@@ -245,6 +245,8 @@ async fn dropping_what_arrives_stops_the_sender(kind: Kind) {
     shelf.dropped.notified().await;
     let handed_out = shelf.handed_out.load(Ordering::Relaxed);
     assert!(handed_out < 900, "{handed_out} chunks of 1024");
+    let sent = shelf.sent.load(Ordering::Relaxed);
+    assert!((1..=handed_out as u64 * 65_536).contains(&sent), "{sent} bytes");
     // While it waits for its source too.
     let (gate, xorb) = (Arc::new(Notify::new()), Xorb::new(1, &[10, 20]));
     let shelf = Shelf { gate: Some(Arc::clone(&gate)), per_run: 1, ..Shelf::of(&[&xorb]) };
@@ -254,6 +256,7 @@ async fn dropping_what_arrives_stops_the_sender(kind: Kind) {
     arrivals.next().await.expect("a run").expect("sound");
     drop(arrivals);
     shelf.dropped.notified().await;
+    assert_eq!(shelf.sent.load(Ordering::Relaxed), 10);
     // The link goes on.
     gate.notify_one();
     let (arrived, error) = world.fetch(request(&[(&xorb, 1..2)])).await;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -119,6 +119,8 @@ pub(super) struct Shelf {
     pub(super) gate: Option<Arc<Notify>>,
     /// Chunks that were handed out.
     pub(super) handed_out: AtomicUsize,
+    /// Bytes of chunks that went out.
+    pub(super) sent: AtomicU64,
     pub(super) seen: Mutex<Vec<(PeerName, Request)>>,
     pub(super) permits: Mutex<Vec<(PeerName, Vec<u8>)>>,
     /// Told when the stream of a request is dropped.
@@ -209,6 +211,10 @@ impl Source for Arc<Shelf> {
             None => Vec::new(),
         };
         Ok(xorbs.iter().map(held).collect())
+    }
+
+    fn sent(&self, _: &PeerName, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

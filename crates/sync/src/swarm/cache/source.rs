@@ -40,7 +40,6 @@ impl CacheSource {
 /// A request that is being answered.
 struct Answer {
     cache: Arc<Cache>,
-    ledger: Arc<Ledger>,
     peer: PeerName,
     spans: Vec<Span>,
     span: usize,
@@ -68,7 +67,6 @@ impl Source for CacheSource {
     async fn open(&self, peer: &PeerName, request: Request) -> carrier::Result<Runs> {
         let answer = Answer {
             cache: Arc::clone(&self.cache),
-            ledger: Arc::clone(&self.ledger),
             peer: peer.clone(),
             at: request.spans.first().map_or(0, |span| span.chunks.start),
             spans: request.spans,
@@ -79,9 +77,6 @@ impl Source for CacheSource {
         };
         Ok(Box::pin(stream::try_unfold(answer, |mut answer| async move {
             let run = answer.next().await.map_err(|error| Error::Source(error.to_string()))?;
-            if let Some(Content::Here { bytes, .. }) = run.as_ref().map(|run| &run.content) {
-                answer.ledger.sent(bytes.len() as u64);
-            }
             Ok(run.map(|run| (run, answer)))
         })))
     }
@@ -98,6 +93,10 @@ impl Source for CacheSource {
             held.push(ranges.map_err(|error| Error::Source(error.to_string()))?);
         }
         Ok(held)
+    }
+
+    fn sent(&self, _peer: &PeerName, bytes: u64) {
+        self.ledger.sent(bytes);
     }
 }
 
