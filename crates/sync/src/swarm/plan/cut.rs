@@ -42,12 +42,6 @@ impl Cut {
         Self { size, piece_bytes, stripes }
     }
 
-    /// The same in other stripes, to see what they are good for.
-    #[cfg(test)]
-    pub(crate) fn with_stripes(self, stripes: u32) -> Self {
-        Self { stripes, ..self }
-    }
-
     /// The size of the file.
     pub fn size(&self) -> u64 {
         self.size

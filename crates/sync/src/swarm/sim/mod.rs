@@ -83,12 +83,6 @@ impl World {
         }
     }
 
-    /// Cuts the file otherwise, before anybody comes.
-    fn recut(&mut self, cut: Cut) {
-        self.cut = cut;
-        self.forest = Some(Forest::new(cut, Place::default()));
-    }
-
     /// Adds a host, which comes at this time.
     fn add(&mut self, at: f64, site: u32) -> usize {
         let node = Node::new(Place { site, rack: 0 }, &self.cut);

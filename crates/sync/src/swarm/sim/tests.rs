@@ -85,22 +85,6 @@ fn hosts_that_come_one_after_the_other_are_as_fast() {
     }
 }
 
-/// What the two shapes of a forest cost: the figures of ADR 52.
-#[test]
-#[ignore = "prints figures, and asserts nothing"]
-fn fewer_stripes() {
-    for count in [1, 4, 8, 16, 64, 256] {
-        for stripes in [2, 4, 8, 16] {
-            let mut world = World::new(0, 128 * MIB, RATE);
-            world.recut(world.cut.with_stripes(stripes));
-            for _ in 0..count {
-                world.add(0.0, 0);
-            }
-            world.finish(&format!("1 to {count}, {stripes} stripes"));
-        }
-    }
-}
-
 #[test]
 fn links_that_are_shared_unfairly_do_not_cost_much() {
     for seed in seeds(2, 0) {
