@@ -2,14 +2,16 @@
 
     cargo build --release
     python3 benches/swarm.py --netlab PATH [--hosts 8] [--rate 100mbit] [--mib 128] [--rounds 3]
-                             [--only ballast,aria2,http] [--lab "--exact"] [--scene join|kill]
+                             [--only ballast,aria2,http] [--lab "--exact"]
+                             [--scene join|kill|node-dies|node-stops]
 
 Each host is a network namespace of its own behind a link of that rate; all begin at once with nothing.
 The peers in the same lab: `aria2c` with BitTorrent, and every host fetching from the origin over plain
 HTTP. Times are in F/u, the file's bits by the rate of a link; what the origin sends is in F, the file's
 bytes, counted on its link and, where the program counts it, as payload. Every copy is compared after
 the clock has stopped. Scenes, of ballast alone: `join`, where one more host begins when 80 % of the time
-has passed, and `kill`, where the hub dies at half. Runs as root; needs `aria2c`, `curl` and a tool that
+has passed; `kill`, where the hub dies at half; `node-dies` and `node-stops`, where a host does, and the time is
+that of the others. Runs as root; needs `aria2c`, `curl` and a tool that
 makes networks of namespaces.
 """
 
@@ -191,7 +193,12 @@ URL = f"http://127.0.0.1:8080/acme/model/resolve/main/{FILE}"
 def ballast(round: Round, scene: str | None) -> dict[str, float]:
     hub = Hub(round)
     fetch = lambda _: ["curl", "-sS", "--fail", "-o", "/dev/null", URL]
+    # Of the host that dies or stops nothing more is expected.
+    signal = {"node-dies": "KILL", "node-stops": "STOP"}.get(scene)
+    nodes = [host for host in round.nodes if not signal or host != round.nodes[0]]
+    lost = [round.lab.inside(round.nodes[0], *fetch(None))] if signal else []
     round.lab.run("mark")
+    lost = [subprocess.Popen(words, stderr=subprocess.DEVNULL) for words in lost]
     done = threading.Event()
     late: dict[int, float] = {}
 
@@ -200,14 +207,18 @@ def ballast(round: Round, scene: str | None) -> dict[str, float]:
             late.update(round.commands(fetch, [round.late]))
         elif scene == "kill" and not done.wait(0.5 * round.ideal):
             round.lab.run("kill", "h1")
+        elif signal and not done.wait(0.5 * round.ideal):
+            round.lab.run("kill", f"h{round.nodes[0]}", signal)
 
     scenes = threading.Thread(target=meanwhile)
     scenes.start()
-    slowest = max(round.commands(fetch, round.nodes).values())
+    slowest = max(round.commands(fetch, nodes).values())
     wire = round.lab.sent(1)
     done.set()
     scenes.join()
-    for host in round.nodes:
+    for child in lost:
+        child.kill()
+    for host in nodes:
         round.compare(host, ["curl", "-s", URL])
     if scene == "kill":
         return round.report("ballast", slowest, wire, "the hub died at half")
@@ -301,7 +312,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="ballast,aria2,http")
     parser.add_argument("--lab", default="", help="more options of `netlab up`")
-    parser.add_argument("--scene", choices=["join", "kill"])
+    parser.add_argument("--scene", choices=["join", "kill", "node-dies", "node-stops"])
     parser.add_argument("--folder", default="/dev/shm")
     options = parser.parse_args()
     ways = {"ballast": ballast, "aria2": aria2, "http": plain_http}
