@@ -111,16 +111,18 @@ fn nodes_give_each_other_what_the_hub_sends_once() -> Result<()> {
 #[test]
 fn a_crowd_with_small_caps_gets_the_file_and_the_hub_sends_a_small_part_of_that() -> Result<()> {
     let _turn = turn();
-    let caps = [("BALLAST_CLUSTER_UPLOAD", "2MB/s"), ("BALLAST_CLUSTER_DOWNLOAD", "2MB/s")];
+    let caps = [("BALLAST_CLUSTER_UPLOAD", "300kB/s"), ("BALLAST_CLUSTER_DOWNLOAD", "300kB/s")];
     let hub = hub(&caps)?;
-    let content = noise(4, 8 << 20);
+    let content = noise(4, 4 << 20);
     put(&hub, &[(WEIGHTS, &content)])?;
     let names: Vec<String> = (0..16).map(|number| format!("n{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let nodes = nodes_with(&hub, &names, &caps)?;
     read_all(&nodes, "main", &content)?;
     let sent = figure(&hub, "swarm_hub_sent_bytes_total")?;
-    ensure!(sent <= 2 * content.len() as u64, "the hub sent {sent} bytes");
+    ensure!(sent <= content.len() as u64 * 5 / 4, "the hub sent {sent} bytes");
+    // However slow it is, all get on, and nobody has to complain.
+    ensure!(figure(&hub, "swarm_complaints_total")? == 0, "a host complained");
     Ok(())
 }
 

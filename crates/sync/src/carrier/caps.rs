@@ -15,10 +15,13 @@ const DEEPEST: Duration = Duration::from_millis(100);
 /// Long enough to find out that a more urgent request came first, short enough to be exact.
 const LONGEST_NAP: Duration = Duration::from_millis(250);
 
+/// One in so many turns is that of who has waited longest, however urgent.
+const PATIENT: u64 = 4;
+
 /// A flow with a rate: each run takes its bytes from it before it moves.
 ///
-/// The most urgent who waits is served first, and among equals the one who came first. A run is
-/// let through as soon as there is anything in the bucket, and the rest is owed: so runs of any
+/// The most urgent who waits is served first, and among equals the one who came first; but each
+/// fourth turn is that of who came first of all, so that nobody waits for ever. A run is let through as soon as there is anything in the bucket, and the rest is owed: so runs of any
 /// size pass, and the rate holds all the same.
 #[derive(Debug)]
 pub(super) struct Cap {
@@ -32,16 +35,18 @@ struct State {
     /// Bytes that may pass; less than none if more passed than was there.
     level: f64,
     filled_at: Duration,
-    /// Who waits, in the order in which they are served.
+    /// Who waits, by urgency and in the order in which they came.
     line: BTreeMap<(Urgency, u64), Arc<Notify>>,
     next: u64,
+    /// How many were served.
+    turn: u64,
 }
 
 impl Cap {
     /// A flow of so many bytes a second; `None`: as many as there are.
     pub(super) fn new(env: SharedEnv, bytes_per_second: Option<u64>) -> Self {
         let filled_at = env.monotonic();
-        let state = State { level: 0.0, filled_at, line: BTreeMap::new(), next: 0 };
+        let state = State { level: 0.0, filled_at, line: BTreeMap::new(), next: 0, turn: 0 };
         // A rate of nothing would be a process that hangs.
         let bytes_per_second = bytes_per_second.map(|rate| rate.max(1));
         Self { env, bytes_per_second, state: Mutex::new(state) }
@@ -55,9 +60,10 @@ impl Cap {
             let wait = {
                 let mut state = self.state();
                 state.fill(rate, self.env.monotonic());
-                let is_first = state.line.keys().next() == Some(&place.key);
+                let is_first = state.first() == Some(place.key);
                 if is_first && state.level > 0.0 {
                     state.level -= exact(bytes as u64);
+                    state.turn += 1;
                     // Leaving the line wakes the next one.
                     return;
                 }
@@ -95,6 +101,14 @@ impl State {
         let deepest = exact(rate) * DEEPEST.as_secs_f64();
         self.level = (self.level + exact(rate) * since.as_secs_f64()).min(deepest);
     }
+
+    /// Whose turn it is.
+    fn first(&self) -> Option<(Urgency, u64)> {
+        if self.turn % PATIENT == PATIENT - 1 {
+            return self.line.keys().min_by_key(|(_, came)| *came).copied();
+        }
+        self.line.keys().next().copied()
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no rate and no run has 2^53 bytes")]
@@ -113,7 +127,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = self.cap.state();
         state.line.remove(&self.key);
-        if let Some(first) = state.line.values().next() {
+        if let Some(first) = state.first().and_then(|first| state.line.get(&first)) {
             first.notify_one();
         }
     }
@@ -178,5 +192,25 @@ mod tests {
             }
         }
         assert_eq!(order, ["client", "swarm", "second swarm", "region"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever_however_many_are_more_urgent() {
+        let env = SimEnv::hasty(1);
+        let shared: SharedEnv = Arc::<SimEnv>::clone(&env);
+        let cap = Cap::new(shared, Some(1_000_000));
+        let clients = async {
+            for served in 0.. {
+                let (one, other) =
+                    tokio::join!(cap.take(1000, Urgency::Client), cap.take(1000, Urgency::Client));
+                let ((), ()) = (one, other);
+                assert!(served < 10, "the region waits");
+            }
+        };
+        tokio::select! {
+            biased;
+            () = clients => unreachable!("they do not end"),
+            () = cap.take(1000, Urgency::Region) => {}
+        }
     }
 }

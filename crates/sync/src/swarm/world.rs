@@ -46,6 +46,8 @@ pub(crate) struct Manners {
     pub(crate) lies: AtomicBool,
     /// It dies when it has sent so many bytes; 0: never.
     pub(crate) dies_after: AtomicU64,
+    /// How often it was asked for something.
+    pub(crate) asked: AtomicU64,
     /// What it sent, and how much of it because a client waits.
     pub(crate) sent: AtomicU64,
     pub(crate) sent_to_clients: AtomicU64,
@@ -69,6 +71,10 @@ impl Manners {
 
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set(flag: &AtomicBool) {
@@ -363,6 +369,7 @@ impl Link for Call {
 
     async fn request(&self, request: Request) -> carrier::Result<Arrivals> {
         self.check().await?;
+        self.process.manners.asked.fetch_add(1, Ordering::Relaxed);
         let (expected, urgency) = (request.expected.clone(), request.urgency);
         let runs = self.process.source.open(&self.from, request).await?;
         let (peer, manners) = (self.peer.clone(), Arc::clone(&self.process.manners));

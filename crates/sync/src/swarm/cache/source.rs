@@ -2,7 +2,8 @@
 //!
 //! A peer gets what it was permitted, from whichever file has it: what has just arrived from
 //! memory, all else from the disk. Chunks that are on their way are waited for, as long as the peer
-//! has patience; each that comes makes it patient again.
+//! has patience; any that comes to the file makes it patient again. That its own stripe stands still
+//! while others come is for the peer to find: it may have asked for more than comes in that time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ struct Answer {
     /// The files that have chunks of its xorb.
     files: Option<Vec<Candidate>>,
     patience: Duration,
-    /// Since when it waits.
+    /// Since when it waits and nothing comes.
     since: Option<Duration>,
 }
 
@@ -230,7 +231,10 @@ impl Answer {
         let Some(candidate) = candidate.filter(|_| now < until) else { return false };
         tokio::select! {
             biased;
-            changed = candidate.stage.changed() => changed.is_ok(),
+            changed = candidate.stage.changed() => {
+                self.since = None;
+                changed.is_ok()
+            }
             () = env.sleep(until - now) => false,
         }
     }

@@ -123,12 +123,25 @@ struct Active {
     runs: Vec<Range<u32>>,
     /// Bytes that have not come.
     left: u64,
+    has_come: bool,
     stop: CancellationToken,
-    /// When something came the last time, and how much had come in all by then.
+    /// When something came of it, or of others in its lane, the last time, and how much had come in
+    /// all by then.
     heard: Duration,
     heard_bytes: u64,
     /// When it is stopped, as its peer is not the parent any more.
     ends: Option<Duration>,
+}
+
+impl Active {
+    /// Whether it asks the same one for the same reason.
+    fn is_as(&self, who: &Who, kind: &Kind) -> bool {
+        let is_same = match (&self.kind, kind) {
+            (Kind::Lane { lane, .. }, Kind::Lane { lane: other, .. }) => lane == other,
+            (kind, other) => kind == other,
+        };
+        is_same && self.who == *who
+    }
 }
 
 /// What is waited for.
@@ -263,17 +276,23 @@ impl Exchange {
         }
         if let Some(active) = self.active.get_mut(&id) {
             active.left = active.left.saturating_sub(bytes);
-            (active.heard, active.heard_bytes) = (now, self.came);
+            active.has_come = true;
             let from = match () {
                 () if active.who.is_hub => Place::Hub,
                 () if self.whom.is_near(&active.who) => Place::Site,
                 () => Place::Peer,
             };
             self.ledger.came(from, bytes, new);
+            let (who, kind) = (active.who.clone(), active.kind.clone());
+            // The next request of a lane waits for this one: it does not stand still meanwhile.
+            for active in self.active.values_mut().filter(|other| other.is_as(&who, &kind)) {
+                (active.heard, active.heard_bytes) = (now, self.came);
+            }
         }
         if self.work.arrived(chunks) {
             self.unsaid += 1;
             self.say_held(now);
+            self.stop_what_was_finished(id);
         }
     }
 
@@ -342,8 +361,9 @@ impl Exchange {
             self.whom.mark_bad(who, None, now);
             Wrong::Unreachable
         };
-        for other in self.active.values().filter(|other| other.who == *who) {
-            other.stop.cancel();
+        let others = self.active.iter().filter(|(_, other)| other.who == *who);
+        for id in others.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.stop(id);
         }
         if let Kind::Lane { stripes, .. } = &active.kind {
             for stripe in stripes {
@@ -376,7 +396,8 @@ impl Exchange {
         };
         self.running.push(transfer(ask).map(move |event| Happened::Event(id, event)).boxed());
         let heard_bytes = self.came;
-        let active = Active { who, kind, runs, left, stop, heard: now, heard_bytes, ends: None };
+        let (heard, has_come, ends) = (now, false, None);
+        let active = Active { who, kind, runs, left, has_come, stop, heard, heard_bytes, ends };
         self.active.insert(id, active);
     }
 

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_node::error::{Error, Result};
 
-use super::{AGAIN_SECONDS, Exchange, GIVE_UP, Kind, Say, Who, Wrong};
+use super::{AGAIN_SECONDS, Active, Exchange, GIVE_UP, Kind, Say, Who, Wrong};
 
 /// Requests to the hub that go on side by side, of several stripes each. A peer is asked for each
 /// stripe by itself: a piece that it waits for must hold up no other stripe, or peers that wait for
@@ -19,7 +20,9 @@ const FIRST_BYTES: u64 = 256 << 10;
 const ORPHAN_BYTES: u64 = 4 << 20;
 /// How long a request goes on whose peer is not the parent any more.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long a client waits for what the swarm is about to bring: in rounds, and at least.
+/// How long a client waits for what the swarm is about to bring, from when it brings nothing at all:
+/// in rounds, and at least. While something comes, what stands still is found as for all others: where
+/// many clients lose patience at once, what they ask for keeps the swarm from getting on.
 const CLIENT_WAITS: (u32, Duration) = (8, Duration::from_secs(4));
 /// A request that brings nothing while others bring so many pieces of each stripe stands still, if
 /// that takes so many rounds, and at least so long.
@@ -60,10 +63,8 @@ impl Exchange {
             }
         }
         for ((who, lane), stripes) in lanes {
-            let is_this =
-                |kind: &Kind| matches!(kind, Kind::Lane { lane: its, .. } if *its == lane);
-            let active = self.active.values();
-            let active = active.filter(|active| active.who == who && is_this(&active.kind));
+            let kind = Kind::Lane { lane, stripes: stripes.clone() };
+            let active = self.active.values().filter(|active| active.is_as(&who, &kind));
             let left: Vec<u64> = active.map(|active| active.left).collect();
             // The next one is on its way before the last one ends.
             if left.len() > 1 || left.iter().any(|left| *left > self.batch_bytes / 4) {
@@ -74,7 +75,7 @@ impl Exchange {
             let most = if who.is_hub { self.came.max(FIRST_BYTES) } else { u64::MAX };
             let runs = self.work.batch(&stripes, self.batch_bytes.min(most));
             if !runs.is_empty() {
-                self.start(who, Kind::Lane { lane, stripes }, runs, now);
+                self.start(who, kind, runs, now);
             }
         }
     }
@@ -137,10 +138,16 @@ impl Exchange {
                 active.kind == Kind::Client
                     && active.runs.iter().any(|run| run.contains(&want.start))
             });
-            if is_asked || (is_coming && since + client_waits > now) {
+            if is_asked || (is_coming && since.max(self.came_at) + client_waits > now) {
                 continue;
             }
             let Some(who) = self.whom.other(None, now) else { continue };
+            let mut want = want;
+            if is_coming {
+                // What is behind that comes with the stripes.
+                let piece = self.work.piece_bytes();
+                want.end = self.filling.file().within(want.start, want.end, piece);
+            }
             let runs = self.work.absent(&want);
             for run in &runs {
                 self.work.ask(run);
@@ -159,17 +166,50 @@ impl Exchange {
         place(chunk) < place(front.min(count - 1)) + ahead
     }
 
-    /// The tracker named other parents: what is asked of the old ones ends soon.
+    /// The tracker named other parents: what is asked of the old ones ends. One that is sending may
+    /// finish the piece that it is at; the rest is asked of the new one in the file's order, or those
+    /// who ask for that here would wait for what comes last.
     pub(super) fn end_what_is_not_planned(&mut self, now: Duration) {
-        for active in self.active.values_mut() {
+        let file = Arc::clone(self.filling.file());
+        let mut over = Vec::new();
+        for (id, active) in &mut self.active {
             let Kind::Lane { stripes, .. } = &active.kind else { continue };
             let is_parent =
                 |stripe: &u32| self.whom.parent(*stripe, now).is_some_and(|who| *who == active.who);
-            if stripes.iter().all(is_parent) {
-                active.ends = None;
-            } else {
-                active.ends = active.ends.or(Some(now + GRACE));
+            if stripes.iter().all(is_parent) || active.ends.is_some() {
+                continue;
             }
+            if !active.has_come {
+                over.push(*id);
+                continue;
+            }
+            active.ends = Some(now + GRACE);
+            let at = active.runs.iter().position(|run| !file.has_sound(run.clone()));
+            for run in active.runs.drain(at.map_or(0, |at| at + 1)..) {
+                self.work.release(&run);
+            }
+        }
+        for id in over {
+            self.stop(id);
+        }
+    }
+
+    /// One that ends has sent the piece that it was at.
+    pub(super) fn stop_what_was_finished(&mut self, id: u64) {
+        let file = self.filling.file();
+        let is_here = |run: &Range<u32>| file.has_sound(run.clone());
+        let is_over = |active: &Active| active.ends.is_some() && active.runs.iter().all(is_here);
+        if self.active.get(&id).is_some_and(is_over) {
+            self.stop(id);
+        }
+    }
+
+    /// Stops a request. What it asked for can be asked for at once, in its turn.
+    pub(super) fn stop(&mut self, id: u64) {
+        let Some(active) = self.active.get_mut(&id) else { return };
+        active.stop.cancel();
+        for run in active.runs.drain(..) {
+            self.work.release(&run);
         }
     }
 
@@ -189,19 +229,22 @@ impl Exchange {
     fn stop_what_stands_still(&mut self, now: Duration) {
         let others_bring = STILL_PIECES * u64::from(self.work.stripes()) * self.work.piece_bytes();
         let (still_for, silent_for) = (self.time(STILL_FOR, now), self.time(SILENT_FOR, now));
-        let mut still = Vec::new();
-        for active in self.active.values() {
+        let (mut still, mut over) = (Vec::new(), Vec::new());
+        for (id, active) in &self.active {
             let silent = now.saturating_sub(active.heard);
             let is_behind = self.came - active.heard_bytes >= others_bring;
             if (silent >= still_for && is_behind) || silent >= silent_for {
-                still.push((active.who.clone(), active.kind.clone(), active.stop.clone()));
+                still.push((active.who.clone(), active.kind.clone()));
+                over.push(*id);
             } else if active.ends.is_some_and(|ends| ends <= now) {
-                active.stop.cancel();
+                over.push(*id);
             }
         }
-        for (who, kind, stop) in still {
+        for id in over {
+            self.stop(id);
+        }
+        for (who, kind) in still {
             tracing::debug!(peer = %who.name, "a request stands still");
-            stop.cancel();
             let Kind::Lane { stripes, .. } = kind else {
                 self.whom.mark_bad(&who, None, now);
                 continue;

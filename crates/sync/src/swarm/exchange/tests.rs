@@ -1,4 +1,5 @@
 use ballast_node::error::Result;
+use ballast_store::env::Env as _;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future};
 
 use super::*;
@@ -148,6 +149,30 @@ async fn a_dead_parent_is_replaced_by_the_tracker_and_until_then_by_others() -> 
         assert!(dead.manners.sent() < SIZE && other.manners.sent() > 0);
         assert_eq!((world.hub.sent(), came(&node)[WASTED]), (0, 0));
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_asked_of_a_parent_before_is_asked_of_the_next_at_once() -> Result<()> {
+    let sample = sample();
+    let world = World::new(&[&sample]);
+    let (before, next, node) =
+        (world.node("a").await, world.node("b").await, world.node("c").await);
+    let _kept = (before.begin(&sample).await, next.has(&sample, &[0..400]).await);
+    node.tell.send_replace(plan(&["a", "b"], [Some(0); 4]));
+    let began = world.env.monotonic();
+    let filling = node.begin(&sample).await;
+    let mut fetching = Box::pin(node.go_on(&sample, filling));
+    // It has asked the first one, which has nothing yet.
+    while before.manners.asked() < 4 {
+        assert!(fetching.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    node.tell.send_replace(plan(&["a", "b"], [Some(1); 4]));
+    world.drive(fetching).await?;
+    node.check(&sample);
+    assert!(world.env.monotonic() - began < Duration::from_millis(500));
+    assert_eq!((world.hub.sent(), node.complaints()), (0, Vec::new()));
     Ok(())
 }
 

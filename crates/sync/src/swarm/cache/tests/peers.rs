@@ -120,6 +120,28 @@ async fn what_is_coming_is_waited_for_and_handed_on_as_it_comes() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_peer_that_asked_for_much_waits_while_the_file_gets_on_elsewhere() -> Outcome {
+    let rig = Rig::new(1 << 20).await?;
+    let sample = Sample::new(1, 8, 8);
+    let filling = rig.begin(&sample).await?;
+    let source = source(&rig, &sample).await;
+    let asked = request(vec![span(sample.xorbs()[0], 7..8)]);
+    let mut runs = source.open(&peer(), asked).await.expect("it opens");
+    let mut next = Box::pin(runs.next());
+    for chunk in 0..7 {
+        assert!(next.as_mut().now_or_never().is_none());
+        rig.env.advance(Duration::from_secs(9));
+        filling.write(chunk..chunk + 1, sample.bytes(chunk..chunk + 1)).await?;
+    }
+    assert!(next.as_mut().now_or_never().is_none());
+    rig.env.advance(Duration::from_secs(9));
+    filling.write(7..8, sample.bytes(7..8)).await?;
+    let run = next.await.expect("more").expect("it reads");
+    assert_eq!(told(run), (0, 7..8, Some(sample.bytes(7..8).to_vec())));
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_nobody_fetches_is_absent_at_once() -> Outcome {
     let rig = Rig::new(1 << 20).await?;
     let sample = Sample::new(1, 8, 8);
