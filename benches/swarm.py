@@ -10,8 +10,8 @@ The peers in the same lab: `aria2c` with BitTorrent, and every host fetching fro
 HTTP. Times are in F/u, the file's bits by the rate of a link; what the origin sends is in F, the file's
 bytes, counted on its link and, where the program counts it, as payload. Every copy is compared after
 the clock has stopped. Scenes, of ballast alone: `join`, where one more host begins when 80 % of the time
-has passed; `kill`, where the hub dies at half; `node-dies` and `node-stops`, where a host does, and the time is
-that of the others. Runs as root; needs `aria2c`, `curl` and a tool that
+has passed; `kill`, where one host has the file already and the hub dies at half; `node-dies` and `node-stops`,
+where a host does. In these the time is that of the other hosts. Runs as root; needs `aria2c`, `curl` and a tool that
 makes networks of namespaces.
 """
 
@@ -193,10 +193,13 @@ URL = f"http://127.0.0.1:8080/acme/model/resolve/main/{FILE}"
 def ballast(round: Round, scene: str | None) -> dict[str, float]:
     hub = Hub(round)
     fetch = lambda _: ["curl", "-sS", "--fail", "-o", "/dev/null", URL]
-    # Of the host that dies or stops nothing more is expected.
     signal = {"node-dies": "KILL", "node-stops": "STOP"}.get(scene)
-    nodes = [host for host in round.nodes if not signal or host != round.nodes[0]]
-    lost = [round.lab.inside(round.nodes[0], *fetch(None))] if signal else []
+    nodes = list(round.nodes)
+    if signal or scene == "kill":
+        first = nodes.pop(0)
+    if scene == "kill":
+        round.commands(fetch, [first])
+    lost = [round.lab.inside(first, *fetch(first))] if signal else []
     round.lab.run("mark")
     lost = [subprocess.Popen(words, stderr=subprocess.DEVNULL) for words in lost]
     done = threading.Event()
@@ -208,7 +211,7 @@ def ballast(round: Round, scene: str | None) -> dict[str, float]:
         elif scene == "kill" and not done.wait(0.5 * round.ideal):
             round.lab.run("kill", "h1")
         elif signal and not done.wait(0.5 * round.ideal):
-            round.lab.run("kill", f"h{round.nodes[0]}", signal)
+            round.lab.run("kill", f"h{first}", signal)
 
     scenes = threading.Thread(target=meanwhile)
     scenes.start()
