@@ -46,6 +46,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the tracker is told of progress, unless so many pieces have come.
 const SAY_EACH: Duration = Duration::from_millis(50);
 const SAY_PIECES: u32 = 16;
+/// When nothing comes for so long, all stands still, and not one request.
+const PAUSE: Duration = Duration::from_secs(1);
 /// When nothing new came for so long, nobody will send it.
 const GIVE_UP: Duration = Duration::from_mins(1);
 /// When to ask again for a file that nobody sends, in seconds.
@@ -168,9 +170,10 @@ struct Exchange {
     batch_bytes: u64,
     seed: u64,
     began: Duration,
-    /// New bytes that came, and when the last of them did.
+    /// New bytes that came, when the last of them did, and since when they come without a pause.
     came: u64,
     came_at: Duration,
+    flows_since: Duration,
     tick_at: Duration,
     said_at: Duration,
     unsaid: u32,
@@ -201,6 +204,7 @@ impl Exchange {
             began: now,
             came: 0,
             came_at: now,
+            flows_since: now,
             tick_at: now + TICK,
             said_at: now,
             unsaid: 0,
@@ -272,6 +276,9 @@ impl Exchange {
     fn came(&mut self, id: u64, chunks: &Range<u32>, bytes: u64, new: u64, now: Duration) {
         self.came += new;
         if new > 0 {
+            if now.saturating_sub(self.came_at) >= PAUSE {
+                self.flows_since = now;
+            }
             self.came_at = now;
         }
         if let Some(active) = self.active.get_mut(&id) {

@@ -38,10 +38,15 @@ impl Exchange {
     /// that the file has come at so far: what is long on one network is a moment on another.
     fn time(&self, (rounds, least): (u32, Duration), now: Duration) -> Duration {
         let bytes = u64::from(self.work.stripes()) * self.work.piece_bytes();
-        let took = now.saturating_sub(self.began).as_millis();
-        let round = took.saturating_mul(bytes.into()) / u128::from(self.came.max(1));
-        let round = Duration::from_millis(u64::try_from(round).unwrap_or(u64::MAX));
+        let round = self.takes(bytes, now);
         if self.came < bytes { least } else { least.max(round.saturating_mul(rounds)) }
+    }
+
+    /// How long so many bytes take at the rate at which the file has come so far.
+    fn takes(&self, bytes: u64, now: Duration) -> Duration {
+        let took = now.saturating_sub(self.began).as_millis();
+        let takes = took.saturating_mul(bytes.into()) / u128::from(self.came.max(1));
+        Duration::from_millis(u64::try_from(takes).unwrap_or(u64::MAX))
     }
 
     /// Asks for what can be asked for now.
@@ -166,31 +171,37 @@ impl Exchange {
         place(chunk) < place(front.min(count - 1)) + ahead
     }
 
-    /// The tracker named other parents: what is asked of the old ones ends. One that is sending may
-    /// finish the piece that it is at; the rest is asked of the new one in the file's order, or those
-    /// who ask for that here would wait for what comes last.
+    /// The tracker named other parents: what is asked of the old ones ends. Those who are sending may
+    /// finish what comes in a moment, or else the piece that they are at; the rest is asked of the
+    /// new ones in the file's order, or those who ask for that here would wait for what comes last.
     pub(super) fn end_what_is_not_planned(&mut self, now: Duration) {
         let file = Arc::clone(self.filling.file());
-        let mut over = Vec::new();
-        for (id, active) in &mut self.active {
+        let (mut over, mut ending) = (Vec::new(), Vec::new());
+        for (id, active) in &self.active {
             let Kind::Lane { stripes, .. } = &active.kind else { continue };
             let is_parent =
                 |stripe: &u32| self.whom.parent(*stripe, now).is_some_and(|who| *who == active.who);
-            if stripes.iter().all(is_parent) || active.ends.is_some() {
-                continue;
-            }
-            if !active.has_come {
-                over.push(*id);
-                continue;
-            }
-            active.ends = Some(now + GRACE);
-            let at = active.runs.iter().position(|run| !file.has_sound(run.clone()));
-            for run in active.runs.drain(at.map_or(0, |at| at + 1)..) {
-                self.work.release(&run);
+            match () {
+                () if stripes.iter().all(is_parent) || active.ends.is_some() => {}
+                () if active.has_come => ending.push(*id),
+                () => over.push(*id),
             }
         }
         for id in over {
             self.stop(id);
+        }
+        let ending = ending.into_iter();
+        let left: u64 = ending.clone().map(|id| self.active[&id].left).sum();
+        let comes_soon = self.takes(left, now) <= GRACE;
+        for id in ending {
+            let Some(active) = self.active.get_mut(&id) else { continue };
+            active.ends = Some(now + GRACE);
+            if !comes_soon {
+                let at = active.runs.iter().position(|run| !file.has_sound(run.clone()));
+                for run in active.runs.drain(at.map_or(0, |at| at + 1)..) {
+                    self.work.release(&run);
+                }
+            }
         }
     }
 
@@ -232,8 +243,10 @@ impl Exchange {
         let (mut still, mut over) = (Vec::new(), Vec::new());
         for (id, active) in &self.active {
             let silent = now.saturating_sub(active.heard);
+            // What was silent while nothing came at all may come as soon as others do.
+            let alone = silent.min(now.saturating_sub(self.flows_since));
             let is_behind = self.came - active.heard_bytes >= others_bring;
-            if (silent >= still_for && is_behind) || silent >= silent_for {
+            if (alone >= still_for && is_behind) || silent >= silent_for {
                 still.push((active.who.clone(), active.kind.clone()));
                 over.push(*id);
             } else if active.ends.is_some_and(|ends| ends <= now) {

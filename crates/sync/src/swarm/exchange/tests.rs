@@ -207,6 +207,33 @@ async fn a_parent_that_stands_still_is_told_of() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_stripe_that_goes_on_last_after_all_stood_still_is_nobodys_fault() -> Result<()> {
+    let sample = Sample::new(1, 1600, 90);
+    let world = World::new(&[&sample]);
+    let (parent, node) = (world.node("a").await, world.node("b").await);
+    let kept = parent.has(&sample, &[0..900]).await;
+    node.tell.send_replace(plan(&["a"], [Some(0); 4]));
+    let write = async |is_last: bool| {
+        for chunk in (900..1600).filter(|chunk| (chunk / 10 % 4 == 3) == is_last) {
+            kept.write(chunk..chunk + 1, sample.bytes(chunk..chunk + 1)).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    let goes_on = async {
+        world.env.sleep(Duration::from_secs(8)).await;
+        write(false).await?;
+        world.env.sleep(Duration::from_secs(1)).await;
+        write(true).await
+    };
+    let (done, written) = world.drive(future::join(node.fetch(&sample), goes_on)).await;
+    done?;
+    written?;
+    node.check(&sample);
+    assert_eq!((world.hub.sent(), node.complaints()), (0, Vec::new()));
+    Ok(())
+}
+
+#[tokio::test]
 async fn without_hub_and_tracker_nodes_finish_from_each_other() -> Result<()> {
     let sample = sample();
     let world = World::new(&[&sample]);
