@@ -5,6 +5,7 @@
 //! Whatever arrives is verified, and stored by `ballast-node`'s upload path, as a client's upload
 //! is. Nothing here serves a client.
 
+mod buffers;
 pub mod bundle;
 pub mod carrier;
 pub mod cluster;

@@ -29,8 +29,8 @@ use super::verify::{check_chunks, hash_of, ranges};
 
 /// Volumes are at least so long: the longest git object, and some chunks.
 const MIN_SPLIT_BYTES: u64 = 16 << 20;
-/// Chunks that are read at once: 4 MiB as they are usually cut.
-const CHUNKS_AT_ONCE: u32 = 64;
+/// Chunks that are read at once: 2 MiB as they are usually cut.
+const CHUNKS_AT_ONCE: u32 = 32;
 /// Reads on their way.
 const AHEAD: usize = 4;
 
@@ -383,7 +383,7 @@ impl Writer<'_> {
         file.write(Bytes::from(VolumeHead { bundle: self.bundle, number }.encode())).await?;
         let planned: u64 = directory.records.iter().map(|record| record.bytes).sum();
         self.records(&mut file, sources).await?;
-        if file.bytes() != planned + VolumeHead::BYTES as u64 {
+        if file.sum().0 != planned + VolumeHead::BYTES as u64 {
             let reason = "the store was rearranged while it was read\nhint: run it again";
             return Err(Error::refused(reason));
         }
@@ -391,7 +391,8 @@ impl Writer<'_> {
         let directory = tail[tail.len() - TAIL_BYTES..][..32].try_into();
         let directory = directory.expect("32 bytes were cut");
         file.write(Bytes::from(tail)).await?;
-        let sum = VolumeSum { bytes: file.bytes(), hash: file.hash(), directory };
+        let (bytes, hash) = file.sum();
+        let sum = VolumeSum { bytes, hash, directory };
         file.publish().await?;
         Ok(sum)
     }

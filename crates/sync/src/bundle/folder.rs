@@ -5,6 +5,8 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +14,10 @@ use std::sync::Arc;
 use ballast_format::bundle::{Directory, TAIL_BYTES, VolumeHead};
 use ballast_node::pool::Pool;
 use bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
 
 use super::error::{Error, Result};
+use crate::buffers::Buffers;
 
 /// The signed statement.
 pub(super) const STATEMENT: &str = "bundle.ballast";
@@ -29,6 +33,8 @@ pub(super) fn volume_name(number: u32) -> String {
 
 /// Files that are read or written at the same time.
 const AT_ONCE: usize = 4;
+/// Bytes that are written before the disk is told to begin with them.
+const BEGIN_EVERY: u64 = 8 << 20;
 
 /// A bundle's folder. Reading and writing have threads of their own: what is read ahead may hold
 /// one while nobody looks at it, and whoever hashes must not wait for that.
@@ -39,6 +45,7 @@ pub(super) struct Folder {
     pool: Pool,
     /// For reading and writing.
     files: Pool,
+    buffers: Buffers,
 }
 
 /// A volume that can be read.
@@ -51,14 +58,14 @@ pub(super) struct Volume {
     pub(super) directory_hash: [u8; 32],
     pub(super) bytes: u64,
     file: Arc<File>,
-    pool: Pool,
-    files: Pool,
+    folder: Folder,
 }
 
 impl Folder {
     pub(super) fn new(path: &Path, pool: &Pool) -> Self {
         let files = Pool::new(AT_ONCE);
-        Self { path: Arc::new(path.to_owned()), pool: pool.clone(), files }
+        let buffers = Buffers::default();
+        Self { path: Arc::new(path.to_owned()), pool: pool.clone(), files, buffers }
     }
 
     pub(super) fn pool(&self) -> &Pool {
@@ -111,8 +118,8 @@ impl Folder {
     pub(super) async fn begin(&self, name: &str) -> Result<NewFile> {
         let part = format!("{name}.part");
         let file = self.with(&part, |path| File::create(path)).await?;
-        let state = Some((file, blake3::Hasher::new()));
-        Ok(NewFile { folder: self.clone(), name: name.to_owned(), state, bytes: 0 })
+        let state = Some(Written { file, hasher: blake3::Hasher::new(), bytes: 0, begun: 0..0 });
+        Ok(NewFile { folder: self.clone(), name: name.to_owned(), state })
     }
 
     /// Takes away what an interrupted run left behind of this file.
@@ -147,7 +154,7 @@ impl Folder {
         if bytes < (VolumeHead::BYTES + TAIL_BYTES) as u64 {
             return Err(damaged(&"it is too short"));
         }
-        let read = |range| read_at(&self.files, &name, &file, range);
+        let read = |range| self.read_at(&name, &file, range);
         let head = VolumeHead::decode(&read(0..VolumeHead::BYTES as u64).await?);
         let head = head.map_err(|error| damaged(&error))?;
         let tail = read(bytes - TAIL_BYTES as u64..bytes).await?;
@@ -157,43 +164,37 @@ impl Folder {
         let directory = Directory::decode(&tail, bytes).map_err(|error| damaged(&error))?;
         let directory_hash = tail[tail.len() - TAIL_BYTES..][..32].try_into();
         let directory_hash = directory_hash.expect("32 bytes were cut");
-        let (pool, files) = (self.pool.clone(), self.files.clone());
-        let name = name.clone();
-        Ok(Some(Volume { name, head, directory, directory_hash, bytes, file, pool, files }))
+        let (name, folder) = (name.clone(), self.clone());
+        Ok(Some(Volume { name, head, directory, directory_hash, bytes, file, folder }))
+    }
+
+    async fn read_at(&self, name: &str, file: &Arc<File>, range: Range<u64>) -> Result<Bytes> {
+        let (file, buffers) = (Arc::clone(file), self.buffers.clone());
+        let read = self.files.run(move || {
+            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            let mut buffer = buffers.take(length);
+            file.read_exact_at(buffer.bytes_mut(), range.start).map(|()| buffer.freeze())
+        });
+        match read.await? {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Err(Error::damaged(name, "it is cut short"))
+            }
+            // What a disk can't read is damage, too.
+            Err(error) => Err(Error::damaged(name, error)),
+        }
     }
 }
 
 impl Volume {
     /// Where hashing is done.
     pub(super) fn pool(&self) -> &Pool {
-        &self.pool
+        &self.folder.pool
     }
 
     /// These bytes of it.
-    pub(super) async fn read(&self, range: std::ops::Range<u64>) -> Result<Bytes> {
-        read_at(&self.files, &self.name, &self.file, range).await
-    }
-}
-
-async fn read_at(
-    files: &Pool,
-    name: &str,
-    file: &Arc<File>,
-    range: std::ops::Range<u64>,
-) -> Result<Bytes> {
-    let file = Arc::clone(file);
-    let read = files.run(move || {
-        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, range.start).map(|()| Bytes::from(bytes))
-    });
-    match read.await? {
-        Ok(bytes) => Ok(bytes),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Err(Error::damaged(name, "it is cut short"))
-        }
-        // What a disk can't read is damage, too.
-        Err(error) => Err(Error::damaged(name, error)),
+    pub(super) async fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        self.folder.read_at(&self.name, &self.file, range).await
     }
 }
 
@@ -203,43 +204,59 @@ pub(super) struct NewFile {
     folder: Folder,
     name: String,
     /// None after a failure: then the file is no file any more.
-    state: Option<(File, blake3::Hasher)>,
+    state: Option<Written>,
+}
+
+/// What is written so far.
+struct Written {
+    file: File,
+    hasher: blake3::Hasher,
     bytes: u64,
+    /// The last of it that the disk was told to begin with.
+    begun: Range<u64>,
+}
+
+impl Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        if self.bytes >= self.begun.end + BEGIN_EVERY {
+            // The disk begins with what is new, so that the sync at the end finds little to do, and
+            // memory keeps nothing of what was before, which is on the disk by now. Nothing hangs
+            // on either.
+            let behind = NonZeroU64::new(self.bytes - self.begun.start);
+            let _ = fadvise(&self.file, self.begun.start, behind, Advice::DontNeed);
+            self.begun = self.begun.end..self.bytes;
+        }
+        Ok(())
+    }
 }
 
 impl NewFile {
     /// Appends bytes.
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let Some((mut file, mut hasher)) = self.state.take() else {
-            return Err(Error::refused(format!("`{}` was given up", self.name)));
-        };
-        self.bytes += bytes.len() as u64;
-        let written = self.folder.files.run(move || {
-            file.write_all(&bytes)?;
-            hasher.update(&bytes);
-            Ok((file, hasher))
-        });
-        let written: std::io::Result<_> = written.await?;
+        let mut state = self.take()?;
+        let written = self.folder.files.run(move || state.write(&bytes).map(|()| state));
         let failed = |error| Error::File { file: self.name.clone(), error };
-        self.state = Some(written.map_err(failed)?);
+        self.state = Some(written.await?.map_err(failed)?);
         Ok(())
     }
 
-    /// How many bytes it has so far.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+    fn take(&mut self) -> Result<Written> {
+        let given_up = || Error::refused(format!("`{}` was given up", self.name));
+        self.state.take().ok_or_else(given_up)
     }
 
-    /// The BLAKE3 of what it has so far.
-    pub(super) fn hash(&self) -> [u8; 32] {
-        self.state.as_ref().map_or([0; 32], |(_, hasher)| *hasher.finalize().as_bytes())
+    /// How many bytes it has so far, and their BLAKE3.
+    pub(super) fn sum(&self) -> (u64, [u8; 32]) {
+        let sum = |written: &Written| (written.bytes, *written.hasher.finalize().as_bytes());
+        self.state.as_ref().map_or((0, [0; 32]), sum)
     }
 
     /// Makes it durable and gives it its name.
     pub(super) async fn publish(mut self) -> Result<()> {
-        let Some((file, _)) = self.state.take() else {
-            return Err(Error::refused(format!("`{}` was given up", self.name)));
-        };
+        let Written { file, .. } = self.take()?;
         let name = self.name.clone();
         self.folder
             .with(&format!("{name}.part"), move |part| {

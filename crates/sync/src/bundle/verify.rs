@@ -17,11 +17,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::error::{Error, Result};
 use super::folder::Volume;
 use super::open::OpenBundle;
+use crate::buffers::BUFFER_BYTES;
 
 /// Bytes that are read at once.
-pub(super) const PIECE_BYTES: u64 = 4 << 20;
+const PIECE_BYTES: u64 = BUFFER_BYTES as u64;
 /// Pieces that are read while one is hashed.
-const AHEAD: usize = 3;
+const AHEAD: usize = 4;
 
 /// How a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,6 @@ use ballast_format::hash::XorbHash;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::buffer::Buffer;
 use super::claim::{Claim, Claims};
 use super::frame::{
     ANSWER_HEAD, AnswerHead, AnswerKind, CallKind, clean_words, decode_held, encode_request,
@@ -18,6 +17,7 @@ use super::frame::{
 use super::pipe::Pipe;
 use super::shared::{SILENCE, Shared};
 use super::{Arrivals, Arrived, Error, MOST_ASKED_XORBS, MOST_PERMIT_BYTES, Result};
+use crate::buffers::Buffer;
 use crate::cluster::PeerName;
 
 /// Runs that are hashed or wait for it, so that neither the network nor a core waits for the other.

@@ -9,9 +9,9 @@ use ballast_format::hash::ChunkHash;
 use ballast_format::limits::MAX_CHUNK_BYTES;
 use ballast_format::xorb::ChunkDecoder;
 
-use super::buffer::{Buffer, Buffers};
 use super::frame::{AnswerHead, AnswerKind, Fault, chunks_of};
 use super::{Arrived, Encoding, Expected, LONGEST_RUN, Request};
+use crate::buffers::{Buffer, Buffers};
 
 /// Which chunks of a request are still to come.
 #[derive(Debug)]

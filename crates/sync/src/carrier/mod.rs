@@ -9,7 +9,6 @@
 //! wire: `docs/protocol/carrier.md`.
 
 mod ask;
-mod buffer;
 mod caps;
 mod choose;
 mod claim;
@@ -39,6 +38,7 @@ pub use self::quic::{Congestion, Path, QuicCarrier, QuicSettings};
 pub use self::shared::{Credentials, Shared};
 pub use self::start::{Started, start};
 pub use self::tcp::{TcpCarrier, TcpServer};
+use crate::buffers::BUFFER_BYTES;
 use crate::cluster::PeerName;
 
 /// A run of chunks of a xorb.
@@ -133,7 +133,7 @@ pub struct Arrived {
 }
 
 /// The longest run that arrives, in bytes, as written and when it is not compressed.
-pub const LONGEST_RUN: usize = 1 << 20;
+pub const LONGEST_RUN: usize = BUFFER_BYTES;
 /// The most spans of a request.
 pub const MOST_SPANS: usize = 4096;
 /// The most chunks of a request.

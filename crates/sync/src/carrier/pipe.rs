@@ -9,7 +9,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::Urgency;
-use super::buffer::Buffer;
+use crate::buffers::Buffer;
 
 /// Both directions between two processes.
 pub(super) trait Pipe: Send {

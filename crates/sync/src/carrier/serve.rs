@@ -8,7 +8,6 @@ use ballast_format::xorb::ChunkHeader;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-use super::buffer::Buffer;
 use super::frame::{
     AnswerHead, AnswerKind, CALL_HEAD, CallKind, chunks_of, cut_words, decode_request,
     decode_xorbs, encode_held,
@@ -16,6 +15,7 @@ use super::frame::{
 use super::pipe::Pipe;
 use super::shared::{SILENCE, Shared};
 use super::{Content, Encoding, Error, LONGEST_RUN, Result, Run, Source, Urgency};
+use crate::buffers::Buffer;
 use crate::cluster::PeerName;
 
 /// A connection on which nobody calls for so long is closed. Whoever keeps one gives it up before.

@@ -8,8 +8,8 @@ use ballast_node::pool::Pool;
 use ballast_node::worker::Runner;
 use ballast_store::env::SharedEnv;
 
-use super::buffer::Buffers;
 use super::caps::Cap;
+use crate::buffers::Buffers;
 use crate::cluster::{self, CARRIER_PROTOCOL, Identity, Revocations, Strangers};
 
 /// Nothing moves for so long where something should: the other side hangs. One that is dead is

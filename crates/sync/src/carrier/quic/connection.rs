@@ -15,7 +15,7 @@ use quinn_proto::{ConnectionHandle, Dir, ReadError, StreamId, VarInt, WriteError
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::carrier::buffer::Buffer;
+use crate::buffers::Buffer;
 
 /// The clock, as the protocol wants it.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use quinn_proto::StreamId;
 
 use super::connection::Connection;
+use crate::buffers::Buffer;
 use crate::carrier::Urgency;
-use crate::carrier::buffer::Buffer;
 use crate::carrier::pipe::Pipe;
 
 /// A stream, left when it is dropped.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{Barrier, Notify};
 
-use crate::carrier::buffer::Buffer;
+use crate::buffers::Buffer;
 use crate::carrier::frame::{CALL_HEAD, CallKind};
 use crate::carrier::pipe::{Pipe, Wire};
 use crate::carrier::quic::Answer;
