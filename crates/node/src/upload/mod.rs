@@ -25,7 +25,7 @@ pub(crate) mod tests;
 mod xorb;
 
 pub(crate) use carried::runs_of;
-pub use carried::{ChunkRun, TakenFile};
+pub use carried::{ChunkRun, Proof, ProvedFile, TakenFile};
 pub use growing::Growing;
 pub use parts::SweepParts;
 pub use shard::{ShardPut, ShardTurn};

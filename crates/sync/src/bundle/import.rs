@@ -1,19 +1,17 @@
 //! Importing: what a bundle brings comes into a hub as uploads do, and one log entry for each repo
 //! makes its revisions visible.
 //!
-//! Chunks first, volume by volume, in any order; then the files that are made of them; then git's
-//! objects, links and refs. Until the entry is there nobody sees any of it, and what is stored and
-//! pinned so far is found again by the next run. A repo of which something is missing or damaged
-//! waits; the others do not wait for it.
+//! Chunks first, volume by volume, in any order, and beside them the files that are made of them;
+//! then git's objects, links and refs. Until the entry is there nobody sees any of it, and what is
+//! stored and pinned so far is found again by the next run. A repo of which something is missing or
+//! damaged waits; the others do not wait for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use ballast_format::ErrorKind;
-use ballast_format::bundle::{
-    CarriedFile, CarriedRepo, NamedFile, Receipt, RecordKind, Revision, Run,
-};
+use ballast_format::bundle::{CarriedRepo, NamedFile, Receipt, RecordKind, Revision};
 use ballast_format::hash::{BundleHash, XorbHash};
 use ballast_format::log::Gating;
 use ballast_format::object::Pointer;
@@ -23,7 +21,6 @@ use ballast_node::carry::{Objects, Refs, TakenObject};
 use ballast_node::hub::Hub;
 use ballast_node::policy::{FileFacts, RepoFacts, Stage};
 use ballast_node::repo::NewMirror;
-use ballast_node::upload::{ChunkRun, TakenFile};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::error::{Error, Result};
@@ -31,12 +28,11 @@ use super::folder::Volume;
 use super::key::PublicKey;
 use super::open::{Affected, OpenBundle, open};
 use super::receipts::Received;
+use super::taking::{Records, Taking};
 use super::verify::{ranges, read_pieces};
 
 /// Records that come in at the same time.
 const AT_ONCE: usize = 2;
-/// Files that are registered together.
-const FILES_AT_ONCE: usize = 64;
 /// Files that are left out of a revision that a receipt names. One that lacks more is not named:
 /// what it has is carried again.
 const MAX_NOTED_ABSENT: usize = 1000;
@@ -126,19 +122,21 @@ pub async fn import(
     // One that came in part goes on; one before the latest moves nothing back.
     let latest = received.bundles.last_key_value().map(|(sequence, _)| *sequence);
     let is_latest = latest.is_none_or(|latest| latest <= bundle.statement.sequence);
+    let records = Records::new(bundle.contents.records.len());
+    let taking = Taking { hub, caller, bundle: &bundle, records: &records };
     let mut import = Import {
         hub,
         caller,
         bundle: &bundle,
         heard,
-        bad: BTreeSet::new(),
+        taking: &taking,
         volumes: BTreeMap::new(),
         open: BTreeMap::new(),
         done: 0,
         present: 0,
     };
-    import.chunks().await?;
-    let affected = bundle.affected(&import.bad);
+    tokio::try_join!(import.chunks(), ahead(&taking))?;
+    let affected = bundle.affected(&records.lost());
     let mut repos = Vec::new();
     for repo in &bundle.contents.repos {
         let name = format!("{}{}", repo.kind.url_prefix(), repo.name);
@@ -196,13 +194,23 @@ fn refusal(error: Error) -> Result<String> {
     }
 }
 
+/// Takes in the files of repos while their chunks come. What can't come in is said later, with its
+/// repo.
+async fn ahead(taking: &Taking<'_>) -> Result<()> {
+    for carried in &taking.bundle.contents.repos {
+        if let Err(error) = files_of(taking, carried).await {
+            refusal(error)?;
+        }
+    }
+    Ok(())
+}
+
 struct Import<'a> {
     hub: &'a Arc<Hub>,
     caller: &'a Caller,
     bundle: &'a OpenBundle,
     heard: &'a (dyn Fn(Step) + Send + Sync),
-    /// Records that can't be read, or hold something else.
-    bad: BTreeSet<u32>,
+    taking: &'a Taking<'a>,
     volumes: BTreeMap<u32, String>,
     open: BTreeMap<u32, Volume>,
     done: u64,
@@ -243,8 +251,9 @@ impl Import<'_> {
             if is_chunks && self.hub.grant_xorb(self.caller, xorb).await? {
                 self.present += record.bytes;
                 self.done += record.bytes;
+                self.taking.records.came(at);
             } else {
-                self.bad.insert(at);
+                self.taking.records.is_lost(at);
             }
         }
         Ok(())
@@ -269,24 +278,26 @@ impl Import<'_> {
                 })
                 .buffer_unordered(AT_ONCE),
         );
-        let mut bad = BTreeSet::new();
+        let mut bad = 0;
         let total = self.bundle.chunk_bytes();
         while let Some((at, bytes, came)) = coming.try_next().await? {
             self.done += bytes;
             match came {
-                Came::New => {}
-                Came::Present => self.present += bytes,
+                Came::New => self.taking.records.came(at),
+                Came::Present => {
+                    self.present += bytes;
+                    self.taking.records.came(at);
+                }
                 Came::Bad => {
-                    bad.insert(at);
+                    bad += 1;
+                    self.taking.records.is_lost(at);
                 }
             }
             (self.heard)(Step::Bytes(self.done, total));
         }
         drop(coming);
-        if !bad.is_empty() {
-            let reason = format!("{} of its records are damaged", bad.len());
-            self.volumes.insert(number, reason);
-            self.bad.extend(bad);
+        if bad > 0 {
+            self.volumes.insert(number, format!("{bad} of its records are damaged"));
         }
         self.open.insert(number, volume);
         Ok(())
@@ -298,9 +309,7 @@ impl Import<'_> {
         carried: &CarriedRepo,
         is_latest: bool,
     ) -> Result<(Vec<String>, Vec<Pointer>)> {
-        self.judge(carried)?;
-        let known = self.known_repo(carried)?;
-        let links = self.files(carried, known.as_ref()).await?;
+        let (known, links) = files_of(self.taking, carried).await?;
         let repo = match known {
             Some(repo) => repo,
             None => self.hub.create_mirror(&new_mirror(carried)).await?,
@@ -321,44 +330,6 @@ impl Import<'_> {
             }
         }
         Ok((moved, absent))
-    }
-
-    /// Refuses a repo that a rule of the policy denies, whole or because of one of its files.
-    fn judge(&self, carried: &CarriedRepo) -> Result<()> {
-        let size = |named: &NamedFile| self.bundle.contents.files[named.file as usize].size;
-        let files: Vec<FileFacts> = carried
-            .paths
-            .iter()
-            .map(|named| FileFacts {
-                path: Some(named.path.to_string()),
-                bytes: Some(size(named)),
-                ..FileFacts::default()
-            })
-            .collect();
-        let (license, is_gated) = (carried.license.as_deref(), carried.gating != Gating::None);
-        let repo = RepoFacts::told(carried.kind, &carried.name, license, is_gated);
-        Ok(self.hub.may_enter(Stage::Import, &repo, &files)?)
-    }
-
-    /// The repo of this name, if there is one. One that is somebody's own is not touched.
-    fn known_repo(&self, carried: &CarriedRepo) -> Result<Option<Repo>> {
-        let Some(repo) = self.hub.carried_repo(carried.kind, &carried.name) else {
-            return Ok(None);
-        };
-        let name = repo.name();
-        match &repo.record.upstream {
-            None => {
-                let reason = format!("there is a repo `{name}` here that no bundle brought");
-                Err(Error::refused(format!("{reason}\nhint: move it to another name first")))
-            }
-            Some(upstream) if upstream != of(carried) => {
-                let theirs = of(carried);
-                let reason =
-                    format!("`{name}` is a mirror of `{upstream}` here, not of `{theirs}`");
-                Err(Error::refused(reason))
-            }
-            Some(_) => Ok(Some(repo)),
-        }
     }
 
     async fn has_objects(&self, repo: &Repo, carried: &CarriedRepo) -> Result<bool> {
@@ -390,62 +361,6 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Registers the large files that the repo does not have.
-    async fn files(&self, carried: &CarriedRepo, known: Option<&Repo>) -> Result<Vec<FileLink>> {
-        let (mut links, mut waiting) = (Vec::new(), Vec::new());
-        for file in &carried.links {
-            let file = &self.bundle.contents.files[*file as usize];
-            let CarriedFile { sha256, file: hash, size, .. } = *file;
-            if let Some(repo) = known
-                && self.hub.has_mirrored(repo, &sha256).await?
-            {
-                continue;
-            }
-            if size == 0 {
-                let shard = ballast_format::hash::ShardHash::ZERO;
-                links.push(FileLink { sha256, file: hash, shard, size });
-                continue;
-            }
-            let taken = TakenFile { sha256, file: hash, size, runs: self.runs_of(file).await? };
-            match self.hub.taken_file(self.caller, &taken).await? {
-                Some(link) => links.push(link),
-                None => waiting.push(taken),
-            }
-            if waiting.len() == FILES_AT_ONCE {
-                links.extend(self.hub.take_carried(self.caller, &waiting).await?);
-                waiting.clear();
-            }
-        }
-        links.extend(self.hub.take_carried(self.caller, &waiting).await?);
-        Ok(links)
-    }
-
-    /// Where a file's chunks are here.
-    async fn runs_of(&self, file: &CarriedFile) -> Result<Vec<ChunkRun>> {
-        let mut runs: Vec<ChunkRun> = Vec::new();
-        for run in &file.runs {
-            match run {
-                Run::Record(record, chunks) => {
-                    let record = &self.bundle.contents.records[*record as usize];
-                    runs.push((XorbHash::from_bytes(record.hash), chunks.clone()));
-                }
-                Run::Base(base, chunks) => {
-                    let base = &self.bundle.contents.bases[*base as usize];
-                    let chunks = u64::from(chunks.start)..u64::from(chunks.end);
-                    let found = self.hub.runs_of_file(&base.file, chunks).await?;
-                    runs.extend(found.ok_or_else(|| {
-                        let reason = format!(
-                            "the bundle builds on the file `{}`, which is not here",
-                            base.sha256
-                        );
-                        Error::refused(format!("{reason}\nhint: ask for one without `--since`"))
-                    })?);
-                }
-            }
-        }
-        Ok(runs)
-    }
-
     /// The refs to set. A repo that has no branch `main` gets one: clients ask for it first.
     async fn refs(&self, repo: &Repo, carried: &CarriedRepo, is_latest: bool) -> Result<Refs> {
         let state = self.hub.repo_state(repo).await?;
@@ -461,6 +376,65 @@ impl Import<'_> {
         }
         Ok(refs)
     }
+}
+
+/// Refuses a repo that a rule of the policy denies, whole or because of one of its files.
+fn judge(taking: &Taking<'_>, carried: &CarriedRepo) -> Result<()> {
+    let size = |named: &NamedFile| taking.bundle.contents.files[named.file as usize].size;
+    let files: Vec<FileFacts> = carried
+        .paths
+        .iter()
+        .map(|named| FileFacts {
+            path: Some(named.path.to_string()),
+            bytes: Some(size(named)),
+            ..FileFacts::default()
+        })
+        .collect();
+    let (license, is_gated) = (carried.license.as_deref(), carried.gating != Gating::None);
+    let repo = RepoFacts::told(carried.kind, &carried.name, license, is_gated);
+    Ok(taking.hub.may_enter(Stage::Import, &repo, &files)?)
+}
+
+/// The repo of this name, if there is one. One that is somebody's own is not touched.
+fn known_repo(hub: &Hub, carried: &CarriedRepo) -> Result<Option<Repo>> {
+    let Some(repo) = hub.carried_repo(carried.kind, &carried.name) else {
+        return Ok(None);
+    };
+    let name = repo.name();
+    match &repo.record.upstream {
+        None => {
+            let reason = format!("there is a repo `{name}` here that no bundle brought");
+            Err(Error::refused(format!("{reason}\nhint: move it to another name first")))
+        }
+        Some(upstream) if upstream != of(carried) => {
+            let theirs = of(carried);
+            let reason = format!("`{name}` is a mirror of `{upstream}` here, not of `{theirs}`");
+            Err(Error::refused(reason))
+        }
+        Some(_) => Ok(Some(repo)),
+    }
+}
+
+/// The repo that a bundle's is here, if there is one, and the large files that it does not have.
+async fn files_of(
+    taking: &Taking<'_>,
+    carried: &CarriedRepo,
+) -> Result<(Option<Repo>, Vec<FileLink>)> {
+    judge(taking, carried)?;
+    let known = known_repo(taking.hub, carried)?;
+    let mut lacking = Vec::new();
+    for number in &carried.links {
+        let sha256 = &taking.bundle.contents.files[*number as usize].sha256;
+        let is_here = match &known {
+            Some(repo) => taking.hub.has_mirrored(repo, sha256).await?,
+            None => false,
+        };
+        if !is_here {
+            lacking.push(*number);
+        }
+    }
+    let links = taking.files(&lacking).await?;
+    Ok((known, links))
 }
 
 /// What a repo is a mirror of.

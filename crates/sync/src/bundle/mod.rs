@@ -15,6 +15,7 @@ mod materials;
 mod open;
 mod plan;
 mod receipts;
+mod taking;
 mod verify;
 
 pub use create::{Created, Heard, LeftOut, NewBundle, Wish, create};

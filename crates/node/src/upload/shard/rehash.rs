@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ballast_format::hash::Sha256;
-use ballast_format::manifest::Manifest;
+use ballast_format::manifest::{Manifest, Term};
 use ballast_format::xorb::ChunkDecoder;
 use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
@@ -26,8 +26,8 @@ const AHEAD: usize = 2;
 const JOB_BYTES: u64 = 1 << 20;
 /// Bytes after which a job makes way for others.
 const MOST_JOB_BYTES: u64 = 16 << 20;
-/// Bytes after which a file makes way for those of others that wait: a second of hashing.
-const TURN_BYTES: u64 = 1 << 30;
+/// Terms that are gone through at once.
+const TERMS_AT_ONCE: usize = 4096;
 
 /// A piece, read, and how many times it follows itself in the file.
 struct Run {
@@ -83,15 +83,24 @@ impl Hub {
     /// Hashes the bytes that a file's terms make.
     pub(in crate::upload) async fn sha256_of(
         self: &Arc<Self>,
-        manifest: &Arc<Manifest>,
+        manifest: &Manifest,
         slot: &mut ShardSlot<'_>,
     ) -> Result<Sha256> {
-        let pieces = Pieces {
-            hub: Arc::clone(self),
-            manifest: Arc::clone(manifest),
-            term: 0,
-            open: VecDeque::new(),
-        };
+        let mut sha256 = sha2::Sha256::new();
+        for terms in manifest.terms.chunks(TERMS_AT_ONCE) {
+            sha256 = self.hash_terms(sha256, terms.into(), slot).await?;
+        }
+        Ok(Sha256::from_bytes(sha256.finalize().into()))
+    }
+
+    /// Goes on hashing with the bytes that these terms make.
+    pub(in crate::upload) async fn hash_terms(
+        self: &Arc<Self>,
+        mut sha256: sha2::Sha256,
+        terms: Arc<[Term]>,
+        slot: &mut ShardSlot<'_>,
+    ) -> Result<sha2::Sha256> {
+        let pieces = Pieces { hub: Arc::clone(self), terms, next: 0, open: VecDeque::new() };
         let pieces = stream::try_unfold(pieces, |mut pieces| async move {
             Ok::<_, Error>(pieces.next().await?.map(|piece| (piece, pieces)))
         });
@@ -102,33 +111,28 @@ impl Hub {
             Ok(Run { piece, serialized, times, verify })
         };
         let mut runs = Box::pin(pieces.map_ok(read).try_buffered(AHEAD));
-        let mut sha256 = sha2::Sha256::new();
-        let (mut job, mut bytes, mut in_turn) = (Vec::new(), 0, 0);
-        while let Some(mut run) = runs.try_next().await? {
+        let (mut job, mut bytes) = (Vec::new(), 0);
+        let mut next = runs.try_next().await?;
+        while let Some(mut run) = next {
             while let Some(part) = run.take_part() {
-                in_turn += part.bytes();
+                bytes += part.bytes();
                 job.push(part);
                 sha256 = self.hash_runs(sha256, std::mem::take(&mut job)).await?;
-                bytes = 0;
-                if in_turn >= TURN_BYTES {
-                    slot.make_way().await?;
-                    in_turn = 0;
-                }
+                slot.spend(std::mem::take(&mut bytes)).await?;
             }
             bytes += run.bytes();
-            in_turn += run.bytes();
             job.push(run);
-            if bytes >= JOB_BYTES {
-                sha256 = self.hash_runs(sha256, std::mem::take(&mut job)).await?;
-                bytes = 0;
+            if bytes < JOB_BYTES {
+                next = runs.try_next().await?;
+                continue;
             }
-            if in_turn >= TURN_BYTES {
-                slot.make_way().await?;
-                in_turn = 0;
-            }
+            // What the page cache has is read on this thread, while another one hashes.
+            let hashing = self.hash_runs(sha256, std::mem::take(&mut job));
+            let (hashed, read) = tokio::join!(hashing, runs.try_next());
+            (sha256, next) = (hashed?, read?);
+            slot.spend(std::mem::take(&mut bytes)).await?;
         }
-        sha256 = self.hash_runs(sha256, job).await?;
-        Ok(Sha256::from_bytes(sha256.finalize().into()))
+        self.hash_runs(sha256, job).await
     }
 
     async fn hash_runs(&self, mut sha256: sha2::Sha256, runs: Vec<Run>) -> Result<sha2::Sha256> {
@@ -159,9 +163,9 @@ impl Hub {
 /// Along a file's terms, in pieces.
 struct Pieces {
     hub: Arc<Hub>,
-    manifest: Arc<Manifest>,
-    term: usize,
-    /// What is left of the term before `term`.
+    terms: Arc<[Term]>,
+    next: usize,
+    /// What is left of the term before the next.
     open: VecDeque<Piece>,
 }
 
@@ -171,7 +175,7 @@ impl Pieces {
         if let Some(piece) = self.open.pop_front() {
             return Ok(Some((piece, 1)));
         }
-        let Some(term) = self.manifest.terms.get(self.term) else {
+        let Some(term) = self.terms.get(self.next) else {
             return Ok(None);
         };
         let (copy, footer) = self.hub.needed_xorb(&term.xorb).await?;
@@ -179,12 +183,12 @@ impl Pieces {
         let mut end = run_end(&footer, chunks.start, chunks.end, PIECE_BYTES);
         let first = Piece::new(copy, &footer, chunks.start..end)?;
         if end == chunks.end {
-            let same = self.manifest.terms[self.term..].iter();
+            let same = self.terms[self.next..].iter();
             let times = same.take_while(|other| *other == term).count();
-            self.term += times;
+            self.next += times;
             return Ok(Some((first, times as u64)));
         }
-        self.term += 1;
+        self.next += 1;
         while end < chunks.end {
             let start = end;
             end = run_end(&footer, start, chunks.end, PIECE_BYTES);

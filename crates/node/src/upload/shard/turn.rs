@@ -15,6 +15,8 @@ use crate::upload::closing;
 /// How long a shard waits for its user's others: clients give up after five minutes without a
 /// byte, and send a shard again when they are told to.
 const PATIENCE: Duration = Duration::from_mins(4);
+/// Bytes after which a file makes way for those of others that wait: a second of hashing.
+const TURN_BYTES: u64 = 1 << 30;
 
 /// The right to send one shard now, as long as it lives.
 #[derive(Debug)]
@@ -42,19 +44,27 @@ impl Hub {
 pub(crate) struct ShardSlot<'a> {
     slots: &'a Semaphore,
     held: Option<SemaphorePermit<'a>>,
+    /// Bytes that were hashed since it was its turn.
+    spent: u64,
 }
 
 impl<'a> ShardSlot<'a> {
     /// Waits for a place, behind those that came before.
     pub(in crate::upload) async fn take(slots: &'a Semaphore) -> Result<Self> {
-        let mut slot = Self { slots, held: None };
+        let mut slot = Self { slots, held: None, spent: 0 };
         slot.make_way().await?;
         Ok(slot)
     }
 
+    /// So many bytes were hashed; after enough of them it makes way.
+    pub(super) async fn spend(&mut self, bytes: u64) -> Result<()> {
+        self.spent += bytes;
+        if self.spent < TURN_BYTES { Ok(()) } else { self.make_way().await }
+    }
+
     /// Lets those go first that wait.
-    pub(super) async fn make_way(&mut self) -> Result<()> {
-        self.held = None;
+    async fn make_way(&mut self) -> Result<()> {
+        (self.held, self.spent) = (None, 0);
         self.held = Some(self.slots.acquire().await.map_err(|_| closing())?);
         Ok(())
     }
@@ -73,7 +83,8 @@ mod tests {
         let mut long = ShardSlot::take(&slots).await?;
         let mut short = Box::pin(ShardSlot::take(&slots));
         assert!(short.as_mut().now_or_never().is_none());
-        let mut back = Box::pin(long.make_way());
+        long.spend(TURN_BYTES - 1).await?;
+        let mut back = Box::pin(long.spend(1));
         assert!(back.as_mut().now_or_never().is_none(), "it is the other's turn");
         drop(short.now_or_never().expect("its turn")?);
         back.now_or_never().expect("nobody else waits")
