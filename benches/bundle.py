@@ -3,8 +3,9 @@
     cargo build --release
     python3 -m venv target/bench && target/bench/bin/pip install blake3
     target/bench/bin/python benches/bundle.py [--gib 2] [--rounds 3] [--only noise|bf16]
+    target/bench/bin/python benches/bundle.py --chunks 1000000 --rounds 1
 
-A hub gets a model of one file, `bundle create` reads its store while it serves, `bundle verify` reads the
+Needs GNU `time`. A hub gets a model of one file, `bundle create` reads its store while it serves, `bundle verify` reads the
 bundle, and `bundle import` has a second, empty hub take it in. Nothing of what a step reads is in the page
 cache when it begins. Each step is compared with the slower of two, both by one thread:
 
@@ -14,9 +15,11 @@ cache when it begins. Each step is compared with the slower of two, both by one 
   need BLAKE3: of the volumes (create, verify), and of the chunks, unpacked (create, import). Import needs
   the SHA-256 of the file too, which is the slowest of all here.
 
-A ratio of 1 is the speed of the slower one, as if the other work of the step cost nothing. Memory is the
-peak of the process that does the work, with the share of the bundle's pages that it has mapped: none.
-Needs four times the size in `--folder`.
+A ratio of 1 is the speed of the slower one, as if all other work of the step cost nothing. Memory is the
+peak of the process that does the work (the hub's, where it imports). Needs four times the size in `--folder`.
+
+`--chunks` is for memory: a file of so many chunks of 8 KiB, the least that a chunk can have, each of them
+another one and nearly empty, so that what is made of them takes little room.
 """
 
 import argparse
@@ -25,14 +28,15 @@ import http.client
 import json
 import os
 import re
-import resource
 import shutil
 import statistics
+import struct
 import subprocess
 import tempfile
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import blake3
@@ -43,7 +47,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB, GIB = 1 << 20, 1 << 30
 PIECE = 4 * MIB
+# A chunk ends here, as soon as it may: after these bytes the chunker's rolling hash is as it must be.
+CUT_HERE = bytes(61) + bytes([2, 49, 251])
+MIN_CHUNK_BYTES = 8192
 STEPS = ("create", "verify", "import")
+CHUNKS = "small chunks"
 
 
 class Hub:
@@ -68,24 +76,25 @@ class Hub:
         with urllib.request.urlopen(request) as answer:
             return answer.read()
 
-    def put(self, path: Path, repo: str = "model") -> None:
+    def put(self, name: str, size: int, pieces: Callable[[], Iterator[bytes]], repo: str = "model") -> None:
         """Sends a file by LFS, and commits it to a repo of the administrator's."""
-        with path.open("rb") as file:
-            oid = hashlib.file_digest(file, "sha256").hexdigest()
-        size = path.stat().st_size
+        oid = hashlib.sha256()
+        for piece in pieces():
+            oid.update(piece)
+        oid = oid.hexdigest()
         batch = {"operation": "upload", "transfers": ["basic"], "hash_algo": "sha256",
                  "objects": [{"oid": oid, "size": size}]}
         answer = json.loads(self.call(f"/admin/{repo}.git/info/lfs/objects/batch",
                                       json.dumps(batch).encode(), "application/vnd.git-lfs+json"))
         if actions := answer["objects"][0].get("actions"):
             url = urllib.parse.urlsplit(actions["upload"]["href"])
-            connection = http.client.HTTPConnection(url.netloc, blocksize=MIB)
-            with path.open("rb") as file:
-                connection.request("PUT", f"{url.path}?{url.query}", file, {"content-length": str(size)})
-                answer = connection.getresponse()
-                assert answer.status == 200, answer.read()
-        lines = [{"key": "header", "value": {"summary": path.name}},
-                 {"key": "lfsFile", "value": {"path": path.name, "algo": "sha256", "oid": oid, "size": size}}]
+            connection = http.client.HTTPConnection(url.netloc)
+            headers = {"content-length": str(size)}
+            connection.request("PUT", f"{url.path}?{url.query}", pieces(), headers)
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+        lines = [{"key": "header", "value": {"summary": name}},
+                 {"key": "lfsFile", "value": {"path": name, "algo": "sha256", "oid": oid, "size": size}}]
         body = "\n".join(json.dumps(line) for line in lines).encode()
         self.call(f"/api/models/admin/{repo}/commit/main", body, "application/x-ndjson")
 
@@ -101,6 +110,22 @@ class Hub:
         self.child.terminate()
         self.child.wait()
         self.log.close()
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(MIB):
+            yield piece
+
+
+def many_chunks(count: int) -> Iterator[bytes]:
+    """As many of the shortest chunks, no two of them the same."""
+    at_once = PIECE // MIN_CHUNK_BYTES
+    piece = bytearray((bytes(MIN_CHUNK_BYTES - len(CUT_HERE)) + CUT_HERE) * at_once)
+    for first in range(0, count, at_once):
+        for number in range(min(at_once, count - first)):
+            struct.pack_into("<Q", piece, number * MIN_CHUNK_BYTES, first + number)
+        yield bytes(piece[:(count - first) * MIN_CHUNK_BYTES])
 
 
 def forget(folder: Path) -> None:
@@ -120,12 +145,14 @@ def size_of(folder: Path) -> int:
 def run(command: list, **variables: str) -> tuple[float, float, int]:
     """Runs the program; seconds, CPU seconds, and the most bytes that it had in memory."""
     began = time.monotonic()
-    child = subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(child.pid, 0)
+    # A child of ours would begin with our own peak.
+    done = subprocess.run(["/usr/bin/time", "-f", "%U %S %M", *command], env={**os.environ, **variables},
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     took = time.monotonic() - began
-    if status:
-        raise SystemExit(f"{' '.join(map(str, command))} failed")
-    return took, used.ru_utime + used.ru_stime, used.ru_maxrss << 10
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    user, system, peak = done.stderr.splitlines()[-1].split()
+    return took, float(user) + float(system), int(peak) << 10
 
 
 def disk(folder: Path, size: int) -> tuple[float, float]:
@@ -148,12 +175,12 @@ def disk(folder: Path, size: int) -> tuple[float, float]:
 
 
 def hashing(hasher, size: int) -> float:
-    """Seconds that one thread takes to hash so many bytes."""
-    piece, began = os.urandom(PIECE), time.monotonic()
-    for at in range(0, size, PIECE):
-        hasher.update(piece[:size - at])
+    """Seconds that one thread takes to hash so many bytes; of many only the first are hashed."""
+    piece, some, began = os.urandom(PIECE), min(size, 2 * GIB), time.monotonic()
+    for at in range(0, some, PIECE):
+        hasher.update(piece[:some - at])
     hasher.digest()
-    return time.monotonic() - began
+    return (time.monotonic() - began) * size / some
 
 
 def one_round(program: Path, hub: Hub, work: Path, size: int) -> dict[str, tuple]:
@@ -182,18 +209,24 @@ def one_round(program: Path, hub: Hub, work: Path, size: int) -> dict[str, tuple
 
 
 def measure(program: Path, kind: str, size: int, rounds: int, work: Path) -> None:
+    """Puts a model into a hub, and carries it so many times."""
     hub = Hub(program, work / "outside")
     try:
         hub.call("/api/repos/create", json.dumps({"name": "model", "type": "model"}).encode())
         path = work / "model.safetensors"
-        content(kind, path, size)
-        hub.put(path)
-        path.unlink()
+        if kind == CHUNKS:
+            hub.put(path.name, size, lambda: many_chunks(size // MIN_CHUNK_BYTES))
+        else:
+            content(kind, path, size)
+            hub.put(path.name, size, lambda: pieces_of(path))
+            path.unlink()
+        stored = size_of(hub.data / "objects") / MIB
+        print(f"{kind}, {size / GIB:g} GiB; {stored:.0f} MiB in the hub, which had at most "
+              f"{hub.peak() / MIB:.0f} MiB in memory", flush=True)
         subprocess.run([program, "key", "new", work / "key.pem"], check=True, stdout=subprocess.DEVNULL)
         runs = [one_round(program, hub, work, size) for _ in range(rounds)]
     finally:
         hub.end()
-    print(f"{kind}, {size / GIB:g} GiB")
     for step in STEPS:
         took, cpu, peak, disk, hash = (statistics.median(column) for column in zip(*(r[step] for r in runs)))
         rate = lambda seconds: f"{size / MIB / seconds:5.0f} MiB/s"
@@ -209,9 +242,13 @@ def main() -> None:
     parse.add_argument("--only", choices=("noise", "bf16"))
     parse.add_argument("--folder", type=Path, default=None)
     parse.add_argument("--program", type=Path, default=ROOT / "target/release/ballast")
+    parse.add_argument("--chunks", type=int)
     options = parse.parse_args()
     size = int(options.gib * GIB) // (16 * MIB) * 16 * MIB
-    for kind in ("noise", "bf16") if options.only is None else (options.only,):
+    kinds = ("noise", "bf16") if options.only is None else (options.only,)
+    if options.chunks:
+        kinds, size = (CHUNKS,), options.chunks * MIN_CHUNK_BYTES
+    for kind in kinds:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             measure(options.program.resolve(), kind, size, options.rounds, Path(folder))
 
