@@ -5,7 +5,7 @@
         --root target/peers
     python3 -m venv target/bench && target/bench/bin/pip install \
         -r tests/clients/hub-2.4.txt
-    target/bench/bin/python benches/transfer.py [--gib 1] [--only xet|http|head]
+    target/bench/bin/python benches/transfer.py [--gib 1] [--only xet|http|head] [--program PATH]
 
 Needs `nginx` and `ab` (of apache2-utils) for plain HTTP, and about 10 GB in `--folder`. Times are CPU seconds of the
 server for each GiB (user and system, all threads), from `/proc`; memory is its peak. Xet is spoken by
@@ -50,9 +50,10 @@ def content(kind: str, path: Path, size: int) -> None:
 class Server:
     """A process whose CPU time and memory we look at."""
 
-    def __init__(self, command: list[str], log: Path, health: str):
+    def __init__(self, command: list[str], log: Path, health: str, **settings: str):
         self.child = subprocess.Popen(
-            command, stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True
+            command, env={**os.environ, **settings}, stdout=log.open("wb"),
+            stderr=subprocess.STDOUT, start_new_session=True
         )
         atexit.register(self.child.kill)
         for _ in range(500):
@@ -93,12 +94,14 @@ class Server:
         self.child.wait()
 
 
-def ballast(folder: Path, port: int) -> tuple[Server, str]:
-    """The hub on an empty folder, and its administrator's token."""
+def ballast(program: Path, folder: Path, port: int) -> tuple[Server, str]:
+    """The hub on an empty folder, and its administrator's token. All requests come from one
+    address, so their number is not limited."""
     log = folder / "ballast.log"
-    command = [str(ROOT / "target/release/ballast"), "serve", "--data", str(folder / "data"),
+    command = [str(program), "serve", "--data", str(folder / "data"),
                "--listen", f"127.0.0.1:{port}"]
-    server = Server(command, log, f"http://127.0.0.1:{port}/health")
+    server = Server(command, log, f"http://127.0.0.1:{port}/health",
+                    BALLAST_LIMITS_REQUESTS_PER_SECOND="0")
     token = log.read_text().split("HF_TOKEN=")[1].split()[0]
     return server, token
 
@@ -181,7 +184,7 @@ def moved(
     return up, down
 
 
-def over_xet(folder: Path, size: int) -> None:
+def over_xet(program: Path, folder: Path, size: int) -> None:
     for kind in ["random", "bf16"]:
         path = folder / f"{kind}.bin"
         content(kind, path, size)
@@ -192,7 +195,7 @@ def over_xet(folder: Path, size: int) -> None:
         theirs = moved(peer, "http://127.0.0.1:18081", "x", folder, path)
         their_peak = peer.peak_mib()
         peer.stop()
-        server, token = ballast(folder, 18080)
+        server, token = ballast(program, folder, 18080)
         base = "http://127.0.0.1:18080"
         call("POST", f"{base}/api/repos/create", token, {"name": "m"})
         access = call("GET", f"{base}/api/models/admin/m/xet-write-token/main", token)
@@ -208,9 +211,9 @@ def over_xet(folder: Path, size: int) -> None:
             used.unlink(missing_ok=True) if used.is_file() else None
 
 
-def eight_clients(folder: Path, size: int) -> None:
+def eight_clients(program: Path, folder: Path, size: int) -> None:
     """Memory while eight clients send and then fetch at once."""
-    server, token = ballast(folder, 18080)
+    server, token = ballast(program, folder, 18080)
     base = "http://127.0.0.1:18080"
     call("POST", f"{base}/api/repos/create", token, {"name": "m"})
     access = call("GET", f"{base}/api/models/admin/m/xet-write-token/main", token)
@@ -257,14 +260,14 @@ def committed(folder: Path, base: str, token: str, path: Path) -> None:
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def over_http(folder: Path, size: int, only: str | None) -> None:
+def over_http(program: Path, folder: Path, size: int, only: str | None) -> None:
     www = folder / "www"
     www.mkdir(exist_ok=True)
     content("random", www / "w.bin", size)
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
     nginx = Server(["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)],
                    folder / "nginx.log", "http://127.0.0.1:18082/health")
-    server, token = ballast(folder, 18080)
+    server, token = ballast(program, folder, 18080)
     base = "http://127.0.0.1:18080"
     committed(folder, base, token, www / "w.bin")
     url = f"{base}/admin/m/resolve/main/w.bin"
@@ -298,17 +301,18 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gib", type=float, default=1)
     parser.add_argument("--folder", type=Path, default=ROOT / "target/bench-data")
+    parser.add_argument("--program", type=Path, default=ROOT / "target/release/ballast")
     parser.add_argument("--only", choices=["xet", "clients", "http", "head"])
     given = parser.parse_args()
     shutil.rmtree(given.folder, ignore_errors=True)
     given.folder.mkdir(parents=True)
     size = int(given.gib * GIB)
     if given.only in (None, "xet"):
-        over_xet(given.folder, size)
+        over_xet(given.program, given.folder, size)
     if given.only in (None, "clients"):
-        eight_clients(given.folder, size // 4)
+        eight_clients(given.program, given.folder, size // 4)
     if given.only in (None, "http", "head"):
-        over_http(given.folder, size, given.only)
+        over_http(given.program, given.folder, size, given.only)
     shutil.rmtree(given.folder)
 
 
