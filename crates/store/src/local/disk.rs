@@ -22,7 +22,7 @@ use object_store::{
     RenameOptions, Result, UploadPart,
 };
 
-use super::cached::read_cached;
+use super::cached::{Buffers, read_cached};
 use super::folders::Folders;
 use super::health::{Health, is_device_failure, is_plain_refusal};
 use super::lock::Held;
@@ -48,6 +48,7 @@ pub(super) struct Shared {
     pub(super) folders: Arc<Folders>,
     pub(super) space: Space,
     pub(super) health: Health,
+    pub(super) buffers: Arc<Buffers>,
     /// Nobody else writes here as long as this store lives.
     pub(super) held: Arc<Held>,
 }
@@ -212,7 +213,8 @@ impl ObjectStore for Disk {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        if let Some(cached) = read_cached(&self.shared.file(location), ranges) {
+        if let Some(cached) = read_cached(&self.shared.file(location), ranges, &self.shared.buffers)
+        {
             return Ok(cached);
         }
         let (path, ranges) = (location.clone(), ranges.to_vec());

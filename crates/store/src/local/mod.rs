@@ -103,6 +103,7 @@ impl LocalStore {
             folders: Arc::new(Folders::new(root.clone(), Arc::clone(&volume))),
             space: Space::new(root.clone(), folder.join("reserve"), volume, keep_free),
             health: Health::default(),
+            buffers: Arc::default(),
             held: Arc::clone(&held),
             root,
         });

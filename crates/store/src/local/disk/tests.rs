@@ -120,6 +120,7 @@ impl Rig {
             folders: Arc::new(Folders::new(root.clone(), Arc::clone(&shared))),
             space: Space::new(root.clone(), reserve, shared, 0),
             health: Health::default(),
+            buffers: Arc::default(),
             held,
             root,
         });
