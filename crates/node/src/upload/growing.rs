@@ -142,17 +142,14 @@ impl Growing {
     /// The xorb that a place is in, when all of them are packed.
     pub(super) fn xorb(&self, place: Place) -> Result<XorbHash> {
         let found = self.parts().xorb(place);
-        let (xorb, _) =
-            found.ok_or_else(|| Error::internal("a chunk is in a xorb that was never packed"))?;
-        Ok(xorb)
+        found.map(|(xorb, _)| xorb).ok_or_else(never_packed)
     }
 
     /// All terms, when all xorbs are packed.
     pub(super) fn terms(&self) -> Result<Vec<Term>> {
         let parts = self.parts();
         let all = parts.terms.iter().map(|term| parts.term(term));
-        all.collect::<Option<_>>()
-            .ok_or_else(|| Error::internal("a chunk is in a xorb that was never packed"))
+        all.collect::<Option<_>>().ok_or_else(never_packed)
     }
 
     /// Waits until the file has come as far as this range goes, and its xorbs are durable: the
@@ -169,6 +166,10 @@ impl Growing {
             }
         }
     }
+}
+
+fn never_packed() -> Error {
+    Error::internal("a chunk is in a xorb that was never packed")
 }
 
 impl Parts {
