@@ -21,8 +21,9 @@ const PATIENT: u64 = 4;
 /// A flow with a rate: each run takes its bytes from it before it moves.
 ///
 /// The most urgent who waits is served first, and among equals the one who came first; but each
-/// fourth turn is that of who came first of all, so that nobody waits for ever. A run is let through as soon as there is anything in the bucket, and the rest is owed: so runs of any
-/// size pass, and the rate holds all the same.
+/// fourth turn is that of who came first of all, so that nobody waits for ever. A run is let
+/// through as soon as there is anything in the bucket, and the rest is owed: so runs of any size
+/// pass, and the rate holds all the same.
 #[derive(Debug)]
 pub(super) struct Cap {
     env: SharedEnv,

@@ -2,8 +2,9 @@
 //!
 //! A peer gets what it was permitted, from whichever file has it: what has just arrived from
 //! memory, all else from the disk. Chunks that are on their way are waited for, as long as the peer
-//! has patience; any that comes to the file makes it patient again. That its own stripe stands still
-//! while others come is for the peer to find: it may have asked for more than comes in that time.
+//! has patience; any that comes to the file makes it patient again. That its own stripe stands
+//! still while others come is for the peer to find: it may have asked for more than comes in that
+//! time.
 
 use std::ops::Range;
 use std::sync::Arc;

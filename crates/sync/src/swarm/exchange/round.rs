@@ -20,9 +20,10 @@ const FIRST_BYTES: u64 = 256 << 10;
 const ORPHAN_BYTES: u64 = 4 << 20;
 /// How long a request goes on whose peer is not the parent any more.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long a client waits for what the swarm is about to bring, from when it brings nothing at all:
-/// in rounds, and at least. While something comes, what stands still is found as for all others: where
-/// many clients lose patience at once, what they ask for keeps the swarm from getting on.
+/// How long a client waits for what the swarm is about to bring, from when it brings nothing at
+/// all: in rounds, and at least. While something comes, what stands still is found as for all
+/// others: where many clients lose patience at once, what they ask for keeps the swarm from getting
+/// on.
 const CLIENT_WAITS: (u32, Duration) = (8, Duration::from_secs(4));
 /// A request that brings nothing while others bring so many pieces of each stripe stands still, if
 /// that takes so many rounds, and at least so long.
@@ -171,9 +172,10 @@ impl Exchange {
         place(chunk) < place(front.min(count - 1)) + ahead
     }
 
-    /// The tracker named other parents: what is asked of the old ones ends. Those who are sending may
-    /// finish what comes in a moment, or else the piece that they are at; the rest is asked of the
-    /// new ones in the file's order, or those who ask for that here would wait for what comes last.
+    /// The tracker named other parents: what is asked of the old ones ends. Those who are sending
+    /// may finish what comes in a moment, or else the piece that they are at; the rest is asked of
+    /// the new ones in the file's order, or those who ask for that here would wait for what comes
+    /// last.
     pub(super) fn end_what_is_not_planned(&mut self, now: Duration) {
         let file = Arc::clone(self.filling.file());
         let (mut over, mut ending) = (Vec::new(), Vec::new());
