@@ -126,6 +126,7 @@ mod tests {
         assert!(read(&path, 0..MOST_BYTES + 1).is_none());
         assert!(read(&folder.path().join("b"), 0..1).is_none());
     }
+
     #[test]
     fn memory_is_used_again_for_reads_of_about_its_size_and_little_is_kept() {
         let buffers: Arc<Buffers> = Arc::default();

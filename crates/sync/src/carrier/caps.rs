@@ -202,9 +202,7 @@ mod tests {
         let cap = Cap::new(shared, Some(1_000_000));
         let clients = async {
             for served in 0.. {
-                let (one, other) =
-                    tokio::join!(cap.take(1000, Urgency::Client), cap.take(1000, Urgency::Client));
-                let ((), ()) = (one, other);
+                tokio::join!(cap.take(1000, Urgency::Client), cap.take(1000, Urgency::Client));
                 assert!(served < 10, "the region waits");
             }
         };
