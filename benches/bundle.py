@@ -24,92 +24,29 @@ another one and nearly empty, so that what is made of them takes little room.
 
 import argparse
 import hashlib
-import http.client
 import json
 import os
-import re
 import shutil
 import statistics
 import struct
 import subprocess
 import tempfile
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import blake3
 
+from crowd import MIB, REPO, ROOT, Process
 from transfer import content
 
-ROOT = Path(__file__).resolve().parent.parent
-TICKS = os.sysconf("SC_CLK_TCK")
-MIB, GIB = 1 << 20, 1 << 30
+GIB = 1 << 30
 PIECE = 4 * MIB
 # A chunk ends here, as soon as it may: after these bytes the chunker's rolling hash is as it must be.
 CUT_HERE = bytes(61) + bytes([2, 49, 251])
 MIN_CHUNK_BYTES = 8192
 STEPS = ("create", "verify", "import")
 CHUNKS = "small chunks"
-
-
-class Hub:
-    """A hub in a process of its own."""
-
-    def __init__(self, program: Path, data: Path):
-        self.data, self.log = data, data.with_suffix(".log").open("wb")
-        self.child = subprocess.Popen(
-            [program, "serve", "--listen", "127.0.0.1:0", "--data", data],
-            stdout=subprocess.PIPE, stderr=self.log, text=True)
-        for line in self.child.stdout:
-            if token := re.match(r"export HF_TOKEN=(.*)", line):
-                self.token = token[1]
-            if ready := re.match(r"ready on http://([^,]+),", line):
-                self.address = ready[1]
-                return
-        raise SystemExit(f"it does not start: see {self.log.name}")
-
-    def call(self, path: str, body: bytes, kind: str = "application/json") -> bytes:
-        headers = {"content-type": kind, "authorization": f"Bearer {self.token}"}
-        request = urllib.request.Request(f"http://{self.address}{path}", body, headers)
-        with urllib.request.urlopen(request) as answer:
-            return answer.read()
-
-    def put(self, name: str, size: int, pieces: Callable[[], Iterator[bytes]], repo: str = "model") -> None:
-        """Sends a file by LFS, and commits it to a repo of the administrator's."""
-        oid = hashlib.sha256()
-        for piece in pieces():
-            oid.update(piece)
-        oid = oid.hexdigest()
-        batch = {"operation": "upload", "transfers": ["basic"], "hash_algo": "sha256",
-                 "objects": [{"oid": oid, "size": size}]}
-        answer = json.loads(self.call(f"/admin/{repo}.git/info/lfs/objects/batch",
-                                      json.dumps(batch).encode(), "application/vnd.git-lfs+json"))
-        if actions := answer["objects"][0].get("actions"):
-            url = urllib.parse.urlsplit(actions["upload"]["href"])
-            connection = http.client.HTTPConnection(url.netloc)
-            headers = {"content-length": str(size)}
-            connection.request("PUT", f"{url.path}?{url.query}", pieces(), headers)
-            answer = connection.getresponse()
-            assert answer.status == 200, answer.read()
-        lines = [{"key": "header", "value": {"summary": name}},
-                 {"key": "lfsFile", "value": {"path": name, "algo": "sha256", "oid": oid, "size": size}}]
-        body = "\n".join(json.dumps(line) for line in lines).encode()
-        self.call(f"/api/models/admin/{repo}/commit/main", body, "application/x-ndjson")
-
-    def spent(self) -> float:
-        fields = Path(f"/proc/{self.child.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-    def peak(self) -> int:
-        status = Path(f"/proc/{self.child.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) << 10
-
-    def end(self) -> None:
-        self.child.terminate()
-        self.child.wait()
-        self.log.close()
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:
@@ -183,23 +120,23 @@ def hashing(hasher, size: int) -> float:
     return (time.monotonic() - began) * size / some
 
 
-def one_round(program: Path, hub: Hub, work: Path, size: int) -> dict[str, tuple]:
+def one_round(program: Path, hub: Process, work: Path, size: int) -> dict[str, tuple]:
     """Each step: seconds, CPU seconds, peak, seconds of the disk, seconds of the hash."""
     out, key = work / "bundle", work / "key.pem"
     forget(hub.data)
-    made = run([program, "bundle", "create", "admin/model", "--key", key, "-o", out, "--data", hub.data])
+    made = run([program, "bundle", "create", REPO, "--key", key, "-o", out, "--data", hub.data])
     forget(out)
     public = work / "key.pem.pub"
     verified = run([program, "bundle", "verify", out, "--key", public])
     forget(out)
-    inside = Hub(program, work / "inside")
-    before = inside.spent()
+    inside = Process(program, "serve", work / "inside")
+    before = inside.cpu()
     took, cpu, _ = run([program, "bundle", "import", out, "--key", public, "--receipt", work / "receipt"],
                        HF_ENDPOINT=f"http://{inside.address}", HF_TOKEN=inside.token)
-    taken = (took, cpu + inside.spent() - before, inside.peak())
+    taken = (took, cpu + inside.cpu() - before, inside.status("VmHWM"))
     inside.end()
     volumes = size_of(out)
-    for path in (out, inside.data):
+    for path in (out, work / "inside"):
         shutil.rmtree(path)
     written, read = disk(work, volumes)
     packed, plain = hashing(blake3.blake3(), volumes), hashing(blake3.blake3(), size)
@@ -210,19 +147,19 @@ def one_round(program: Path, hub: Hub, work: Path, size: int) -> dict[str, tuple
 
 def measure(program: Path, kind: str, size: int, rounds: int, work: Path) -> None:
     """Puts a model into a hub, and carries it so many times."""
-    hub = Hub(program, work / "outside")
+    hub = Process(program, "serve", work / "outside")
     try:
-        hub.call("/api/repos/create", json.dumps({"name": "model", "type": "model"}).encode())
+        hub.call("POST", "/api/repos/create", json.dumps({"name": "model", "type": "model"}).encode())
         path = work / "model.safetensors"
         if kind == CHUNKS:
-            hub.put(path.name, size, lambda: many_chunks(size // MIN_CHUNK_BYTES))
+            hub.put(REPO, path.name, lambda: many_chunks(size // MIN_CHUNK_BYTES))
         else:
             content(kind, path, size)
-            hub.put(path.name, size, lambda: pieces_of(path))
+            hub.put(REPO, path.name, lambda: pieces_of(path))
             path.unlink()
         stored = size_of(hub.data / "objects") / MIB
         print(f"{kind}, {size / GIB:g} GiB; {stored:.0f} MiB in the hub, which had at most "
-              f"{hub.peak() / MIB:.0f} MiB in memory", flush=True)
+              f"{hub.status('VmHWM') / MIB:.0f} MiB in memory", flush=True)
         subprocess.run([program, "key", "new", work / "key.pem"], check=True, stdout=subprocess.DEVNULL)
         runs = [one_round(program, hub, work, size) for _ in range(rounds)]
     finally:

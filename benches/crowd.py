@@ -21,7 +21,9 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,10 +45,10 @@ class Process:
 
     def __init__(self, program: Path, role: str, folder: Path, arguments=(), **settings: str):
         folder.mkdir()
-        self.log, self.token = folder / "log", None
+        self.data, self.log, self.token = folder / "data", folder / "log", None
         settings = {f"BALLAST_{name}": value for name, value in settings.items()}
         self.child = subprocess.Popen(
-            [program, role, "--listen", "127.0.0.1:0", "--data", folder / "data", *arguments],
+            [program, role, "--listen", "127.0.0.1:0", "--data", self.data, *arguments],
             env={**os.environ, **settings}, stdout=subprocess.PIPE, stderr=self.log.open("wb"), text=True)
         for line in self.child.stdout:
             if token := re.match(r"export HF_TOKEN=(.*)", line):
@@ -57,6 +59,7 @@ class Process:
         raise SystemExit(f"it does not start:\n{self.log.read_text()}")
 
     def end(self) -> None:
+        self.child.terminate()
         try:
             self.child.wait(timeout=60)
         except subprocess.TimeoutExpired:
@@ -66,13 +69,34 @@ class Process:
 
     def call(self, method: str, path: str, body: bytes = b"", kind: str = "application/json"):
         headers = {"content-type": kind}
-        is_signed = path.startswith("http")
-        if self.token and not is_signed:
+        if self.token:
             headers["authorization"] = f"Bearer {self.token}"
-        url = path if is_signed else f"http://{self.address}{path}"
-        request = urllib.request.Request(url, body or None, headers, method=method)
+        request = urllib.request.Request(f"http://{self.address}{path}", body or None, headers, method=method)
         with urllib.request.urlopen(request) as answer:
             return answer.read()
+
+    def put(self, repo: str, path: str, pieces: Callable[[], Iterator[bytes]]) -> str:
+        """Uploads a file by LFS, and commits it; its SHA-256."""
+        sha256, size = hashlib.sha256(), 0
+        for piece in pieces():
+            sha256.update(piece)
+            size += len(piece)
+        oid = sha256.hexdigest()
+        batch = {"operation": "upload", "transfers": ["basic"], "hash_algo": "sha256",
+                 "objects": [{"oid": oid, "size": size}]}
+        answer = json.loads(self.call("POST", f"/{repo}.git/info/lfs/objects/batch", json.dumps(batch).encode(),
+                                      "application/vnd.git-lfs+json"))
+        if actions := answer["objects"][0].get("actions"):
+            url = urllib.parse.urlsplit(actions["upload"]["href"])
+            connection = http.client.HTTPConnection(url.netloc)
+            connection.request("PUT", f"{url.path}?{url.query}", pieces(), {"content-length": str(size)})
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+        lines = [{"key": "header", "value": {"summary": "weights"}},
+                 {"key": "lfsFile", "value": {"path": path, "algo": "sha256", "oid": oid, "size": size}}]
+        body = "\n".join(json.dumps(line) for line in lines).encode()
+        self.call("POST", f"/api/models/{repo}/commit/main", body, "application/x-ndjson")
+        return oid
 
     def figures(self) -> dict[str, int]:
         lines = (line.rsplit(" ", 1) for line in self.call("GET", "/metrics").decode().splitlines())
@@ -88,20 +112,10 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def put(hub: Process, content: bytes) -> str:
-    """Uploads the file by LFS, and commits it; its SHA-256."""
-    oid, size = hashlib.sha256(content).hexdigest(), len(content)
-    hub.call("POST", "/api/repos/create", json.dumps({"name": "model", "type": "model"}).encode())
-    batch = {"operation": "upload", "transfers": ["basic"], "hash_algo": "sha256",
-             "objects": [{"oid": oid, "size": size}]}
-    answer = json.loads(hub.call("POST", f"/{REPO}.git/info/lfs/objects/batch", json.dumps(batch).encode(),
-                                 "application/vnd.git-lfs+json"))
-    hub.call("PUT", answer["objects"][0]["actions"]["upload"]["href"], content, "application/octet-stream")
-    lines = [{"key": "header", "value": {"summary": "weights"}},
-             {"key": "lfsFile", "value": {"path": PATH, "algo": "sha256", "oid": oid, "size": size}}]
-    body = "\n".join(json.dumps(line) for line in lines).encode()
-    hub.call("POST", f"/api/models/{REPO}/commit/main", body, "application/x-ndjson")
-    return oid
+def noise(mib: int) -> Iterator[bytes]:
+    """The same random bytes each time."""
+    dice = random.Random(1)
+    return (dice.randbytes(MIB) for _ in range(mib))
 
 
 def read(node: Process, oid: str, began: float, took: dict) -> None:
@@ -156,8 +170,8 @@ def main():
         try:
             hub = Process(options.program, "serve", Path(folder, "hub"), **links)
             running.append(hub)
-            noise = random.Random(1)
-            oid = put(hub, b"".join(noise.randbytes(MIB) for _ in range(options.mib)))
+            hub.call("POST", "/api/repos/create", json.dumps({"name": "model", "type": "model"}).encode())
+            oid = hub.put(REPO, PATH, lambda: noise(options.mib))
             remote = {**os.environ, "HF_ENDPOINT": f"http://{hub.address}", "HF_TOKEN": hub.token}
             for number in range(options.nodes):
                 made = subprocess.run([options.program, "node", "join-token", f"n{number}", "--json"],

@@ -32,7 +32,8 @@ import xllamacpp.xllamacpp
 from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFValueType
 
-from bundle import MIB, ROOT, Hub, pieces_of, size_of
+from bundle import pieces_of, size_of
+from crowd import MIB, REPO, ROOT, Process
 
 # What most tensors get, and what the values and `ffn_down` get: of some layers, or of all.
 VARIANTS = {
@@ -170,21 +171,21 @@ def main() -> None:
     program, chunks, model = options.program.resolve(), Chunks(), Model(options.model)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         work = Path(folder)
-        hub = Hub(program, work / "hub")
+        hub = Process(program, "serve", work / "hub")
         try:
-            hub.call("/api/repos/create", json.dumps({"name": "model", "type": "model"}).encode())
+            hub.call("POST", "/api/repos/create", json.dumps({"name": "model", "type": "model"}).encode())
             for variant in VARIANTS:
                 path = work / f"model-{variant}.gguf"
                 model.write(variant, path)
                 size, new = path.stat().st_size, chunks.add(path)
-                hub.put(path.name, size, lambda: pieces_of(path))
+                hub.put(REPO, path.name, lambda: pieces_of(path))
                 path.unlink()
                 print(f"{path.name:22} {size / 1e6:6.1f} MB, {new / 1e6:6.1f} MB of it new", flush=True)
         finally:
             hub.end()
         stored, out = size_of(hub.data / "objects/hub/xorb"), work / "bundle"
         subprocess.run([program, "key", "new", work / "key.pem"], check=True, stdout=subprocess.DEVNULL)
-        subprocess.run([program, "bundle", "create", "admin/model", "--key", work / "key.pem", "-o", out,
+        subprocess.run([program, "bundle", "create", REPO, "--key", work / "key.pem", "-o", out,
                         "--data", hub.data], check=True, stdout=subprocess.DEVNULL)
         bundle = size_of(out)
     allowed = chunks.packed + HEADER_BYTES * len(chunks.seen)
