@@ -9,6 +9,7 @@ mod chunked;
 pub mod commit;
 mod dedup;
 mod growing;
+mod heard;
 mod intake;
 mod leases;
 mod lfs;
@@ -27,6 +28,7 @@ mod xorb;
 pub(crate) use carried::runs_of;
 pub use carried::{ChunkRun, Proof, ProvedFile, TakenFile};
 pub use growing::Growing;
+pub use heard::{Listener, Teller, hearing};
 pub use parts::SweepParts;
 pub use shard::{ShardPut, ShardTurn};
 
