@@ -9,8 +9,8 @@ Needs GNU `time`. A hub gets a model of one file, `bundle create` reads its stor
 bundle, and `bundle import` has a second, empty hub take it in. Nothing of what a step reads is in the page
 cache when it begins. Each step is compared with the slower of two, both by one thread:
 
-- disk: as many bytes as the bundle has, written one after another and synced (create, import) or read
-  (verify), on the same file system. Create and import read as many bytes beside, which is not counted.
+- disk: a file as long as the bundle, copied and synced (create, import), or read (verify), on the same file
+  system. `written` is what the disk takes to write it alone, as if nothing had to be read.
 - hash: the slowest of the hashes that the step can't do without, over the bytes that it is taken of. All
   need BLAKE3: of the volumes (create, verify), and of the chunks, unpacked (create, import). Import needs
   the SHA-256 of the file too, which is the slowest of all here.
@@ -92,23 +92,43 @@ def run(command: list, **variables: str) -> tuple[float, float, int]:
     return took, float(user) + float(system), int(peak) << 10
 
 
-def disk(folder: Path, size: int) -> tuple[float, float]:
-    """Seconds to write so many bytes, with a sync, and to read them."""
-    path, piece = folder / "disk", os.urandom(PIECE)
-    began = time.monotonic()
-    with path.open("wb", buffering=0) as file:
-        for at in range(0, size, PIECE):
-            file.write(piece[:size - at])
-        os.fsync(file)
-        written = time.monotonic() - began
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    began, room = time.monotonic(), bytearray(PIECE)
-    with path.open("rb", buffering=0) as file:
-        while file.readinto(room):
-            pass
-    read = time.monotonic() - began
+def disk(folder: Path, size: int) -> tuple[float, float, float]:
+    """Seconds to write so many bytes with a sync, to read them, and to copy them with a sync."""
+    path, copy, piece, room = folder / "disk", folder / "copy", os.urandom(PIECE), bytearray(PIECE)
+    took = []
+
+    def timed(work) -> None:
+        began = time.monotonic()
+        work()
+        took.append(time.monotonic() - began)
+        for name in (path, copy):
+            if name.exists():
+                file = os.open(name, os.O_RDONLY)
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(file)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            for at in range(0, size, PIECE):
+                file.write(piece[:size - at])
+            os.fsync(file)
+
+    def read(into=None) -> None:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(room):
+                if into:
+                    into.write(memoryview(room)[:count])
+
+    def copied() -> None:
+        with copy.open("wb", buffering=0) as file:
+            read(file)
+            os.fsync(file)
+
+    for work in (write, read, copied):
+        timed(work)
     path.unlink()
-    return written, read
+    copy.unlink()
+    return tuple(took)
 
 
 def hashing(hasher, size: int) -> float:
@@ -121,7 +141,7 @@ def hashing(hasher, size: int) -> float:
 
 
 def one_round(program: Path, hub: Process, work: Path, size: int) -> dict[str, tuple]:
-    """Each step: seconds, CPU seconds, peak, seconds of the disk, seconds of the hash."""
+    """Each step: seconds, CPU seconds, peak; seconds of writing or reading, of the disk, of the hash."""
     out, key = work / "bundle", work / "key.pem"
     forget(hub.data)
     made = run([program, "bundle", "create", REPO, "--key", key, "-o", out, "--data", hub.data])
@@ -138,11 +158,11 @@ def one_round(program: Path, hub: Process, work: Path, size: int) -> dict[str, t
     volumes = size_of(out)
     for path in (out, work / "inside"):
         shutil.rmtree(path)
-    written, read = disk(work, volumes)
+    written, read, copied = disk(work, volumes)
     packed, plain = hashing(blake3.blake3(), volumes), hashing(blake3.blake3(), size)
     sha256 = hashing(hashlib.sha256(), size)
-    return {"create": (*made, written, plain), "verify": (*verified, read, packed),
-            "import": (*taken, written, max(plain, sha256))}
+    return {"create": (*made, written, copied, plain), "verify": (*verified, read, read, packed),
+            "import": (*taken, written, copied, max(plain, sha256))}
 
 
 def measure(program: Path, kind: str, size: int, rounds: int, work: Path) -> None:
@@ -165,10 +185,12 @@ def measure(program: Path, kind: str, size: int, rounds: int, work: Path) -> Non
     finally:
         hub.end()
     for step in STEPS:
-        took, cpu, peak, disk, hash = (statistics.median(column) for column in zip(*(r[step] for r in runs)))
+        took, cpu, peak, once, disk, hash = (
+            statistics.median(column) for column in zip(*(r[step] for r in runs)))
         rate = lambda seconds: f"{size / MIB / seconds:5.0f} MiB/s"
-        ratio = statistics.median(max(r[step][3:]) / r[step][0] for r in runs)
-        print(f"{step:6} {rate(took)}, disk {rate(disk)}, hash {rate(hash)}: {ratio:.2f} of the slower; "
+        ratio = statistics.median(max(r[step][4:]) / r[step][0] for r in runs)
+        print(f"{step:6} {rate(took)}, disk {rate(disk)} ({'read' if step == 'verify' else 'written'} "
+              f"{rate(once)}), hash {rate(hash)}: {ratio:.2f} of the slower; "
               f"{cpu / (size / GIB):.2f} CPU s/GiB, at most {peak / MIB:.0f} MiB")
 
 

@@ -57,7 +57,7 @@ impl Teller {
     }
 }
 
-/// Hears of xorbs, in the order in which they come.
+/// Hears of xorbs, one after another, in the order of what they are called.
 #[derive(Debug)]
 pub struct Listener {
     from: mpsc::Receiver<Told>,
@@ -111,6 +111,11 @@ impl Listener {
         }
     }
 
+    /// Whether what is at hand is of a xorb that comes after this one.
+    pub fn is_past(&self, xorb: u32) -> bool {
+        self.front.as_ref().is_some_and(|(of, _)| *of > xorb)
+    }
+
     /// Forgets what is at hand, and waits for what comes next. Does not end if nothing does.
     pub async fn go_on(&mut self) {
         self.front = None;
@@ -144,7 +149,9 @@ mod tests {
         assert_eq!(listener.take(1, 1..3), chunks(1..3));
         assert_eq!(listener.take(1, 3..9), chunks(3..4));
         assert_eq!(listener.take(1, 6..9), chunks(6..8));
+        assert!(!listener.is_past(1));
         assert!(listener.take(1, 8..9).is_empty(), "the next xorb has begun");
+        assert!(listener.is_past(1) && !listener.is_past(2));
         assert_eq!(listener.take(2, 0..4), chunks(0..4));
         assert!(listener.take(2, 4..5).is_empty());
         assert!(told(&mut second, 5, 5..6));

@@ -23,7 +23,7 @@ use ballast_node::hub::Hub;
 use ballast_node::policy::{FileFacts, RepoFacts, Stage};
 use ballast_node::repo::NewMirror;
 use ballast_node::upload::{Listener, Teller, hearing};
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Mutex;
 
 use super::error::{Error, Result};
@@ -479,6 +479,8 @@ impl Way<'_> {
         (number, range): (u32, Range<u64>),
         xorb: XorbHash,
     ) -> Result<Came> {
+        // Who came first has it first.
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         if self.hub.grant_xorb(self.caller, xorb).await? {
             return Ok(Came::Present);
         }
@@ -487,17 +489,13 @@ impl Way<'_> {
             Error::Node(error) => error,
             error => ballast_node::Error::invalid(error.to_string()),
         });
-        let turn = Arc::clone(&self.turn).lock_owned();
-        let body = async move {
-            let turn = turn.await;
-            // It is held until the body is dropped, when all of it was checked.
-            pieces.inspect_ok(move |_| _ = &turn)
-        };
+        // The turn ends when the body is dropped, after all of it was checked.
+        let body = pieces.inspect_ok(move |_| _ = &turn);
         let put = self.hub.put_told_xorb(
             self.caller,
             xorb,
             Some(length),
-            Box::pin(body.flatten_stream()),
+            Box::pin(body),
             Some(self.teller.of(number)),
         );
         match put.await {

@@ -182,6 +182,11 @@ impl Hearing<'_> {
                 State::Awaited => {}
             }
             self.read().await?;
+            if self.listener.is_past(number) {
+                // All of it was told, and it is being made durable.
+                records.is_known(number).await;
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = self.listener.go_on() => {}
