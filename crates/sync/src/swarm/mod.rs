@@ -7,7 +7,7 @@ mod members;
 pub mod node;
 pub mod plan;
 #[cfg(test)]
-mod rig;
+pub(crate) mod rig;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]
