@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ballast_testkit::content::bf16_weights;
 use ballast_testkit::hub::{Lie, PublicHub, Redirect, Troubles};
 use serde_json::{Value, json};
 use support::noise;
@@ -195,6 +196,47 @@ fn a_new_version_costs_what_is_new_in_it() -> Result<()> {
         let reused = hub.figure("mirror_reused_bytes_total")?;
         ensure!(reused * 100 >= new.len() as u64 * 92, "{reused} bytes were here");
     }
+    Ok(())
+}
+
+/// Which xorbs the large file is made of.
+fn terms(server: &Server) -> Result<Value> {
+    let path = format!("/acme/one/resolve/main/{LARGE}");
+    let head = server.request("HEAD", &path, &server.token, &[], &[])?;
+    let header = |name: &str| head.header(name).with_context(|| format!("no {name}: {head:?}"));
+    let (file, commit) = (header("x-xet-hash")?, header("x-repo-commit")?);
+    let token = server.get(&format!("/api/models/acme/one/xet-read-token/{commit}"))?;
+    let token = token["accessToken"].as_str().context("no token")?;
+    let path = format!("/xet/v2/reconstructions/{file}");
+    let answer = server.request("GET", &path, token, &[], &[])?;
+    let document: Value = serde_json::from_slice(&answer.body)?;
+    ensure!(answer.status == 200 && document["terms"].is_array(), "{document}");
+    Ok(document["terms"].clone())
+}
+
+#[test]
+fn xorbs_that_a_file_uses_as_a_whole_are_the_same_here_and_there() -> Result<()> {
+    let content = [noise(4, 60_000_000), bf16_weights(5, 60_000_000)].concat();
+    let public = PublicHub::start(15)?;
+    // The first hub packs the file itself, in xorbs as large as they get.
+    public.push("acme/one", &[(LARGE, &content)]);
+    let first = mirror(&public, &[])?;
+    let path = format!("/acme/one/resolve/main/{LARGE}");
+    ensure!(bytes(&first, &path)? == content, "it is another file");
+    until_stored(&first, 1)?;
+    let url = format!("http://{}", first.address());
+    let second = Server::on_set(&Objects::chosen()?, &[("BALLAST_UPSTREAM_URL", &url)])?;
+    ensure!(bytes(&second, &path)? == content, "it is another file");
+    until_stored(&second, 1)?;
+    let (there, here) = (terms(&first)?, terms(&second)?);
+    ensure!(there.as_array().is_some_and(|terms| terms.len() > 1) && here == there, "{here}");
+    ensure!(first.figure("mirror_kept_bytes_total")? == 0, "it had no xorbs to keep");
+    let kept = second.figure("mirror_kept_bytes_total")?;
+    ensure!(kept == content.len() as u64, "{kept} bytes were kept");
+    // Here they are whole and what they are called.
+    ensure!(bytes(&second, &path)? == content, "it is another file");
+    let report = second.admin(&["verify"])?;
+    ensure!(report["summary"]["damaged"].as_u64().unwrap_or(0) == 0, "{report}");
     Ok(())
 }
 

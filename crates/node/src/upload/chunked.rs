@@ -4,7 +4,7 @@
 //! in a xorb of the file's own. Both are for the pool; between them the index is asked about chunks
 //! that may be known.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use ballast_format::chunk::Chunker;
@@ -95,8 +95,20 @@ impl Cutter {
     }
 }
 
+/// A stored xorb that the file uses from its first chunk to its last.
+struct Whole {
+    footer: Arc<XorbFooter>,
+    /// Its chunk that comes next, and where in the file that is.
+    next: u32,
+    at: u64,
+}
+
 /// The other half: placing chunks, in order.
 pub(super) struct Placer {
+    /// Where the next chunk is in the file.
+    at: u64,
+    /// What begins there or later.
+    whole: VecDeque<Whole>,
     known: Cache<ChunkHash, (Place, u32)>,
     writer: XorbWriter,
     room: Room,
@@ -129,6 +141,8 @@ impl Placer {
     /// Places the chunks of this file.
     pub(super) fn new(packing: &Packing, growing: Arc<Growing>) -> Self {
         Self {
+            at: 0,
+            whole: VecDeque::new(),
             known: Cache::new(KNOWN_CHUNKS),
             writer: XorbWriter::new(),
             room: packing.room(),
@@ -154,6 +168,33 @@ impl Placer {
         }
     }
 
+    /// The chunks of this stored xorb come one after another, from this byte of the file on.
+    pub(super) fn expect(&mut self, footer: Arc<XorbFooter>, at: u64) {
+        self.whole.push_back(Whole { footer, next: 0, at });
+    }
+
+    /// The place of a chunk in a xorb that was expected here.
+    fn expected(&mut self, cut: &Cut) -> Option<(Place, u32)> {
+        while let Some(Whole { footer, next, at }) = self.whole.front_mut()
+            && *at <= self.at
+        {
+            if *at == self.at
+                && *next < footer.chunk_count()
+                && footer.chunk_hash(*next) == cut.hash
+            {
+                let found = (Place::Stored(footer.hash()), *next);
+                let length = cut.bytes.len() as u64;
+                (*next, *at) = (*next + 1, *at + length);
+                self.known.insert(cut.hash, found);
+                self.growing.count_kept(length);
+                return Some(found);
+            }
+            // It ended, or its chunks are not those of clients.
+            self.whole.pop_front();
+        }
+        None
+    }
+
     /// The stored xorb of the last match since this was asked.
     pub(super) fn take_matched(&mut self) -> Option<XorbHash> {
         self.matched.take()
@@ -163,7 +204,7 @@ impl Placer {
     pub(super) fn place(&mut self, cuts: &[Cut]) -> Result<Vec<Packed>> {
         let mut full = Vec::new();
         for cut in cuts {
-            let known = self.known.get(&cut.hash).copied();
+            let known = self.expected(cut).or_else(|| self.known.get(&cut.hash).copied());
             let (place, index) = match known {
                 Some(known) => known,
                 None => self.pack(cut, &mut full),
@@ -196,6 +237,7 @@ impl Placer {
     fn append(&mut self, cut: &Cut, place: Place, index: u32) -> Result<()> {
         let length = u32::try_from(cut.bytes.len()).expect("a chunk is small");
         self.hasher.push(&cut.hash, u64::from(length));
+        self.at += u64::from(length);
         let has_room = (self.samples.len() as u64) < MAX_SHARD_SAMPLES;
         if cut.is_sample && has_room && self.sampled.insert(cut.hash) {
             self.samples.push((cut.hash, place, index));
@@ -333,6 +375,44 @@ mod tests {
             assert_eq!(placer.place(&cuts)?.len(), closed);
             assert_eq!(placer.place(&cuts)?.len(), 0, "nothing more is new");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn chunks_of_a_whole_xorb_are_placed_in_it_however_many_it_has() -> Result<()> {
+        let content = splitmix(7, 4_000_000);
+        let (cuts, ..) = cuts_of(&content, 1);
+        let xorb_of = |cuts: &[Cut]| {
+            let mut writer = XorbWriter::new();
+            for cut in cuts {
+                writer.push(&cut.bytes, cut.hash);
+            }
+            Arc::new(writer.finish().1)
+        };
+        let at = |index: usize| cuts[..index].iter().map(|cut| cut.bytes.len() as u64).sum();
+        let (first, second) = (xorb_of(&cuts[3..20]), xorb_of(&cuts[20..30]));
+        let growing = Arc::new(Growing::default());
+        let mut placer = Placer::new(&Packing::new(), Arc::clone(&growing));
+        // One that never comes is in nobody's way.
+        placer.expect(Arc::clone(&second), at(2));
+        placer.expect(Arc::clone(&first), at(3));
+        placer.expect(Arc::clone(&second), at(20));
+        placer.place(&cuts)?;
+        let placed = placer.finish()?;
+        let last = placed.last.expect("the rest");
+        assert_eq!(last.footer.chunk_count() as usize, cuts.len() - 27);
+        let terms = placed.terms.iter().map(|term| (term.xorb, term.chunks.clone()));
+        let own = last.footer.hash();
+        assert_eq!(
+            terms.collect::<Vec<_>>(),
+            [
+                (own, 0..3),
+                (first.hash(), 0..17),
+                (second.hash(), 0..10),
+                (own, 3..last.footer.chunk_count()),
+            ]
+        );
+        assert_eq!(growing.kept_bytes(), at(30) - at(3));
         Ok(())
     }
 

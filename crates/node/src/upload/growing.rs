@@ -5,8 +5,9 @@
 //! (ADR 4). So those who read along need no pins. That the file is what it was said to be is known
 //! at its end only; nothing here reaches that.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ballast_format::hash::XorbHash;
 use ballast_format::manifest::Term;
@@ -31,6 +32,8 @@ pub struct Growing {
     parts: Mutex<Parts>,
     /// How many of its first bytes are in durable xorbs.
     settled: watch::Sender<u64>,
+    /// Up to which byte it is known which xorbs are kept as they came.
+    decided: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +48,17 @@ struct Parts {
     /// Where in the file the xorb at hand begins.
     begun: u64,
     is_followed: bool,
+    /// Whether the file has begun to be placed.
+    is_begun: bool,
+    /// Xorbs that are stored as they came, by where in the file they begin, and whether they are
+    /// nobody's yet.
+    kept: BTreeMap<u64, (XorbHash, bool)>,
+    /// Bytes of the file that are placed in them.
+    kept_bytes: u64,
+    /// Where xorbs begin of which that is not decided.
+    undecided: Vec<u64>,
+    /// Whether the last of them that told had chunks that are within reach elsewhere.
+    is_elsewhere: bool,
 }
 
 impl Parts {
@@ -71,7 +85,8 @@ impl Parts {
 
 impl Default for Growing {
     fn default() -> Self {
-        Self { parts: Mutex::default(), settled: watch::Sender::new(0) }
+        let (settled, decided) = (watch::Sender::new(0), watch::Sender::new(u64::MAX));
+        Self { parts: Mutex::default(), settled, decided }
     }
 }
 
@@ -88,12 +103,72 @@ impl Growing {
         changed
     }
 
-    /// The file comes anew, from its first byte.
+    /// The file comes, from its first byte. If it does so anew, all of it is packed: what was kept
+    /// may have gone.
     pub(super) fn begin(&self) {
         self.change(|parts| {
-            let is_followed = parts.is_followed;
-            *parts = Parts { is_followed, ..Parts::default() };
+            let Parts { is_followed, is_begun, mut kept, undecided, is_elsewhere, .. } =
+                std::mem::take(parts);
+            if is_begun {
+                kept.clear();
+            }
+            let is_begun = true;
+            *parts =
+                Parts { is_followed, is_begun, kept, undecided, is_elsewhere, ..Parts::default() };
         });
+    }
+
+    /// From this byte on it is not known what is kept, until what this gives is dropped.
+    pub(super) fn hold(self: &Arc<Self>, at: u64) -> Hold {
+        self.decide(|undecided| undecided.push(at));
+        Hold { growing: Arc::clone(self), at }
+    }
+
+    fn decide(&self, change: impl FnOnce(&mut Vec<u64>)) {
+        let mut parts = self.parts();
+        change(&mut parts.undecided);
+        self.decided.send_replace(parts.undecided.iter().copied().min().unwrap_or(u64::MAX));
+    }
+
+    /// A xorb is stored as it came, which begins at this byte of the file.
+    pub(super) fn keep(&self, at: u64, xorb: XorbHash, is_new: bool) {
+        self.parts().kept.insert(at, (xorb, is_new));
+    }
+
+    /// Waits until it is known which xorbs begin before this byte and are kept.
+    pub(super) async fn decided(&self, end: u64) {
+        let mut decided = self.decided.subscribe();
+        // Its sender is ours: it is not gone.
+        drop(decided.wait_for(|decided| *decided >= end).await);
+    }
+
+    /// The xorbs that begin in this range and are kept.
+    pub(super) fn kept(&self, range: Range<u64>) -> Vec<(u64, XorbHash)> {
+        self.parts().kept.range(range).map(|(at, (xorb, _))| (*at, *xorb)).collect()
+    }
+
+    /// Those that were stored for this file.
+    pub(super) fn kept_new(&self) -> Vec<XorbHash> {
+        let parts = self.parts();
+        let new = parts.kept.values().filter(|(_, is_new)| *is_new);
+        new.map(|(xorb, _)| *xorb).collect()
+    }
+
+    /// So many bytes more are placed in a xorb that was kept.
+    pub(super) fn count_kept(&self, bytes: u64) {
+        self.parts().kept_bytes += bytes;
+    }
+
+    /// Bytes of the file that are in xorbs as they came.
+    pub fn kept_bytes(&self) -> u64 {
+        self.parts().kept_bytes
+    }
+
+    /// Whether what comes is within reach in other xorbs: what is told of it now, or was before.
+    pub(super) fn is_elsewhere(&self, told: Option<bool>) -> bool {
+        let mut parts = self.parts();
+        parts.is_elsewhere = told.unwrap_or(parts.is_elsewhere);
+        parts.is_elsewhere
     }
 
     /// The next chunk of the file is here; how many terms there are now.
@@ -165,6 +240,23 @@ impl Growing {
                 return part;
             }
         }
+    }
+}
+
+/// While it is undecided whether a xorb is kept that begins at some byte of a file.
+#[derive(Debug)]
+pub(super) struct Hold {
+    growing: Arc<Growing>,
+    at: u64,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.growing.decide(|undecided| {
+            if let Some(place) = undecided.iter().position(|at| *at == self.at) {
+                undecided.swap_remove(place);
+            }
+        });
     }
 }
 
@@ -255,6 +347,27 @@ mod tests {
         }
         let (_, terms) = waiting.now_or_never().expect("it came");
         assert_eq!(terms[0].xorb, xorb(3));
+    }
+
+    #[test]
+    fn who_places_waits_for_what_is_undecided_and_hears_what_is_kept() {
+        let growing = Arc::new(Growing::default());
+        assert!(growing.decided(u64::MAX).now_or_never().is_some(), "nothing is undecided");
+        let (front, first, second) = (growing.hold(0), growing.hold(0), growing.hold(100));
+        drop(front);
+        assert!(growing.decided(1).now_or_never().is_none(), "the first one is not decided");
+        growing.begin();
+        growing.keep(100, xorb(2), false);
+        drop(second);
+        assert!(growing.decided(1).now_or_never().is_none(), "that was the second one");
+        growing.keep(0, xorb(1), true);
+        drop(first);
+        assert!(growing.decided(u64::MAX).now_or_never().is_some());
+        assert_eq!(growing.kept(0..101), [(0, xorb(1)), (100, xorb(2))]);
+        assert_eq!(growing.kept(1..100), []);
+        assert_eq!(growing.kept_new(), [xorb(1)]);
+        growing.begin();
+        assert_eq!(growing.kept(0..101), [], "they may be what is wrong");
     }
 
     #[test]

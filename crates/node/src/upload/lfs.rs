@@ -3,13 +3,16 @@
 //! Its chunks are looked up within the caller's reach; what is new is packed into xorbs, which are
 //! stored while more arrives. Nothing of it can be found before all of it is there and is what it
 //! was said to be (R7); what a mirror fetches can be read along, but not to its end (`growing`).
+//! Of that, some may be in the store before, in xorbs that are kept as they came (`kept`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ballast_format::hash::{FileHash, Sha256, XorbHash};
 use ballast_format::limits::MAX_FILE_BYTES;
 use ballast_format::manifest::Manifest;
 use ballast_store::keyspace::Leased;
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::chunked::{Cut, Cutter, Packed, Placer};
@@ -27,7 +30,7 @@ const LEARNT_XORBS: usize = 16;
 /// How many of these are left when more are learnt.
 const LEARN_BEFORE: usize = 4;
 /// How long what is learnt must stay within reach: long enough for the upload to end.
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+pub(super) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Pins that are written at the same time.
 const PINS_AT_ONCE: usize = 4;
 
@@ -37,6 +40,9 @@ struct Arrival<'a> {
     repo: &'a Repo,
     placer: Placer,
     storing: Storing,
+    growing: Arc<Growing>,
+    /// Bytes that have come.
+    came: u64,
     /// The xorbs of a known file that this one resembles, and how many of them were learnt.
     similar: Vec<XorbHash>,
     learnt: usize,
@@ -76,7 +82,9 @@ impl Hub {
             caller,
             repo,
             placer: Placer::new(&self.uploads.packing, Arc::clone(&growing)),
-            storing: Storing::new(self, growing),
+            storing: Storing::new(self, Arc::clone(&growing)),
+            growing: Arc::clone(&growing),
+            came: 0,
             similar: Vec::new(),
             learnt: 0,
         };
@@ -90,7 +98,9 @@ impl Hub {
         if let Some(last) = placed.last {
             storing.store(last).await?;
         }
-        let stored = storing.finish().await?;
+        let mut stored = storing.finish().await?;
+        let used: HashSet<XorbHash> = placed.terms.iter().map(|term| term.xorb).collect();
+        stored.extend(growing.kept_new().into_iter().filter(|xorb| used.contains(xorb)));
         if placed.file == FileHash::ZERO {
             return Ok(());
         }
@@ -123,6 +133,8 @@ impl Hub {
                 }
                 Err(error) => return Err(error),
             };
+            let length: usize = step.iter().map(Bytes::len).sum();
+            self.expect_kept(arrival, length as u64).await?;
             let job = self.pool().run(move || {
                 let cuts = step.iter().flat_map(|piece| cutter.feed(piece));
                 let cuts: Vec<Cut> = cuts.collect();
@@ -135,6 +147,24 @@ impl Hub {
         let (last, actual, length) = self.pool().run(move || cutter.finish()).await?;
         self.place(arrival, last.into_iter().collect()).await?;
         Ok((length, actual))
+    }
+
+    /// Waits until it is known which xorbs begin in the next bytes and are here as they came.
+    async fn expect_kept(&self, arrival: &mut Arrival<'_>, length: u64) -> Result<()> {
+        let next = arrival.came..arrival.came + length;
+        arrival.came = next.end;
+        arrival.growing.decided(next.end).await;
+        for (at, xorb) in arrival.growing.kept(next) {
+            if self.present_copy(&xorb).await?.is_none() {
+                continue;
+            }
+            match self.open_xorb(&xorb).await {
+                Ok(Some((_, footer))) => arrival.placer.expect(footer, at),
+                Ok(None) | Err(Error::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Finds a place for the next chunks.

@@ -79,7 +79,7 @@ impl Hub {
 
 /// Who brings files to a mirror. Each mirror has its own, so that what one was given is within
 /// reach of no other: an upstream gives to each what its own rules say (R17).
-fn bringer(repo: &Repo) -> Caller {
+pub(super) fn bringer(repo: &Repo) -> Caller {
     Caller::User(Arc::new(UserCaller {
         user: UserId::from_bytes(*repo.id().as_bytes()),
         name: "mirror".to_owned(),

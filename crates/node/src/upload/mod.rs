@@ -11,6 +11,7 @@ mod dedup;
 mod growing;
 mod heard;
 mod intake;
+mod kept;
 mod leases;
 mod lfs;
 mod mirrored;
@@ -29,6 +30,7 @@ pub(crate) use carried::runs_of;
 pub use carried::{ChunkRun, Proof, ProvedFile, TakenFile};
 pub use growing::Growing;
 pub use heard::{Listener, Teller, hearing};
+pub use kept::{Came, Keeping};
 pub use parts::SweepParts;
 pub use shard::{ShardPut, ShardTurn};
 

@@ -123,7 +123,7 @@ impl Hub {
 
     /// Reads the whole body, checks every chunk, and writes what was checked. While a step is
     /// checked, the one before it is written, and the next one is read.
-    async fn check_xorb(
+    pub(super) async fn check_xorb(
         &self,
         hash: XorbHash,
         body: ByteStream,

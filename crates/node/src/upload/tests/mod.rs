@@ -3,6 +3,7 @@
 mod bounds;
 pub(crate) mod client;
 mod faults;
+mod kept;
 mod plain;
 mod promises;
 mod scopes;

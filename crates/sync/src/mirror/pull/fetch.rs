@@ -15,6 +15,7 @@ use ballast_node::access::Repo;
 use ballast_node::error::{Error, Result};
 use ballast_node::hub::Hub;
 use ballast_node::origin::Wanted;
+use ballast_node::upload::Keeping;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -141,6 +142,7 @@ impl Mirror {
             return Err(error);
         }
         Counts::add(&self.counts.files, 1);
+        Counts::add(&self.counts.kept_bytes, spool.growing().kept_bytes());
         if let Err(error) = spool.remove(hub).await {
             tracing::warn!(%error, "a file that has arrived stays on its way as well");
         }
@@ -172,7 +174,7 @@ impl Mirror {
     ) -> Result<()> {
         let mut filler = Filler::resume(hub, spool).await?;
         if filler.at() < wanted.size {
-            let mut incoming = self.incoming(hub, repo, wanted, filler.at()).await?;
+            let mut incoming = self.incoming(hub, repo, wanted, (spool, filler.at())).await?;
             let mut pieces = Vec::with_capacity(PIECES_AHEAD);
             while incoming.recv_many(&mut pieces, PIECES_AHEAD).await > 0 {
                 // What came before a failure is kept: the next fetch goes on behind it.
@@ -202,13 +204,13 @@ impl Mirror {
     }
 
     /// The upstream's bytes from an offset on, read ahead a little; what is here of them in another
-    /// file of the repo is not fetched.
+    /// file of the repo is not fetched, and xorbs that the file uses as a whole are kept.
     async fn incoming(
         &self,
         hub: &Arc<Hub>,
         repo: &Repo,
         wanted: &Wanted,
-        from: u64,
+        (spool, from): (&Spool, u64),
     ) -> Result<mpsc::Receiver<Incoming>> {
         let there = upstream::Repo { kind: repo.kind(), name: repo.name().clone() };
         let (at, entry) = ((&there, wanted.commit), entry_of(wanted)?);
@@ -217,8 +219,14 @@ impl Mirror {
         let mut download = opened.map_err(fault::of_file)?;
         let (send, receive) = mpsc::channel(PIECES_AHEAD);
         let this = self.this.upgrade().ok_or_else(fault::closing)?;
+        let mut keeping = Keeping::new(hub, repo, spool.growing(), from);
         hub.runner().spawn("read from an upstream", async move {
-            while let Some(piece) = download.chunk().await.transpose() {
+            loop {
+                let piece = download.chunk().await.transpose();
+                for came in download.take_came() {
+                    keeping.take(came).await;
+                }
+                let Some(piece) = piece else { return };
                 let is_last = piece.is_err();
                 let length = piece.as_ref().map_or(0, |piece| piece.len() as u64);
                 let Counts { upstream_bytes, reused_bytes, .. } = &this.counts;

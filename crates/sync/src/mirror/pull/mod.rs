@@ -88,6 +88,7 @@ impl PullSettings {
 struct Counts {
     upstream_bytes: AtomicU64,
     reused_bytes: AtomicU64,
+    kept_bytes: AtomicU64,
     followed_bytes: AtomicU64,
     revisions: AtomicU64,
     files: AtomicU64,
@@ -285,6 +286,7 @@ impl Origin for Mirror {
         let mut figures = vec![
             counter("mirror_upstream_bytes_total", &self.counts.upstream_bytes),
             counter("mirror_reused_bytes_total", &self.counts.reused_bytes),
+            counter("mirror_kept_bytes_total", &self.counts.kept_bytes),
             counter("mirror_followed_bytes_total", &self.counts.followed_bytes),
             counter("mirror_revisions_total", &self.counts.revisions),
             counter("mirror_files_total", &self.counts.files),

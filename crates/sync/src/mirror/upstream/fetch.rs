@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use ballast_format::hash::{FileHash, ObjectHash};
 use ballast_node::pool::Pool;
+use ballast_node::upload::Came;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either, MaybeDone, maybe_done, select};
@@ -30,6 +31,10 @@ pub struct Fetch {
     /// The next byte to hand out.
     at: u64,
     way: Way,
+    /// What has come as it is, if that is the file's front: its first xorb begins there.
+    head: Vec<Bytes>,
+    /// What there is to tell of xorbs.
+    came: Vec<Came>,
 }
 
 enum Way {
@@ -50,6 +55,12 @@ impl Fetch {
         matches!(&self.way, Way::Xet(download) if download.was_here())
     }
 
+    /// What there is to tell of the upstream's xorbs since this was asked. It begins before the
+    /// bytes that came last, and may go on behind them.
+    pub(in crate::mirror) fn take_came(&mut self) -> Vec<Came> {
+        std::mem::take(&mut self.came)
+    }
+
     /// The next bytes, or nothing after the last one of the file.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         if let Some(bytes) = self.front().await? {
@@ -62,6 +73,7 @@ impl Fetch {
         };
         let error = match xorbs.chunk().await {
             Ok(bytes) => {
+                self.came.append(&mut xorbs.take_came());
                 self.at += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 return Ok(bytes);
             }
@@ -74,6 +86,7 @@ impl Fetch {
         let mut download = Box::new(opened?);
         let bytes = download.chunk().await;
         self.way = Way::Plain(download);
+        self.came.push(Came::Ends);
         bytes
     }
 
@@ -91,10 +104,18 @@ impl Fetch {
         };
         if bytes.is_none() {
             (&mut *following).await;
-            match Pin::new(following).take_output().flatten() {
-                Some(download) => self.way = Way::Xet(download),
-                None => front.go_on(),
+            let head = std::mem::take(&mut self.head);
+            if let Some(mut download) = Pin::new(following).take_output().flatten() {
+                if !head.is_empty() {
+                    download.behind(head).await;
+                }
+                self.way = Way::Xet(download);
+            } else {
+                front.go_on();
+                self.came.push(Came::Ends);
             }
+        } else if self.at == 0 || !self.head.is_empty() {
+            self.head.extend(bytes.clone());
         }
         Ok(bytes)
     }
@@ -133,15 +154,18 @@ impl Upstream {
         let mut entry = entry.clone();
         entry.xet_hash =
             entry.xet_hash.or_else(|| front.xet_hash().and_then(|hash| hash.parse().ok()));
+        let mut came = Vec::new();
         let way = if may_have_xorbs && (entry.xet_hash.is_some() || front.is_ranged()) {
             let (at, entry) = ((repo.clone(), commit), entry.clone());
             let following = self.clone().xorbs(pool.clone(), at, entry, until, here);
             Way::Front(front, maybe_done(following.boxed()))
         } else {
             front.go_on();
+            came.push(Came::Ends);
             Way::Plain(front)
         };
-        Ok(Fetch { upstream: self.clone(), repo: repo.clone(), commit, entry, at: from, way })
+        let (upstream, repo, head) = (self.clone(), repo.clone(), Vec::new());
+        Ok(Fetch { upstream, repo, commit, entry, at: from, way, head, came })
     }
 
     /// A file out of its xorbs, from an offset on, ready to be handed out; nothing if the upstream

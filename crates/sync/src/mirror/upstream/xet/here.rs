@@ -1,9 +1,9 @@
 //! What is here of the xorbs that an upstream names.
 //!
-//! Files are cut anew where they come in, and packed into xorbs of our own, so an upstream's xorbs
-//! are not here under their names. But a file has the same chunks everywhere, and the upstream says
-//! of a file that is here which of its xorbs these are in: such a range is read here and not
-//! fetched. That an upstream says so is not believed; whoever stores the file hashes it (ADR 20).
+//! Only xorbs that a file used as a whole are here under their names; what else came was packed
+//! anew. But a file has the same chunks everywhere, and the upstream says of a file that is here
+//! which of its xorbs these are in: such a range is read here and not fetched. That an upstream
+//! says so is not believed; whoever stores the file hashes it (ADR 20).
 
 use std::collections::HashMap;
 use std::ops::Range;

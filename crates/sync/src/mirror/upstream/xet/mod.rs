@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use ballast_format::hash::{FileHash, ObjectHash};
 use ballast_node::pool::Pool;
+use ballast_node::upload::Came;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -95,6 +96,8 @@ pub(super) struct XetDownload {
     is_old: bool,
     /// The next byte to hand out, but for those that are ready.
     at: u64,
+    /// How many bytes one reconstruction is asked for.
+    part_bytes: u64,
     /// What can be handed out, and whether it was here.
     ready: VecDeque<(Bytes, bool)>,
     /// Whether what was handed out last was here.
@@ -104,6 +107,8 @@ pub(super) struct XetDownload {
     spans: Option<Arc<Spans>>,
     part: Option<Part>,
     decoder: Option<Decoder>,
+    /// What there is to tell of xorbs, of the bytes up to those that are ready.
+    came: Vec<Came>,
     /// Why nothing more comes.
     failed: Option<Error>,
 }
@@ -133,22 +138,45 @@ impl XetDownload {
             door: None,
             is_old: false,
             at: from,
+            part_bytes: PART_BYTES,
             ready: VecDeque::new(),
             was_here: false,
             here,
             spans: None,
             part: None,
             decoder: Some(Decoder::default()),
+            came: Vec::new(),
             failed: None,
         }
     }
 
-    /// Sees to it that the next bytes are ready, or known not to come.
+    /// Sees to it that the next bytes have come and can be decoded, or are known not to come.
     pub(super) async fn prepare(mut self) -> Self {
-        while self.ready.is_empty() && self.failed.is_none() && self.at < self.target.size {
+        let has_come = |decoder: &Option<Decoder>| decoder.as_ref().is_none_or(Decoder::has_bytes);
+        while !has_come(&self.decoder) && self.at < self.target.size {
             self.failed = self.advance().await.err();
+            if self.failed.is_some() {
+                break;
+            }
         }
         self
+    }
+
+    /// What the file has before the bytes that were prepared. What is fetched goes on with a xorb
+    /// that may begin there.
+    pub(super) async fn behind(&mut self, front: Vec<Bytes>) {
+        let Some(mut decoder) = self.decoder.take() else { return };
+        let job = move || {
+            decoder.behind(&front.concat());
+            decoder
+        };
+        // A hub that is being stopped fetches nothing either.
+        self.decoder = self.pool.run(job).await.ok();
+    }
+
+    /// What there is to tell of xorbs. It begins before the bytes that came last.
+    pub(super) fn take_came(&mut self) -> Vec<Came> {
+        std::mem::take(&mut self.came)
     }
 
     /// The next bytes, or nothing after the last one of the file. After an error nothing more
@@ -189,6 +217,7 @@ impl XetDownload {
         let step = self.pool.run(move || decoder.step().map(|step| (decoder, step))).await;
         let (mut decoder, Step { pieces, is_here, needs_more }) =
             step.map_err(|error| Error::unavailable(error.to_string()))??;
+        self.came.append(&mut decoder.take_came());
         let made: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         part.left = part
             .left
@@ -201,7 +230,8 @@ impl XetDownload {
                 next.unwrap_or_else(|| Err(Error::lied("a range of a xorb ends too early")))?;
             if begins {
                 let run = part.runs.pop_front();
-                decoder.begin(&run.ok_or_else(|| Error::lied("a xorb has no end"))?)?;
+                let run = run.ok_or_else(|| Error::lied("a xorb has no end"))?;
+                decoder.begin(&run, self.at)?;
             }
             decoder.feed(piece);
         }
@@ -212,7 +242,7 @@ impl XetDownload {
 
     /// Asks what the next part of the file is made of, and begins to fetch it.
     async fn next_part(&mut self) -> Result<(), Error> {
-        let end = (self.at + PART_BYTES).min(self.target.size);
+        let end = (self.at + self.part_bytes).min(self.target.size);
         let plan = self.reconstruction(self.at..end).await?;
         let reached = (self.at + plan.length).checked_sub(plan.skip);
         let reached = reached.filter(|&reached| reached >= end && reached <= self.target.size);
