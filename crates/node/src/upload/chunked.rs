@@ -103,6 +103,12 @@ struct Whole {
     at: u64,
 }
 
+impl Whole {
+    fn has_ended(&self) -> bool {
+        self.next == self.footer.chunk_count()
+    }
+}
+
 /// The other half: placing chunks, in order.
 pub(super) struct Placer {
     /// Where the next chunk is in the file.
@@ -189,7 +195,7 @@ impl Placer {
                 self.growing.count_kept(length);
                 return Some(found);
             }
-            // It ended, or its chunks are not those of clients.
+            // Its chunks are not those of clients.
             self.whole.pop_front();
         }
         None
@@ -243,6 +249,10 @@ impl Placer {
             self.samples.push((cut.hash, place, index));
         }
         let terms = self.growing.append(place, index, length);
+        if self.whole.front().is_some_and(Whole::has_ended) {
+            self.whole.pop_front();
+            self.growing.end_term();
+        }
         if terms > MOST_TERMS {
             return Err(Error::TooLarge {
                 what: "the list of what the file is made of".to_owned(),

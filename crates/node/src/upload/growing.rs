@@ -43,13 +43,14 @@ struct Parts {
     packed: Vec<(XorbHash, bool)>,
     /// How many of the first terms are in durable xorbs, and how many bytes they make.
     settled: (usize, u64),
-    /// How long the file is so far.
+    /// How long the file is so far, and how long it will be, once it has begun.
     length: u64,
+    size: u64,
     /// Where in the file the xorb at hand begins.
     begun: u64,
     is_followed: bool,
-    /// Whether the file has begun to be placed.
-    is_begun: bool,
+    /// Whether the last term can't grow any more.
+    is_ended: bool,
     /// Xorbs that are stored as they came, by where in the file they begin, and whether they are
     /// nobody's yet.
     kept: BTreeMap<u64, (XorbHash, bool)>,
@@ -72,7 +73,8 @@ impl Parts {
     /// Goes on over terms that became durable. The last one may still grow.
     fn settle(&mut self) -> u64 {
         let (mut terms, mut bytes) = self.settled;
-        while let [(place, _, length), _, ..] = self.terms[terms..]
+        while let Some(&(place, _, length)) = self.terms.get(terms)
+            && (terms + 1 < self.terms.len() || self.is_ended)
             && self.xorb(place).is_some_and(|(_, is_durable)| is_durable)
         {
             terms += 1;
@@ -105,16 +107,14 @@ impl Growing {
 
     /// The file comes, from its first byte. If it does so anew, all of it is packed: what was kept
     /// may have gone.
-    pub(super) fn begin(&self) {
+    pub(super) fn begin(&self, size: u64) {
         self.change(|parts| {
-            let Parts { is_followed, is_begun, mut kept, undecided, is_elsewhere, .. } =
+            let Parts { size: before, is_followed, mut kept, undecided, is_elsewhere, .. } =
                 std::mem::take(parts);
-            if is_begun {
+            if before > 0 {
                 kept.clear();
             }
-            let is_begun = true;
-            *parts =
-                Parts { is_followed, is_begun, kept, undecided, is_elsewhere, ..Parts::default() };
+            *parts = Parts { size, is_followed, kept, undecided, is_elsewhere, ..Parts::default() };
         });
     }
 
@@ -175,6 +175,7 @@ impl Growing {
     pub(super) fn append(&self, place: Place, index: u32, length: u32) -> usize {
         self.change(|parts| {
             parts.length += u64::from(length);
+            parts.is_ended = false;
             match parts.terms.last_mut() {
                 Some((of, chunks, bytes)) if *of == place && chunks.end == index => {
                     chunks.end += 1;
@@ -184,6 +185,12 @@ impl Growing {
             }
             parts.terms.len()
         })
+    }
+
+    /// The last chunk was the last one of its xorb: those who wait for it need not wait for what
+    /// comes next. The file's end is not told so.
+    pub(super) fn end_term(&self) {
+        self.change(|parts| parts.is_ended = parts.length < parts.size);
     }
 
     /// The place of what the xorb at hand holds; a new one begins at the chunk that comes next.
@@ -309,6 +316,7 @@ mod tests {
     #[test]
     fn what_is_told_is_durable_from_the_files_first_byte_on() {
         let growing = Growing::default();
+        growing.begin(450);
         let first = growing.at_hand(true);
         growing.append(first, 0, 100);
         growing.append(first, 1, 100);
@@ -326,6 +334,11 @@ mod tests {
         assert_eq!(now(&growing, 199..201), Some((0, vec![xorb(1), xorb(2)])));
         assert_eq!(now(&growing, 250..350), Some((200, vec![xorb(2), xorb(9)])));
         assert_eq!(now(&growing, 250..351), None, "the last one may still grow");
+        growing.end_term();
+        assert_eq!(now(&growing, 250..351), None, "it is the file's end");
+        growing.parts().size = 451;
+        growing.end_term();
+        assert_eq!(now(&growing, 250..351), Some((200, vec![xorb(2), xorb(9), xorb(2)])));
         let lengths: Vec<u32> =
             growing.terms().expect("all are packed").iter().map(|term| term.length).collect();
         assert_eq!(lengths, [200, 100, 50, 100]);
@@ -338,7 +351,7 @@ mod tests {
             growing.append(place, 0, 100);
         }
         assert_eq!(now(&growing, 0..100), Some((0, vec![xorb(1)])));
-        growing.begin();
+        growing.begin(400);
         assert_eq!(now(&growing, 0..100), None);
         let mut waiting = Box::pin(growing.part(&(0..100)));
         assert!(waiting.as_mut().now_or_never().is_none());
@@ -356,7 +369,7 @@ mod tests {
         let (front, first, second) = (growing.hold(0), growing.hold(0), growing.hold(100));
         drop(front);
         assert!(growing.decided(1).now_or_never().is_none(), "the first one is not decided");
-        growing.begin();
+        growing.begin(400);
         growing.keep(100, xorb(2), false);
         drop(second);
         assert!(growing.decided(1).now_or_never().is_none(), "that was the second one");
@@ -366,7 +379,7 @@ mod tests {
         assert_eq!(growing.kept(0..101), [(0, xorb(1)), (100, xorb(2))]);
         assert_eq!(growing.kept(1..100), []);
         assert_eq!(growing.kept_new(), [xorb(1)]);
-        growing.begin();
+        growing.begin(400);
         assert_eq!(growing.kept(0..101), [], "they may be what is wrong");
     }
 

@@ -77,7 +77,7 @@ impl Hub {
             return Err(Error::TooLarge { what, size, limit });
         }
         let _slot = self.uploads.slot(self.env(), user).await?;
-        growing.begin();
+        growing.begin(size);
         let mut arrival = Arrival {
             caller,
             repo,

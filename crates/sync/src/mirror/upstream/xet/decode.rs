@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use ballast_format::chunk::split;
 use ballast_format::hash::{ChunkHash, XorbHash};
+use ballast_format::limits::MAX_CHUNK_BYTES;
 use ballast_format::xorb::{ChunkHeader, XorbWriter, decompress};
 use ballast_node::upload::Came;
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -17,6 +18,8 @@ use crate::mirror::upstream::error::Error;
 
 /// Decoded bytes that are made at once.
 const STEP_BYTES: usize = 4 << 20;
+/// Room for their chunks, serialized: the last one may go beyond.
+const SERIALIZED_BYTES: usize = STEP_BYTES + 2 * MAX_CHUNK_BYTES;
 
 /// Terms that are still to come of the run that is being decoded.
 #[derive(Debug)]
@@ -273,7 +276,7 @@ impl Decoder {
         }
         whole.next += 1;
         if self.serialized.is_empty() {
-            self.serialized.reserve(STEP_BYTES);
+            self.serialized.reserve(SERIALIZED_BYTES);
         }
         self.serialized.extend_from_slice(&self.waiting[..length]);
     }
