@@ -6,8 +6,8 @@
 //!     carrier serve CARRIER ADDRESS FILE FOLDER           until its input ends
 //!     carrier fetch CARRIER ADDRESS FILE FOLDER [REQUESTS]
 //!
-//! CARRIER is `tcp`, or `quic:` and the largest payload of a packet. Both sides print a line of
-//! JSON with the CPU seconds that they took.
+//! CARRIER is `tcp`, or `quic:` and the largest payload of a packet, or `auto`. Both sides print a
+//! line of JSON with the CPU seconds that they took.
 
 #![expect(clippy::disallowed_methods, reason = "it measures, and is not a hub")]
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
@@ -22,15 +22,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use ballast_format::hash::{ChunkHash, XorbHash};
 use ballast_node::pool::Pool;
 use ballast_node::worker::Runner;
 use ballast_store::env::RealEnv;
 use ballast_sync::carrier::{
-    self, Carrier, Content, Credentials, Encoding, Expected, QuicCarrier, QuicSettings, Request,
-    Run, Runs, Shared, Source, Span, TcpCarrier, TcpServer, Urgency,
+    self, Carriers, Choice, Content, Credentials, Encoding, Expected, QuicCarrier, QuicSettings,
+    Request, Run, Runs, Shared, Source, Span, TcpCarrier, TcpServer, Urgency,
 };
 use ballast_sync::cluster::{
     CARRIER_PROTOCOL, PeerName, Revocations, SERVER_NAME, TakeStreams as _, peer_of,
@@ -136,12 +136,11 @@ fn xorb(number: usize) -> XorbHash {
     XorbHash::from_bytes(bytes)
 }
 
-fn settings(carrier: &str) -> Result<Option<QuicSettings>> {
-    let Some(size) = carrier.strip_prefix("quic:") else {
-        ensure!(carrier == "tcp", "`{carrier}` is no carrier");
-        return Ok(None);
-    };
-    Ok(Some(QuicSettings { largest_packet: Some(size.parse()?), ..QuicSettings::default() }))
+/// By which carriers, and the settings of QUIC.
+fn choice(carrier: &str) -> Result<(Choice, QuicSettings)> {
+    let (name, size) = carrier.split_once(':').unwrap_or((carrier, "1452"));
+    let choice = name.parse().map_err(anyhow::Error::msg)?;
+    Ok((choice, QuicSettings { largest_packet: Some(size.parse()?) }))
 }
 
 fn shared() -> Shared {
@@ -204,16 +203,14 @@ impl Source for Shelf {
 async fn serve(carrier: &str, address: SocketAddr, file: &str, folder: &Path) -> Result<()> {
     let (shared, credentials) = (shared(), credentials(folder, "server")?);
     let shelf = Arc::new(Shelf { file: Arc::new(File::open(file)?), pool: Pool::new(2) });
-    let quic = if let Some(settings) = settings(carrier)? {
-        let socket = UdpSocket::bind(address)?;
-        Some(QuicCarrier::over(&shared, &credentials, socket, Some(shelf), settings)?)
-    } else {
-        tokio::spawn(listen(shared.clone(), credentials, address, shelf));
-        None
-    };
+    let (_, settings) = choice(carrier)?;
+    let (socket, source) = (UdpSocket::bind(address)?, Arc::<Shelf>::clone(&shelf));
+    let quic = QuicCarrier::over(&shared, &credentials, socket, Some(source), settings)?;
+    tokio::spawn(listen(shared.clone(), credentials, address, shelf));
     // Until nobody listens any more.
     tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink())).await??;
-    let paths = quic.map(|quic| format!("{:?}", quic.paths())).unwrap_or_default();
+    let paths = quic.paths();
+    let paths = if paths.is_empty() { String::new() } else { format!("{paths:?}") };
     println!("{}", serde_json::json!({ "cpu": cpu()?, "paths": paths }));
     Ok(())
 }
@@ -253,16 +250,13 @@ async fn fetch(
     let file = File::create(PathBuf::from(to))?;
     file.set_len((hashes.len() * CHUNK) as u64)?;
     let (file, pool) = (Arc::new(file), Pool::new(2));
-    let carrier: Arc<dyn Carrier> = match settings(carrier)? {
-        Some(settings) => {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
-            QuicCarrier::over(&shared, &credentials, socket, None, settings)?
-        }
-        None => TcpCarrier::new(&shared, &credentials),
-    };
+    let (choice, settings) = choice(carrier)?;
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let quic = QuicCarrier::over(&shared, &credentials, socket, None, settings)?;
+    let carrier = Carriers::new(&shared, TcpCarrier::new(&shared, &credentials), quic, choice);
     let (before, began) = (cpu()?, Instant::now());
     let server = PeerName::parse("server").context("a name")?;
-    let link = carrier.connect(address, &server).await?;
+    let link = carrier.link(address, &server).await?;
     let batches = (0..hashes.len()).step_by(REQUEST_CHUNKS);
     let fetches = stream::iter(batches).map(|start| {
         let (link, file, pool) = (Arc::clone(&link), Arc::clone(&file), pool.clone());

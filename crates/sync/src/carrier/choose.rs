@@ -1,13 +1,14 @@
 //! Which carrier leads to which peer, and the links that are kept.
 //!
-//! TCP costs a quarter to four tenths of QUIC's CPU, and where the kernel has BBR it goes on
-//! through loss that stops QUIC's CUBIC: so it comes first. QUIC is for peers that TCP does not
-//! reach, and for long paths on which TCP would have no more than CUBIC either, where one
-//! connection with its windows is better than several. What has worked for a peer is tried first
-//! the next time.
+//! TCP costs a quarter to four tenths of QUIC's CPU, so it leads to peers that are near. On a long
+//! path each of its connections begins anew, with two round trips for its handshakes and a window
+//! of ten packets; QUIC has one for all calls, which is in use one round trip after its first
+//! packet. Where the way may be long both are tried at once, and what answers says how long it is.
+//! What has worked for a peer is tried first the next time, and the other one if that fails.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,8 +29,8 @@ const ROUND: Duration = Duration::from_mins(1);
 const MOST_PEERS: usize = 4096;
 /// The first carrier has so long to connect, before the other is tried.
 const FIRST_TAKES: Duration = Duration::from_secs(2);
-/// A path is long if a connection, two round trips and a handshake's arithmetic, takes so long.
-const FAR_CONNECT: Duration = Duration::from_millis(40);
+/// A path is long from this round trip on: more than what a queue on a short one adds.
+const FAR_FROM: Duration = Duration::from_millis(50);
 
 /// How the carrier is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,14 +57,15 @@ impl FromStr for Choice {
     }
 }
 
+/// A link, and what leads there.
+type Reached = (Arc<dyn Link>, Kind);
+
 /// All ways to peers.
 pub struct Carriers {
     env: SharedEnv,
     tcp: Arc<dyn Carrier>,
     quic: Arc<dyn Carrier>,
     choice: Choice,
-    /// Whether the kernel's TCP goes on through loss.
-    tcp_bears_loss: bool,
     peers: Mutex<HashMap<PeerName, Arc<Peer>>>,
 }
 
@@ -104,18 +106,8 @@ impl Carriers {
         quic: Arc<dyn Carrier>,
         choice: Choice,
     ) -> Arc<Self> {
-        Self::with(shared, tcp, quic, choice, kernel_has_bbr())
-    }
-
-    fn with(
-        shared: &Shared,
-        tcp: Arc<dyn Carrier>,
-        quic: Arc<dyn Carrier>,
-        choice: Choice,
-        tcp_bears_loss: bool,
-    ) -> Arc<Self> {
         let (env, peers) = (SharedEnv::clone(&shared.env), Mutex::default());
-        let carriers = Arc::new(Self { env, tcp, quic, choice, tcp_bears_loss, peers });
+        let carriers = Arc::new(Self { env, tcp, quic, choice, peers });
         let (weak, env) = (Arc::downgrade(&carriers), SharedEnv::clone(&shared.env));
         let stopping = shared.runner.stopping();
         shared.runner.spawn("links", async move {
@@ -160,45 +152,76 @@ impl Carriers {
         address: SocketAddr,
         peer: &PeerName,
         works: Option<Kind>,
-    ) -> Result<(Arc<dyn Link>, Kind)> {
-        match self.choice {
-            Choice::Quic => return self.reach_by(Kind::Quic, address, peer).await,
-            Choice::Tcp => return self.reach_by(Kind::Tcp, address, peer).await,
-            Choice::Auto => {}
-        }
-        let (first, began) = (works.unwrap_or(Kind::Tcp), self.env.monotonic());
-        // What is blocked often does not say so.
-        let tried = tokio::select! {
-            biased;
-            tried = self.reach_by(first, address, peer) => tried,
-            () = self.env.sleep(FIRST_TAKES) => {
-                let reason = format!("{address} does not answer");
-                Err(Error::Unreachable { peer: peer.to_string(), reason })
+    ) -> Result<Reached> {
+        match (self.choice, works) {
+            (Choice::Quic, _) => self.reach_by(Kind::Quic, address, peer).await,
+            (Choice::Tcp, _) => self.reach_by(Kind::Tcp, address, peer).await,
+            (Choice::Auto, None) if !is_near(address.ip()) => self.explore(address, peer).await,
+            (Choice::Auto, works) => {
+                let first = works.unwrap_or(Kind::Tcp);
+                let tried = self.within(FIRST_TAKES, self.reach_by(first, address, peer)).await;
+                let reached = match tried {
+                    // What answers under another name does so whatever the carrier.
+                    None | Some(Err(Error::Unreachable { .. })) => {
+                        return self.reach_by(first.other(), address, peer).await;
+                    }
+                    Some(tried) => tried?,
+                };
+                if works.is_none() && is_long(&reached) {
+                    // UDP may be blocked; TCP is not.
+                    let by_quic = self.reach_by(Kind::Quic, address, peer).await;
+                    return Ok(by_quic.unwrap_or(reached));
+                }
+                Ok(reached)
             }
-        };
-        let connected = match tried {
-            // What answers under another name does so whatever the carrier.
-            Err(Error::Unreachable { .. }) => {
-                return self.reach_by(first.other(), address, peer).await;
-            }
-            other => other?,
-        };
-        let took = self.env.monotonic().saturating_sub(began);
-        let is_far = !is_near(address.ip()) && took >= FAR_CONNECT;
-        if works.is_none() && is_far && !self.tcp_bears_loss {
-            // UDP may be blocked; TCP is not.
-            let by_quic = self.reach_by(Kind::Quic, address, peer).await;
-            return Ok(by_quic.unwrap_or(connected));
         }
-        Ok(connected)
     }
 
-    async fn reach_by(
+    /// Tries both ways at once to a peer that may be far.
+    async fn explore(&self, address: SocketAddr, peer: &PeerName) -> Result<Reached> {
+        let began = self.env.monotonic();
+        let mut tcp = pin!(self.reach_by(Kind::Tcp, address, peer));
+        let mut quic = pin!(self.reach_by(Kind::Quic, address, peer));
+        tokio::select! {
+            biased;
+            tried = &mut quic => match tried {
+                Ok(reached) if is_long(&reached) => Ok(reached),
+                Ok(reached) => {
+                    let by_tcp = self.within(FIRST_TAKES, tcp).await;
+                    Ok(by_tcp.and_then(Result::ok).unwrap_or(reached))
+                }
+                Err(error @ Error::Unreachable { .. }) => {
+                    self.within(FIRST_TAKES, tcp).await.unwrap_or(Err(error))
+                }
+                Err(error) => Err(error),
+            },
+            tried = &mut tcp => match tried {
+                Ok(reached) if is_long(&reached) => {
+                    // QUIC needs half the time, unless something was lost, or UDP is blocked.
+                    let took = self.env.monotonic().saturating_sub(began);
+                    let by_quic = self.within(took, quic).await;
+                    Ok(by_quic.and_then(Result::ok).unwrap_or(reached))
+                }
+                Err(Error::Unreachable { .. }) => quic.await,
+                tried => tried,
+            },
+        }
+    }
+
+    /// The outcome, if it comes in time: what is blocked often does not say so.
+    async fn within(
         &self,
-        kind: Kind,
-        address: SocketAddr,
-        peer: &PeerName,
-    ) -> Result<(Arc<dyn Link>, Kind)> {
+        limit: Duration,
+        tried: impl Future<Output = Result<Reached>>,
+    ) -> Option<Result<Reached>> {
+        tokio::select! {
+            biased;
+            tried = tried => Some(tried),
+            () = self.env.sleep(limit) => None,
+        }
+    }
+
+    async fn reach_by(&self, kind: Kind, address: SocketAddr, peer: &PeerName) -> Result<Reached> {
         let carrier = match kind {
             Kind::Tcp => &self.tcp,
             Kind::Quic => &self.quic,
@@ -231,11 +254,8 @@ impl Carrier for Carriers {
     }
 }
 
-/// Whether the kernel sends by BBR. What counts is the peer's kernel, which sends; hosts of one
-/// cluster are most likely set up alike.
-fn kernel_has_bbr() -> bool {
-    let name = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
-    name.is_ok_and(|name| name.trim().starts_with("bbr"))
+fn is_long((link, _): &Reached) -> bool {
+    link.round_trip() >= FAR_FROM
 }
 
 #[cfg(test)]

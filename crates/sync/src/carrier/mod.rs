@@ -34,7 +34,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 pub use self::choose::{Carriers, Choice};
-pub use self::quic::{Congestion, Path, QuicCarrier, QuicSettings};
+pub use self::quic::{Path, QuicCarrier, QuicSettings};
 pub use self::shared::{Credentials, Shared};
 pub use self::start::{Started, start};
 pub use self::tcp::{TcpCarrier, TcpServer};
@@ -184,6 +184,12 @@ pub trait Link: Send + Sync + 'static {
 
     /// Whether it can still be used.
     fn is_open(&self) -> bool;
+
+    /// How long a packet and its answer take, as far as that is known; without what both sides do
+    /// with them.
+    fn round_trip(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A way to reach peers.

@@ -1,10 +1,12 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use async_trait::async_trait;
 use ballast_format::hash::XorbHash;
 use ballast_node::pool::Pool;
 use ballast_node::worker::Runner;
+use ballast_store::env::Env as _;
 use ballast_testkit::clock::SimEnv;
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -17,6 +19,7 @@ use crate::carrier::{Arrivals, Request};
 struct Fake {
     peer: PeerName,
     is_open: Arc<AtomicBool>,
+    round_trip: Duration,
 }
 
 #[async_trait]
@@ -39,6 +42,10 @@ impl Link for Fake {
 
     fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Relaxed)
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.round_trip
     }
 }
 
@@ -73,7 +80,7 @@ impl Carrier for Way {
         }
         self.is_open.store(true, Ordering::Relaxed);
         let (peer, is_open) = (peer.clone(), Arc::clone(&self.is_open));
-        Ok(Arc::new(Fake { peer, is_open }))
+        Ok(Arc::new(Fake { peer, is_open, round_trip: self.takes }))
     }
 }
 
@@ -104,9 +111,9 @@ impl World {
         Self { env, shared, tcp, quic }
     }
 
-    fn carriers(&self, choice: Choice, tcp_bears_loss: bool) -> Arc<Carriers> {
+    fn carriers(&self, choice: Choice) -> Arc<Carriers> {
         let (tcp, quic) = (Arc::<Way>::clone(&self.tcp), Arc::<Way>::clone(&self.quic));
-        Carriers::with(&self.shared, tcp, quic, choice, tcp_bears_loss)
+        Carriers::new(&self.shared, tcp, quic, choice)
     }
 
     /// How often each was tried since the last time.
@@ -125,8 +132,19 @@ fn peer() -> PeerName {
     PeerName::parse("somebody").expect("a name")
 }
 
+fn near() -> SocketAddr {
+    ([10, 0, 0, 1], 8081).into()
+}
+
 fn far() -> SocketAddr {
     ([198, 18, 1, 1], 8081).into()
+}
+
+/// What leads to the peer now.
+fn way(carriers: &Carriers) -> Option<Kind> {
+    let peers = carriers.peers.lock().expect("no panic");
+    let known = peers[&peer()].known.try_lock().expect("free");
+    known.works.map(|(_, kind)| kind)
 }
 
 const MOMENT: Duration = Duration::from_millis(1);
@@ -135,42 +153,42 @@ const LONG: Duration = Duration::from_millis(200);
 #[tokio::test]
 async fn tcp_comes_first_and_a_link_is_kept() {
     let world = World::new(MOMENT);
-    let carriers = world.carriers(Choice::Auto, false);
-    let links = join_all((0..8).map(|_| async { carriers.link(far(), &peer()).await })).await;
+    let carriers = world.carriers(Choice::Auto);
+    let links = join_all((0..8).map(|_| async { carriers.link(near(), &peer()).await })).await;
     assert!(links.iter().all(Result::is_ok));
     assert_eq!(world.calls(), (1, 0), "eight who want it at once share it");
     world.close();
-    carriers.link(far(), &peer()).await.expect("connected anew");
+    carriers.link(near(), &peer()).await.expect("connected anew");
     assert_eq!(world.calls(), (1, 0));
 }
 
 #[tokio::test]
 async fn what_is_blocked_is_gone_around_and_what_worked_comes_first() {
     let world = World::new(MOMENT);
-    let carriers = world.carriers(Choice::Auto, true);
+    let carriers = world.carriers(Choice::Auto);
     world.tcp.is_blocked.store(true, Ordering::Relaxed);
     for calls in [(1, 1), (0, 1), (0, 1)] {
-        carriers.link(far(), &peer()).await.expect("connected");
+        carriers.link(near(), &peer()).await.expect("connected");
         assert_eq!(world.calls(), calls);
         world.close();
     }
     world.quic.is_blocked.store(true, Ordering::Relaxed);
-    assert!(carriers.link(far(), &peer()).await.is_err());
+    assert!(carriers.link(near(), &peer()).await.is_err());
     assert_eq!(world.calls(), (1, 1));
     world.tcp.is_blocked.store(false, Ordering::Relaxed);
-    carriers.link(far(), &peer()).await.expect("connected");
+    carriers.link(near(), &peer()).await.expect("connected");
     assert_eq!(world.calls(), (1, 1));
     world.close();
-    carriers.link(far(), &peer()).await.expect("connected");
+    carriers.link(near(), &peer()).await.expect("connected");
     assert_eq!(world.calls(), (1, 0));
 }
 
 #[tokio::test]
 async fn what_is_silently_blocked_is_gone_around_too() {
     let world = World::new(MOMENT);
-    let carriers = world.carriers(Choice::Auto, true);
+    let carriers = world.carriers(Choice::Auto);
     world.tcp.is_silent.store(true, Ordering::Relaxed);
-    let (address, peer) = (far(), peer());
+    let (address, peer) = (near(), peer());
     let mut link = carriers.connect(address, &peer);
     assert!(poll!(&mut link).is_pending());
     world.env.advance(FIRST_TAKES);
@@ -179,29 +197,61 @@ async fn what_is_silently_blocked_is_gone_around_too() {
 }
 
 #[tokio::test]
-async fn a_long_path_takes_quic_where_tcp_would_not_bear_loss() {
-    for (takes, bears_loss, address, calls) in [
-        (LONG, false, far(), (1, 1)),
-        (LONG, true, far(), (1, 0)),
-        (MOMENT, false, far(), (1, 0)),
-        (LONG, false, ([10, 0, 0, 1], 1).into(), (1, 0)),
+async fn a_long_path_takes_quic_and_a_short_one_tcp() {
+    for (takes, address, calls, kind) in [
+        (LONG, far(), (1, 1), Kind::Quic),
+        (MOMENT, far(), (1, 1), Kind::Tcp),
+        (LONG, near(), (1, 1), Kind::Quic),
+        (MOMENT, near(), (1, 0), Kind::Tcp),
     ] {
         let world = World::new(takes);
-        let carriers = world.carriers(Choice::Auto, bears_loss);
+        let carriers = world.carriers(Choice::Auto);
         carriers.link(address, &peer()).await.expect("connected");
-        assert_eq!(world.calls(), calls, "{takes:?} {bears_loss} {address}");
+        assert_eq!((world.calls(), way(&carriers)), (calls, Some(kind)), "{takes:?} {address}");
+        world.close();
+        carriers.link(address, &peer()).await.expect("connected");
+        let again = if kind == Kind::Tcp { (1, 0) } else { (0, 1) };
+        assert_eq!(world.calls(), again, "what has worked comes first");
     }
-    let world = World::new(LONG);
-    world.quic.is_blocked.store(true, Ordering::Relaxed);
-    let carriers = world.carriers(Choice::Auto, false);
-    carriers.link(far(), &peer()).await.expect("by TCP, since UDP is blocked");
+}
+
+#[tokio::test]
+async fn where_one_is_blocked_the_other_leads_to_whoever_is_far() {
+    for takes in [MOMENT, LONG] {
+        for (is_silent, blocked) in
+            [(false, Kind::Tcp), (false, Kind::Quic), (true, Kind::Tcp), (true, Kind::Quic)]
+        {
+            let world = World::new(takes);
+            let way_of = |kind| if kind == Kind::Tcp { &world.tcp } else { &world.quic };
+            let way_of: &Way = way_of(blocked);
+            way_of.is_blocked.store(true, Ordering::Relaxed);
+            way_of.is_silent.store(is_silent, Ordering::Relaxed);
+            let (carriers, peer) = (world.carriers(Choice::Auto), peer());
+            let mut link = pin!(carriers.link(far(), &peer));
+            let (began, mut polls) = (world.env.monotonic(), 0);
+            let link = loop {
+                match poll!(&mut link) {
+                    Poll::Ready(link) => break link,
+                    Poll::Pending => polls += 1,
+                }
+                if polls > 3 {
+                    world.env.advance(takes);
+                }
+            };
+            link.expect("connected");
+            assert_eq!(way(&carriers), Some(blocked.other()), "{takes:?} {is_silent}");
+            let took = world.env.monotonic() - began;
+            let most = if takes == MOMENT { FIRST_TAKES + LONG } else { 4 * LONG };
+            assert!(took <= most, "{blocked:?} {takes:?} {is_silent}: {took:?}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn a_carrier_can_be_forced() {
     for (choice, calls) in [(Choice::Tcp, (1, 0)), (Choice::Quic, (0, 1))] {
         let world = World::new(MOMENT);
-        let carriers = world.carriers(choice, true);
+        let carriers = world.carriers(choice);
         carriers.link(far(), &peer()).await.expect("connected");
         assert_eq!(world.calls(), calls);
         world.tcp.is_blocked.store(true, Ordering::Relaxed);
@@ -217,8 +267,8 @@ async fn a_carrier_can_be_forced() {
 #[tokio::test]
 async fn links_that_nobody_uses_are_closed() {
     let world = World::new(MOMENT);
-    let carriers = world.carriers(Choice::Auto, true);
-    let link = carriers.link(far(), &peer()).await.expect("connected");
+    let carriers = world.carriers(Choice::Auto);
+    let link = carriers.link(near(), &peer()).await.expect("connected");
     let is_kept = || {
         carriers.peers.lock().expect("no panic")[&peer()]
             .known
@@ -233,7 +283,7 @@ async fn links_that_nobody_uses_are_closed() {
     drop(link);
     carriers.look_through();
     assert!(!is_kept());
-    carriers.link(far(), &peer()).await.expect("connected");
+    carriers.link(near(), &peer()).await.expect("connected");
     carriers.look_through();
     assert!(is_kept(), "it is new");
 }

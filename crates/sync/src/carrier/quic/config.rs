@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+use quinn_proto::congestion::{ControllerFactory, CubicConfig};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
     ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
     VarInt,
 };
 
+use super::congestion::Tolerant;
 use crate::carrier::shared::Credentials;
 use crate::carrier::tcp::client_config;
 use crate::cluster::CARRIER_PROTOCOL;
@@ -38,23 +39,9 @@ pub(super) const FAR_FROM: Duration = Duration::from_millis(15);
 const NEAR_BURST: u64 = 256 << 10;
 const FAR_BURST: u64 = 512 << 10;
 
-/// What finds out how much a path takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Congestion {
-    /// CUBIC, as TCP has it nearly everywhere.
-    #[default]
-    Cubic,
-    /// New Reno.
-    NewReno,
-    /// BBR as `quinn-proto` has it, which takes more than its share.
-    Bbr,
-}
-
 /// What may be set of QUIC.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct QuicSettings {
-    /// What finds out how much a path takes.
-    pub congestion: Congestion,
     /// The largest payload of a packet; `None`: as large as an interface of this machine has it.
     pub largest_packet: Option<u16>,
 }
@@ -64,7 +51,6 @@ pub(super) struct Configs {
     pub(super) endpoint: Arc<EndpointConfig>,
     pub(super) server: Arc<ServerConfig>,
     tls: Arc<QuicClientConfig>,
-    settings: QuicSettings,
     largest: u16,
 }
 
@@ -86,14 +72,13 @@ impl Configs {
             .map_err(|error| error.to_string())?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
         // Who calls is far or near; near is only a better guess, and callers decide for themselves.
-        server.transport_config(Arc::new(transport(settings, largest, true, false)));
+        server.transport_config(Arc::new(transport(largest, true, false)));
         // A peer does not move; a packet from elsewhere is not its.
         server.migration(false);
         Ok(Self {
             endpoint: Arc::new(endpoint),
             server: Arc::new(server),
             tls: Arc::new(tls),
-            settings,
             largest,
         })
     }
@@ -102,7 +87,7 @@ impl Configs {
     pub(super) fn client(&self, to: IpAddr) -> ClientConfig {
         let tls = Arc::clone(&self.tls);
         let mut config = ClientConfig::new(tls);
-        let transport = transport(self.settings, self.largest, is_near(to), true);
+        let transport = transport(self.largest, is_near(to), true);
         config.transport_config(Arc::new(transport));
         config
     }
@@ -113,14 +98,13 @@ impl Configs {
             return None;
         }
         let mut config = ServerConfig::clone(&self.server);
-        config.transport_config(Arc::new(transport(self.settings, self.largest, false, false)));
+        config.transport_config(Arc::new(transport(self.largest, false, false)));
         Some(Arc::new(config))
     }
 }
 
-fn transport(settings: QuicSettings, largest: u16, near: bool, calls: bool) -> TransportConfig {
+fn transport(largest: u16, near: bool, calls: bool) -> TransportConfig {
     let mut config = TransportConfig::default();
-    let burst = if near { NEAR_BURST } else { FAR_BURST };
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(largest);
     config
@@ -136,7 +120,7 @@ fn transport(settings: QuicSettings, largest: u16, near: bool, calls: bool) -> T
         .mtu_discovery_config(Some(discovery))
         // A far path may be a tunnel with less room; what is lost there costs a round trip.
         .initial_mtu(if near { largest.min(ETHERNET_PAYLOAD) } else { 1200 })
-        .congestion_controller_factory(controller(settings.congestion, burst));
+        .congestion_controller_factory(controller(near));
     if near {
         // A lost first packet is sent again soon.
         config.initial_rtt(Duration::from_millis(50));
@@ -144,11 +128,13 @@ fn transport(settings: QuicSettings, largest: u16, near: bool, calls: bool) -> T
     config
 }
 
-fn controller(congestion: Congestion, burst: u64) -> Arc<dyn ControllerFactory + Send + Sync> {
-    match congestion {
-        Congestion::Cubic => Arc::new(CubicConfig::default().initial_window(burst).clone()),
-        Congestion::NewReno => Arc::new(NewRenoConfig::default().initial_window(burst).clone()),
-        Congestion::Bbr => Arc::new(BbrConfig::default().initial_window(burst).clone()),
+/// On a short path what is lost has found a full queue, most often that of a socket, and CUBIC is
+/// soon back at where it was.
+fn controller(near: bool) -> Arc<dyn ControllerFactory + Send + Sync> {
+    if near {
+        Arc::new(CubicConfig::default().initial_window(NEAR_BURST).clone())
+    } else {
+        Arc::new(Tolerant { burst: FAR_BURST })
     }
 }
 

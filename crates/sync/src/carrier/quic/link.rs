@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_format::hash::XorbHash;
@@ -100,5 +101,9 @@ impl Link for QuicLink {
 
     fn is_open(&self) -> bool {
         !self.owned.is_spent.load(Ordering::Relaxed) && !self.owned.connection.is_lost()
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.owned.connection.state().inner.stats().path.min_rtt
     }
 }

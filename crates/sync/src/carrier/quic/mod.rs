@@ -5,6 +5,7 @@
 //! CPU (ADR 50).
 
 mod config;
+mod congestion;
 mod connection;
 mod driver;
 mod link;
@@ -23,8 +24,8 @@ use quinn_proto::Endpoint;
 use tokio::sync::{mpsc, oneshot};
 
 use self::config::Configs;
+pub use self::config::QuicSettings;
 pub(super) use self::config::is_near;
-pub use self::config::{Congestion, QuicSettings};
 use self::connection::{Clock, Touched};
 pub(super) use self::driver::Answer;
 use self::driver::{Connect, Driver, Moving};

@@ -51,6 +51,8 @@ pub(super) struct Pooled {
     peer: PeerName,
     /// The key that it had when it was first met.
     key: OnceLock<PeerKey>,
+    /// How long it took until the first connection was there, which is between the two kernels.
+    round_trip: OnceLock<Duration>,
     is_open: AtomicBool,
     slots: Arc<Semaphore>,
     kept: Mutex<Vec<Kept>>,
@@ -79,6 +81,7 @@ impl Pooled {
             address,
             peer,
             key: OnceLock::new(),
+            round_trip: OnceLock::new(),
             is_open,
             slots,
             kept,
@@ -112,7 +115,9 @@ impl Pooled {
     }
 
     async fn handshake(&self) -> io::Result<TlsStream<Buffered>> {
+        let began = self.shared.env.monotonic();
         let stream = TcpStream::connect(self.address).await?;
+        self.round_trip.get_or_init(|| self.shared.env.monotonic().saturating_sub(began));
         tune(&stream)?;
         let stream = BufReader::with_capacity(INCOMING_BYTES, stream);
         let server = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
@@ -241,5 +246,9 @@ impl Link for TcpLink {
 
     fn is_open(&self) -> bool {
         self.pooled.is_open.load(Ordering::Relaxed)
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.pooled.round_trip.get().copied().unwrap_or_default()
     }
 }

@@ -52,7 +52,7 @@ impl Pair {
 
 #[tokio::test]
 async fn packets_of_full_size_are_sent_in_long_trains() {
-    let pair = Pair::new(QuicSettings { largest_packet: Some(1452), ..QuicSettings::default() });
+    let pair = Pair::new(QuicSettings { largest_packet: Some(1452) });
     let link = pair.link(pair.server.address()).await;
     for _ in 0..3 {
         pair.fetch(&link).await;
@@ -66,7 +66,7 @@ async fn packets_of_full_size_are_sent_in_long_trains() {
 /// ten, takes the path for a black hole, and goes on with packets of 1,200 bytes.
 #[tokio::test]
 async fn jumbo_packets_are_found_and_stay() {
-    let pair = Pair::new(QuicSettings { largest_packet: Some(8952), ..QuicSettings::default() });
+    let pair = Pair::new(QuicSettings { largest_packet: Some(8952) });
     let link = pair.link(pair.server.address()).await;
     for _ in 0..50 {
         pair.fetch(&link).await;
