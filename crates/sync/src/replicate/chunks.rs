@@ -30,7 +30,7 @@ use crate::cluster::PeerName;
 /// Bytes that are asked for in one request.
 const REQUEST_BYTES: u64 = 8 << 20;
 /// Requests of one xorb that are under way at once.
-const REQUESTS: usize = 2;
+const REQUESTS: usize = 3;
 /// Bytes of xorbs that are being put together, in KiB.
 const ROOM_KIB: usize = 192 << 10;
 /// Bytes of xorbs that came in part and are kept while their home is cut off.
@@ -221,26 +221,29 @@ impl Chunks {
         }
         let link = self.links.link().await?;
         let pace = self.pace();
-        let asked = stream::iter(batches).map(|batch| {
+        // All that is asked for is read as it comes: what nobody reads holds up the rest, since a
+        // kernel gives no room to a connection that is not read, and calls over QUIC share theirs.
+        let coming = stream::iter(batches).map(|batch| {
             let (link, pace) = (Arc::clone(&link), Arc::clone(&pace));
-            async move {
+            let asked = async move {
                 let bytes: u64 = batch.expected.iter().map(|one| u64::from(one.length)).sum();
                 pace.wait(self.hub.env().as_ref(), bytes).await;
                 let spans = batch.spans.clone();
                 let arrivals = link.request(batch).await.map_err(of_carrier)?;
-                Ok::<_, Error>((spans, arrivals))
-            }
+                Ok::<_, Error>(arrivals.map(move |arrived| {
+                    let arrived = arrived.map_err(of_carrier)?;
+                    let span = spans.get(arrived.span as usize).cloned();
+                    let span = span.ok_or_else(|| Error::internal("an arrival is of no span"))?;
+                    Ok::<_, Error>((span, arrived))
+                }))
+            };
+            stream::once(asked).try_flatten().boxed()
         });
-        let mut asked = asked.buffered(REQUESTS);
-        while let Some((spans, mut arrivals)) = asked.try_next().await? {
-            while let Some(arrived) = arrivals.next().await {
-                let arrived = arrived.map_err(of_carrier)?;
-                let span = spans.get(arrived.span as usize);
-                let span = span.ok_or_else(|| Error::internal("an arrival is of no span"))?;
-                let came = take_arrived(footer, span, arrived, parts)?;
-                self.counts.fetched.fetch_add(came, Ordering::Relaxed);
-                told(came);
-            }
+        let mut coming = coming.flatten_unordered(REQUESTS);
+        while let Some((span, arrived)) = coming.try_next().await? {
+            let came = take_arrived(footer, &span, arrived, parts)?;
+            self.counts.fetched.fetch_add(came, Ordering::Relaxed);
+            told(came);
         }
         if parts.iter().any(Option::is_none) {
             return Err(unreachable(format!(

@@ -82,6 +82,19 @@ fn a_region_follows_and_a_new_version_moves_only_its_new_chunks() -> Result<()> 
 }
 
 #[test]
+fn answers_are_read_side_by_side() -> Result<()> {
+    run(async |scene| {
+        scene.us.replicate("**", "eu").await?;
+        let repo = scene.us.repo("admin/model").await?;
+        // One xorb: on a long path one answer after another leaves most of it idle.
+        scene.put(&repo, "weights.bin", &splitmix(4, 40_000_000)).await?;
+        settle(&scene.follower()).await?;
+        assert_eq!(scene.wire.most_reading(), 3);
+        scene.check_equal(&repo).await
+    })
+}
+
+#[test]
 fn a_cut_in_the_middle_sends_no_chunk_twice_and_nothing_appears_before_it_is_whole() -> Result<()> {
     run(async |scene| {
         scene.us.replicate("**", "eu").await?;

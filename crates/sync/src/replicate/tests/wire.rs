@@ -41,6 +41,9 @@ struct State {
     /// How often each chunk was sent.
     sent: HashMap<(XorbHash, u32), u32>,
     sent_bytes: u64,
+    /// Answers that are read at the moment, and the most at any moment.
+    reading: usize,
+    most_reading: usize,
 }
 
 impl Wire {
@@ -69,6 +72,11 @@ impl Wire {
     /// Cuts it when so many bytes of chunks went over it.
     pub(super) fn cut_after(&self, bytes: u64) {
         self.state().left = Some(bytes);
+    }
+
+    /// The most answers that were read at the same time.
+    pub(super) fn most_reading(&self) -> usize {
+        self.state().most_reading
     }
 
     /// Bytes of chunks that were sent, and how many chunks were sent more than once.
@@ -116,6 +124,28 @@ impl Wire {
         };
         self.travel().await?;
         answer
+    }
+}
+
+/// An answer, from when somebody begins to read it.
+struct Reading(Arc<Wire>);
+
+impl Reading {
+    async fn begin(wire: &Arc<Wire>) -> Self {
+        {
+            let state = &mut *wire.state();
+            state.reading += 1;
+            state.most_reading = state.most_reading.max(state.reading);
+        }
+        let reading = Self(Arc::clone(wire));
+        wire.world.pass(Duration::from_millis(200)).await;
+        reading
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.state().reading -= 1;
     }
 }
 
@@ -200,10 +230,14 @@ impl Link for WireLink {
             () = process.died() => return Err(lost_link()),
         };
         let wire = Arc::clone(&self.wire);
-        let arrivals = stream::unfold(Some(arrivals), move |arrivals| {
+        let arrivals = stream::unfold(Some((arrivals, None)), move |arrivals| {
             let (wire, process, spans) = (Arc::clone(&wire), Arc::clone(&process), spans.clone());
             async move {
-                let mut arrivals = arrivals?;
+                let (mut arrivals, reading) = arrivals?;
+                let reading = match reading {
+                    Some(reading) => reading,
+                    None => Reading::begin(&wire).await,
+                };
                 let next = tokio::select! {
                     biased;
                     next = arrivals.next() => next?,
@@ -213,7 +247,7 @@ impl Link for WireLink {
                 let span = &spans[arrived.span as usize];
                 let length = arrived.bytes.as_ref().map_or(0, Bytes::len) as u64;
                 match wire.send(span.xorb, arrived.chunks.clone(), length) {
-                    true => Some((Ok(arrived), Some(arrivals))),
+                    true => Some((Ok(arrived), Some((arrivals, Some(reading))))),
                     false => Some((Err(lost_link()), None)),
                 }
             }
