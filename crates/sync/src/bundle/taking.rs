@@ -1,5 +1,5 @@
-//! Files are taken in while their chunks arrive: each is hashed as it is heard of, while the records
-//! behind it are read and stored. What was missed is read back from the store.
+//! Files are taken in while their chunks arrive: each is hashed as it is heard of, while the
+//! records behind it are read and stored. What was missed is read back from the store.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
