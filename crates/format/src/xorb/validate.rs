@@ -42,13 +42,7 @@ impl XorbValidator {
 
     /// Takes the next piece of the body. After an error nothing is accepted any more.
     pub fn feed(&mut self, piece: &[u8]) -> Result<()> {
-        self.feed_each(piece, &mut |_| ())
-    }
-
-    /// The same; `heard` gets the content of each chunk that is complete, in order. One that is
-    /// not compressed and lies whole in this piece is a part of it.
-    pub fn feed_each(&mut self, piece: &[u8], heard: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let result = self.take(piece, heard);
+        let result = self.take(piece);
         if result.is_err() {
             self.state = State::Failed;
         }
@@ -82,9 +76,9 @@ impl XorbValidator {
         Ok(footer)
     }
 
-    fn take(&mut self, mut piece: &[u8], heard: &mut dyn FnMut(&[u8])) -> Result<()> {
+    fn take(&mut self, mut piece: &[u8]) -> Result<()> {
         if !self.pending.is_empty() && self.state == State::Chunks {
-            self.complete_pending(&mut piece, heard)?;
+            self.complete_pending(&mut piece)?;
         }
         // The chunks that lie whole in this piece need not be copied.
         while self.state == State::Chunks
@@ -97,7 +91,7 @@ impl XorbValidator {
                 self.pending.reserve(header.serialized_length());
                 break;
             };
-            heard(prove(&mut self.proven, &mut self.decompressor, &header, chunk)?);
+            prove(&mut self.proven, &mut self.decompressor, &header, chunk)?;
             piece = rest;
         }
         match self.state {
@@ -109,7 +103,7 @@ impl XorbValidator {
     }
 
     /// Completes the chunk that an earlier piece began, as far as this one goes.
-    fn complete_pending(&mut self, piece: &mut &[u8], heard: &mut dyn FnMut(&[u8])) -> Result<()> {
+    fn complete_pending(&mut self, piece: &mut &[u8]) -> Result<()> {
         fill(&mut self.pending, piece, ChunkHeader::BYTES);
         let Some(header) = self.pending.first_chunk() else {
             return Ok(());
@@ -119,7 +113,7 @@ impl XorbValidator {
         };
         fill(&mut self.pending, piece, header.serialized_length());
         if self.pending.len() == header.serialized_length() {
-            heard(prove(&mut self.proven, &mut self.decompressor, &header, &self.pending)?);
+            prove(&mut self.proven, &mut self.decompressor, &header, &self.pending)?;
             self.pending.clear();
         }
         Ok(())
@@ -159,17 +153,16 @@ impl XorbValidator {
     }
 }
 
-/// Adds a chunk to those that are proven; its content.
-fn prove<'a>(
+fn prove(
     proven: &mut FooterBuilder,
-    decompressor: &'a mut Decompressor,
+    decompressor: &mut Decompressor,
     header: &ChunkHeader,
-    serialized: &'a [u8],
-) -> Result<&'a [u8]> {
+    serialized: &[u8],
+) -> Result<()> {
     let payload = &serialized[ChunkHeader::BYTES..];
     let chunk = decompressor.decompress(header.compression, payload, header.uncompressed_length)?;
     proven.push(ChunkHash::of(chunk), header);
-    Ok(chunk)
+    Ok(())
 }
 
 /// Moves bytes until `buffer` has so many, or `piece` none.

@@ -9,7 +9,6 @@ use ballast_format::hash_tree::FileHasher;
 use ballast_format::manifest::{Manifest, ManifestId, Sample, Term};
 use ballast_format::pack::FileLink;
 use ballast_store::index::schema::UploadRow;
-use bytes::Bytes;
 use sha2::Digest as _;
 
 use super::{PROMISE_MS, is_sample};
@@ -32,10 +31,12 @@ pub struct TakenFile {
 }
 
 /// The beginning of a file, hashed as far as its chunks have come.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Proof {
+    chunks: FileHasher,
     sha256: sha2::Sha256,
-    runs: Vec<ChunkRun>,
+    terms: Vec<Term>,
+    samples: Vec<Sample>,
 }
 
 /// A file whose chunks are stored, and make what it was said to be.
@@ -43,63 +44,36 @@ pub struct Proof {
 pub struct ProvedFile(Manifest);
 
 impl Proof {
-    /// Reads and hashes the chunks that come next; they are stored. It takes its time, so as many
-    /// as there are should be handed over at once.
+    /// Hashes the chunks that come next; they are stored. It takes its time, so as many as there
+    /// are should be handed over at once.
     pub async fn go_on(mut self, hub: &Arc<Hub>, runs: &[ChunkRun]) -> Result<Self> {
         let mut terms = Vec::with_capacity(runs.len());
-        for run in runs {
-            terms.push(hub.stored_term(run).await?);
+        for (xorb, chunks) in runs {
+            if hub.present_copy(xorb).await?.is_none() {
+                return Err(Error::invalid(format!("the xorb `{xorb}` is not here")));
+            }
+            let (_, footer) = hub.needed_xorb(xorb).await?;
+            let length = footer.uncompressed_length(chunks.clone())?;
+            for index in chunks.clone() {
+                let chunk = footer.chunk_hash(index);
+                if self.samples.is_empty() || is_sample(&chunk) {
+                    self.samples.push(Sample { chunk, xorb: *xorb, index });
+                }
+                self.chunks.push(&chunk, u64::from(footer.chunk_length(index)));
+            }
+            let length = u32::try_from(length).map_err(|_| Error::internal("a term is long"))?;
+            terms.push(Term { xorb: *xorb, chunks: chunks.clone(), length });
         }
         let mut slot = hub.uploads.shard_slot().await?;
-        self.sha256 = hub.hash_terms(self.sha256, terms.into(), &mut slot).await?;
-        for run in runs {
-            self.push(run.clone());
-        }
+        self.sha256 = hub.hash_terms(self.sha256, terms.as_slice().into(), &mut slot).await?;
+        self.terms.append(&mut terms);
         Ok(self)
     }
 
-    /// Hashes the chunks that come next, which were heard of. Their xorb may be on its way; it is
-    /// looked for at the end.
-    pub async fn go_on_with(mut self, hub: &Hub, run: ChunkRun, heard: Vec<Bytes>) -> Result<Self> {
-        let mut sha256 = self.sha256;
-        let hash = move || {
-            for chunk in &heard {
-                sha256.update(chunk);
-            }
-            sha256
-        };
-        self.sha256 = hub.pool().run(hash).await?;
-        self.push(run);
-        Ok(self)
-    }
-
-    fn push(&mut self, run: ChunkRun) {
-        match self.runs.last_mut() {
-            Some((xorb, chunks)) if *xorb == run.0 && chunks.end == run.1.start => {
-                chunks.end = run.1.end;
-            }
-            _ => self.runs.push(run),
-        }
-    }
-
-    /// All of it has come: whether it is what it was said to be, and every chunk of it is stored.
-    pub async fn finish(self, hub: &Hub, file: &TakenFile) -> Result<ProvedFile> {
+    /// All of it has come: whether it is what it was said to be.
+    pub fn finish(self, file: &TakenFile) -> Result<ProvedFile> {
         let TakenFile { sha256: said, file, size } = *file;
-        let (mut hasher, mut samples) = (FileHasher::default(), Vec::new());
-        let mut terms = Vec::with_capacity(self.runs.len());
-        for run in &self.runs {
-            let term = hub.stored_term(run).await?;
-            let (_, footer) = hub.needed_xorb(&term.xorb).await?;
-            for index in term.chunks.clone() {
-                let chunk = footer.chunk_hash(index);
-                if samples.is_empty() || is_sample(&chunk) {
-                    samples.push(Sample { chunk, xorb: term.xorb, index });
-                }
-                hasher.push(&chunk, u64::from(footer.chunk_length(index)));
-            }
-            terms.push(term);
-        }
-        if hasher.finish() != file {
+        if self.chunks.finish() != file {
             let reason = format!("the chunks of the file `{file}` make another one");
             return Err(Error::invalid(reason));
         }
@@ -108,7 +82,7 @@ impl Proof {
             let reason = format!("the file `{file}` has the SHA-256 `{sha256}`, not `{said}`");
             return Err(Error::invalid(reason));
         }
-        Ok(ProvedFile(Manifest::new(file, sha256, size, terms, samples)?))
+        Ok(ProvedFile(Manifest::new(file, sha256, size, self.terms, self.samples)?))
     }
 }
 
@@ -131,17 +105,6 @@ pub(crate) fn runs_of(manifest: &Manifest, chunks: Range<u64>) -> Option<Vec<Chu
 }
 
 impl Hub {
-    /// A run of chunks that are stored.
-    async fn stored_term(&self, (xorb, chunks): &ChunkRun) -> Result<Term> {
-        if self.present_copy(xorb).await?.is_none() {
-            return Err(Error::invalid(format!("the xorb `{xorb}` is not here")));
-        }
-        let (_, footer) = self.needed_xorb(xorb).await?;
-        let length = u32::try_from(footer.uncompressed_length(chunks.clone())?);
-        let length = length.map_err(|_| Error::internal("a term is long"))?;
-        Ok(Term { xorb: *xorb, chunks: chunks.clone(), length })
-    }
-
     /// Where chunks of a file are, counted from its first; nothing if the hub has no such file.
     pub async fn runs_of_file(
         &self,
@@ -210,7 +173,6 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use ballast_format::chunk::split;
     use ballast_format::hash_tree::file_hash;
     use ballast_testkit::content::{bf16_weights, splitmix};
     use sha2::Digest as _;
@@ -237,38 +199,25 @@ mod tests {
         };
         let run = |at: usize, chunks| (xorbs[at].hash(), chunks);
         let end = |at: usize| xorbs[at].footer.chunk_count();
+        let mut proof = Proof::default();
         let early = Proof::default().go_on(&rig.hub, &[run(0, 0..1)]).await;
         assert!(early.is_err(), "it has not come yet");
         put_xorb(&rig.hub, &rig.admin, &xorbs[0]).await?;
-        let mut proof = Proof::default();
         proof = proof.go_on(&rig.hub, &[run(0, 0..3), run(0, 3..end(0))]).await?;
-        let heard: Vec<Bytes> = split(&contents[1]).map(Bytes::copy_from_slice).collect();
-        let last = heard.len() - 1;
-        proof = proof.go_on_with(&rig.hub, run(1, 0..1), heard[..1].to_vec()).await?;
-        let rest = run(1, 1..end(1));
-        let whole = proof.clone().go_on_with(&rig.hub, rest.clone(), heard[1..].to_vec()).await?;
-        let early = whole.clone().finish(&rig.hub, &taken).await;
-        assert!(early.is_err(), "what was heard of is not stored");
         put_xorb(&rig.hub, &rig.admin, &xorbs[1]).await?;
-        let misheard = [&heard[1..last], &heard[..1]].concat();
-        let misheard = proof.clone().go_on_with(&rig.hub, rest.clone(), misheard).await?;
-        assert!(misheard.finish(&rig.hub, &taken).await.is_err(), "its SHA-256 is another one");
         proof = proof.go_on(&rig.hub, &[]).await?;
-        proof = proof.go_on(&rig.hub, &[rest]).await?;
+        proof = proof.go_on(&rig.hub, &[run(1, 0..end(1))]).await?;
 
-        let both = [run(0, 0..end(0)), run(1, 0..end(1))];
+        let whole = [run(0, 0..end(0)), run(1, 0..end(1))];
         let other = TakenFile { sha256: Sha256::from_bytes([7; 32]), ..taken };
-        let again = Proof::default().go_on(&rig.hub, &both).await?;
-        assert!(again.finish(&rig.hub, &other).await.is_err(), "its SHA-256 is another one");
+        let again = Proof::default().go_on(&rig.hub, &whole).await?;
+        assert!(again.finish(&other).is_err(), "its SHA-256 is another one");
         let turned = [run(1, 0..end(1)), run(0, 0..end(0))];
         let turned = Proof::default().go_on(&rig.hub, &turned).await?;
-        assert!(turned.finish(&rig.hub, &taken).await.is_err(), "its chunks are in another order");
+        assert!(turned.finish(&taken).is_err(), "its chunks are in another order");
 
-        let [whole, proof] =
-            [whole.finish(&rig.hub, &taken).await?, proof.finish(&rig.hub, &taken).await?];
-        assert_eq!(whole.0, proof.0, "hearing and reading make the same");
         assert!(rig.hub.taken_file(&rig.admin, &taken).await?.is_none());
-        let links = rig.hub.take_proved(&rig.admin, vec![proof]).await?;
+        let links = rig.hub.take_proved(&rig.admin, vec![proof.finish(&taken)?]).await?;
         assert_eq!(rig.hub.taken_file(&rig.admin, &taken).await?, links.first().copied());
         Ok(())
     }

@@ -1,5 +1,6 @@
-//! A body, taken in by steps of a size that is worth a job on the pool, however small the pieces
-//! are in which a client sends it.
+//! A body, taken in by steps of a size that is worth a job on the pool.
+//!
+//! At most one step is in memory, however small the pieces are in which a client sends it.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;

@@ -151,7 +151,7 @@ impl Hub {
         let is_there = self.present_copy(xorb).await?.is_some();
         // What others have must not be seen by the time that it takes.
         let new = if is_there { self.spare_xorb().await? } else { self.new_xorb(*xorb).await? };
-        let (footer, new) = self.check_xorb(*xorb, body, Some(new), None).await?;
+        let (footer, new) = self.check_xorb(*xorb, body, Some(new)).await?;
         let Some(new) = new else { return Ok(None) };
         if self.is_elsewhere(candidate, look, &footer, growing).await? {
             return Ok(None);

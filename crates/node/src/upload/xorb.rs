@@ -15,7 +15,6 @@ use ballast_store::objects::ObjectWriter;
 use ballast_store::pin::pin;
 use bytes::Bytes;
 
-use super::heard::{Heard, Teller};
 use super::intake::Intake;
 use super::scope::Look;
 use super::{PROMISE_MS, REMEMBERED_MS};
@@ -46,19 +45,6 @@ impl Hub {
         length: Option<u64>,
         body: ByteStream,
     ) -> Result<bool> {
-        self.put_told_xorb(caller, hash, length, body, None).await
-    }
-
-    /// The same; the teller tells of its chunks while they come. That they make this xorb is known
-    /// only when this has returned.
-    pub async fn put_told_xorb(
-        self: &Arc<Self>,
-        caller: &Caller,
-        hash: XorbHash,
-        length: Option<u64>,
-        body: ByteStream,
-        teller: Option<Teller>,
-    ) -> Result<bool> {
         let user = caller.user()?.user;
         if let Some(size) = length.filter(|length| *length > LIMIT) {
             return Err(Error::TooLarge { what: WHAT.to_owned(), size, limit: LIMIT });
@@ -72,7 +58,7 @@ impl Hub {
             (false, true) => Some(self.spare_xorb().await?),
             (false, false) => Some(self.new_xorb(hash).await?),
         };
-        match self.check_xorb(hash, body, new, teller).await? {
+        match self.check_xorb(hash, body, new).await? {
             (footer, Some(new)) => self.keep_xorb(user, &footer, new).await?,
             (_, None) => self.pin_xorb(user, Leased::Sent(hash), hash).await?,
         }
@@ -121,41 +107,37 @@ impl Hub {
         Ok(NewXorb { copy: None, writer: self.store().writer(&key)? })
     }
 
-    /// Reads the whole body, checks every chunk, and writes what was checked. While a step is
-    /// checked, the one before it is written, and the next one is read.
+    /// Reads the whole body, checks every chunk, and writes what was checked.
     pub(super) async fn check_xorb(
         &self,
         hash: XorbHash,
         body: ByteStream,
         mut new: Option<NewXorb>,
-        mut teller: Option<Teller>,
     ) -> Result<(XorbFooter, Option<NewXorb>)> {
         let mut intake = Intake::new(body, WHAT, LIMIT);
-        let mut checking = Checking::default();
-        let (mut unwritten, mut checked) = (Unwritten::default(), Checked::default());
-        let mut step = intake.next().await?;
-        while let Some(pieces) = step {
-            unwritten.pieces.extend(pieces.iter().cloned());
-            let is_heard = teller.as_ref().is_some_and(Teller::is_heard);
-            let check = self.pool().run(move || checking.check(&pieces, is_heard));
-            let ((now, heard), next, ()) = tokio::try_join!(
-                async { check.await? },
-                intake.next(),
-                checked.hand_on(new.as_mut(), teller.as_mut()),
-            )?;
+        let mut validator = XorbValidator::new();
+        let mut unwritten = Unwritten::default();
+        while let Some(step) = intake.next().await? {
+            unwritten.pieces.extend(step.iter().cloned());
+            let checked = self.pool().run(move || {
+                step.iter().try_for_each(|piece| validator.feed(piece)).map(|()| validator)
+            });
+            validator = checked.await??;
             // Only what was checked is written; a client's footer never is.
-            let pieces = unwritten.take(now.validator.serialized_length());
-            (checking, checked, step) = (now, Checked { pieces, heard }, next);
+            while let Some(piece) = unwritten.next(validator.serialized_length()) {
+                if let Some(new) = &mut new {
+                    new.writer.write(piece).await?;
+                }
+            }
         }
-        checked.hand_on(new.as_mut(), teller.as_mut()).await?;
-        let footer = self.pool().run(move || checking.validator.finish(hash)).await??;
+        let footer = self.pool().run(move || validator.finish(hash)).await??;
         Ok((footer, new))
     }
 
     /// Checks a body and keeps it as one more copy. It is nobody's.
     pub(crate) async fn copy_xorb(&self, hash: XorbHash, body: ByteStream) -> Result<()> {
         let new = self.new_xorb(hash).await?;
-        let (footer, new) = self.check_xorb(hash, body, Some(new), None).await?;
+        let (footer, new) = self.check_xorb(hash, body, Some(new)).await?;
         let new = new.ok_or_else(|| Error::internal("the copy went astray"))?;
         let batch = self.finish_xorb(&footer, new).await?;
         Ok(self.index().apply(batch).await?)
@@ -243,67 +225,6 @@ impl Hub {
     }
 }
 
-/// A xorb while it is checked.
-#[derive(Default)]
-struct Checking {
-    validator: XorbValidator,
-    /// How many chunks of it were checked.
-    chunks: u32,
-}
-
-impl Checking {
-    /// Checks the next step; what its chunks hold, if anybody wants to hear that.
-    fn check(mut self, step: &[Bytes], is_heard: bool) -> Result<(Self, Heard)> {
-        let mut heard = Heard { first: self.chunks, chunks: Vec::new() };
-        for piece in step {
-            self.validator.feed_each(piece, &mut |chunk| {
-                self.chunks += 1;
-                if is_heard {
-                    heard.chunks.push(part_of(piece, chunk));
-                }
-            })?;
-        }
-        Ok((self, heard))
-    }
-}
-
-/// A chunk that need not be copied if it lies in this piece.
-fn part_of(piece: &Bytes, chunk: &[u8]) -> Bytes {
-    let (whole, part) = (piece.as_ptr_range(), chunk.as_ptr_range());
-    if whole.start <= part.start && part.end <= whole.end {
-        piece.slice_ref(chunk)
-    } else {
-        Bytes::copy_from_slice(chunk)
-    }
-}
-
-/// What was checked and is to be written and told of.
-#[derive(Default)]
-struct Checked {
-    pieces: Vec<Bytes>,
-    heard: Heard,
-}
-
-impl Checked {
-    async fn hand_on(self, new: Option<&mut NewXorb>, teller: Option<&mut Teller>) -> Result<()> {
-        let write = async {
-            if let Some(new) = new {
-                for piece in self.pieces {
-                    new.writer.write(piece).await?;
-                }
-            }
-            Ok(())
-        };
-        let tell = async {
-            if let Some(teller) = teller {
-                teller.tell(self.heard).await;
-            }
-            Ok(())
-        };
-        tokio::try_join!(write, tell).map(|((), ())| ())
-    }
-}
-
 /// What came and was not written yet.
 #[derive(Default)]
 struct Unwritten {
@@ -312,19 +233,15 @@ struct Unwritten {
 }
 
 impl Unwritten {
-    /// What is not written yet of the first `checked` bytes of the body.
-    fn take(&mut self, checked: u64) -> Vec<Bytes> {
-        let mut taken = Vec::new();
-        while self.written < checked
-            && let Some(first) = self.pieces.front_mut()
-        {
-            let wanted = (checked - self.written).min(first.len() as u64);
-            taken.push(first.split_to(usize::try_from(wanted).unwrap_or(first.len())));
-            if first.is_empty() {
-                self.pieces.pop_front();
-            }
-            self.written += wanted;
+    /// The next piece of the first `checked` bytes of the body.
+    fn next(&mut self, checked: u64) -> Option<Bytes> {
+        let first = self.pieces.front_mut()?;
+        let wanted = (checked - self.written).min(first.len() as u64);
+        let piece = first.split_to(usize::try_from(wanted).unwrap_or(first.len()));
+        if first.is_empty() {
+            self.pieces.pop_front();
         }
-        taken
+        self.written += wanted;
+        (!piece.is_empty()).then_some(piece)
     }
 }

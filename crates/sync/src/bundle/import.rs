@@ -7,7 +7,6 @@
 //! damaged waits; the others do not wait for it.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,9 +21,7 @@ use ballast_node::carry::{Objects, Refs, TakenObject};
 use ballast_node::hub::Hub;
 use ballast_node::policy::{FileFacts, RepoFacts, Stage};
 use ballast_node::repo::NewMirror;
-use ballast_node::upload::{Listener, Teller, hearing};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::Mutex;
 
 use super::error::{Error, Result};
 use super::folder::Volume;
@@ -127,21 +124,18 @@ pub async fn import(
     let is_latest = latest.is_none_or(|latest| latest <= bundle.statement.sequence);
     let records = Records::new(bundle.contents.records.len());
     let taking = Taking { hub, caller, bundle: &bundle, records: &records };
-    let (teller, listener) = hearing();
-    let way = Way { hub, caller, teller, turn: Arc::default() };
     let mut import = Import {
         hub,
         caller,
         bundle: &bundle,
         heard,
         taking: &taking,
-        way: &way,
         volumes: BTreeMap::new(),
         open: BTreeMap::new(),
         done: 0,
         present: 0,
     };
-    tokio::try_join!(import.chunks(), ahead(&taking, listener))?;
+    tokio::try_join!(import.chunks(), ahead(&taking))?;
     let affected = bundle.affected(&records.lost());
     let mut repos = Vec::new();
     for repo in &bundle.contents.repos {
@@ -202,9 +196,9 @@ fn refusal(error: Error) -> Result<String> {
 
 /// Takes in the files of repos while their chunks come. What can't come in is said later, with its
 /// repo.
-async fn ahead(taking: &Taking<'_>, mut listener: Listener) -> Result<()> {
+async fn ahead(taking: &Taking<'_>) -> Result<()> {
     for carried in &taking.bundle.contents.repos {
-        if let Err(error) = files_of(taking, carried, &mut listener).await {
+        if let Err(error) = files_of(taking, carried).await {
             refusal(error)?;
         }
     }
@@ -217,7 +211,6 @@ struct Import<'a> {
     bundle: &'a OpenBundle,
     heard: &'a (dyn Fn(Step) + Send + Sync),
     taking: &'a Taking<'a>,
-    way: &'a Way<'a>,
     volumes: BTreeMap<u32, String>,
     open: BTreeMap<u32, Volume>,
     done: u64,
@@ -267,7 +260,7 @@ impl Import<'_> {
     }
 
     async fn volume(&mut self, number: u32, volume: Volume) -> Result<()> {
-        let way = self.way;
+        let (hub, caller) = (self.hub, self.caller);
         let records = self.bundle.records_of(number).zip(ranges(&volume).collect::<Vec<_>>());
         let chunks = records.filter_map(|(at, range)| {
             let record = self.bundle.contents.records[at as usize];
@@ -279,7 +272,7 @@ impl Import<'_> {
                     let xorb = XorbHash::from_bytes(record.hash);
                     let volume = &volume;
                     async move {
-                        let came = way.bring(volume, (at, range), xorb).await?;
+                        let came = chunks_of(hub, caller, volume, range, xorb).await?;
                         Ok::<_, Error>((at, record.bytes, came))
                     }
                 })
@@ -316,7 +309,7 @@ impl Import<'_> {
         carried: &CarriedRepo,
         is_latest: bool,
     ) -> Result<(Vec<String>, Vec<Pointer>)> {
-        let (known, links) = files_of(self.taking, carried, &mut Listener::deaf()).await?;
+        let (known, links) = files_of(self.taking, carried).await?;
         let repo = match known {
             Some(repo) => repo,
             None => self.hub.create_mirror(&new_mirror(carried)).await?,
@@ -426,7 +419,6 @@ fn known_repo(hub: &Hub, carried: &CarriedRepo) -> Result<Option<Repo>> {
 async fn files_of(
     taking: &Taking<'_>,
     carried: &CarriedRepo,
-    listener: &mut Listener,
 ) -> Result<(Option<Repo>, Vec<FileLink>)> {
     judge(taking, carried)?;
     let known = known_repo(taking.hub, carried)?;
@@ -441,7 +433,7 @@ async fn files_of(
             lacking.push(*number);
         }
     }
-    let links = taking.files(&lacking, listener).await?;
+    let links = taking.files(&lacking).await?;
     Ok((known, links))
 }
 
@@ -461,50 +453,25 @@ fn new_mirror(carried: &CarriedRepo) -> NewMirror {
     }
 }
 
-/// The way on which chunks come in.
-struct Way<'a> {
-    hub: &'a Arc<Hub>,
-    caller: &'a Caller,
-    teller: Teller,
-    /// Whose chunks are read: one record's after another's, as files are made of them. The end of
-    /// one is made durable while the next is read.
-    turn: Arc<Mutex<()>>,
-}
-
-impl Way<'_> {
-    /// Brings in one record of chunks, unless it is here.
-    async fn bring(
-        &self,
-        volume: &Volume,
-        (number, range): (u32, Range<u64>),
-        xorb: XorbHash,
-    ) -> Result<Came> {
-        // Who came first has it first.
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        if self.hub.grant_xorb(self.caller, xorb).await? {
-            return Ok(Came::Present);
-        }
-        let length = range.end - range.start;
-        let pieces = read_pieces(volume, range).map_err(|error| match error {
-            Error::Node(error) => error,
-            error => ballast_node::Error::invalid(error.to_string()),
-        });
-        // The turn ends when the body is dropped, after all of it was checked.
-        let body = pieces.inspect_ok(move |_| _ = &turn);
-        let put = self.hub.put_told_xorb(
-            self.caller,
-            xorb,
-            Some(length),
-            Box::pin(body),
-            Some(self.teller.of(number)),
-        );
-        match put.await {
-            Ok(_) => Ok(Came::New),
-            Err(error) if error.kind() == ErrorKind::Invalid => Ok(Came::Bad),
-            Err(error) => Err(error.into()),
-        }
+/// Brings in one record of chunks, unless it is here.
+async fn chunks_of(
+    hub: &Arc<Hub>,
+    caller: &Caller,
+    volume: &Volume,
+    range: std::ops::Range<u64>,
+    xorb: XorbHash,
+) -> Result<Came> {
+    if hub.grant_xorb(caller, xorb).await? {
+        return Ok(Came::Present);
+    }
+    let length = range.end - range.start;
+    let body = read_pieces(volume, range).map_err(|error| match error {
+        Error::Node(error) => error,
+        error => ballast_node::Error::invalid(error.to_string()),
+    });
+    match hub.put_xorb(caller, xorb, Some(length), Box::pin(body)).await {
+        Ok(_) => Ok(Came::New),
+        Err(error) if error.kind() == ErrorKind::Invalid => Ok(Came::Bad),
+        Err(error) => Err(error.into()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,8 +1,7 @@
-//! Files are taken in while their chunks arrive: each is hashed as it is heard of, while the
-//! records behind it are read and stored. What was missed is read back from the store.
+//! Files are taken in while their chunks arrive: what has come of a file is hashed, while the
+//! records behind it are read and stored.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::Arc;
 
 use ballast_format::bundle::{CarriedFile, Run};
@@ -10,7 +9,7 @@ use ballast_format::hash::{ShardHash, XorbHash};
 use ballast_format::pack::FileLink;
 use ballast_node::access::Caller;
 use ballast_node::hub::Hub;
-use ballast_node::upload::{ChunkRun, Listener, Proof, TakenFile};
+use ballast_node::upload::{ChunkRun, Proof, ProvedFile, TakenFile};
 use tokio::sync::watch;
 
 use super::error::{Error, Result};
@@ -20,8 +19,6 @@ use super::open::OpenBundle;
 const FILES_AT_ONCE: usize = 64;
 /// Runs of a file that are hashed together.
 const RUNS_AT_ONCE: usize = 4096;
-/// Who reads more chunks than this from the store lets those that come pass: some 256 MiB.
-const LONG_CHUNKS: u32 = 4096;
 
 /// What is known of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,15 +58,15 @@ impl Records {
         lost.map(|(record, _)| record).collect()
     }
 
-    fn state(&self, record: u32) -> State {
-        self.0.borrow()[record as usize]
+    fn is_awaited(&self, record: u32) -> bool {
+        self.0.borrow()[record as usize] == State::Awaited
     }
 
-    /// Waits until it is known what became of a record.
-    async fn is_known(&self, record: u32) {
+    /// Waits until it is known what became of a record; whether it is stored.
+    async fn is_here(&self, record: u32) -> bool {
         let mut records = self.0.subscribe();
-        // Its sender is ours: it is not gone.
-        drop(records.wait_for(|records| records[record as usize] != State::Awaited).await);
+        let known = records.wait_for(|records| records[record as usize] != State::Awaited).await;
+        known.is_ok_and(|records| records[record as usize] == State::Here)
     }
 }
 
@@ -84,12 +81,8 @@ pub(super) struct Taking<'a> {
 impl Taking<'_> {
     /// Registers these files, by their numbers; those that are registered already are not hashed
     /// again. Waits for their chunks.
-    pub(super) async fn files(
-        &self,
-        numbers: &[u32],
-        listener: &mut Listener,
-    ) -> Result<Vec<FileLink>> {
-        let (mut links, mut heard) = (Vec::new(), Vec::new());
+    pub(super) async fn files(&self, numbers: &[u32]) -> Result<Vec<FileLink>> {
+        let (mut links, mut proved) = (Vec::new(), Vec::new());
         for number in numbers {
             let file = &self.bundle.contents.files[*number as usize];
             let CarriedFile { sha256, file: hash, size, .. } = *file;
@@ -99,126 +92,52 @@ impl Taking<'_> {
             } else if let Some(link) = self.hub.taken_file(self.caller, &taken).await? {
                 links.push(link);
             } else {
-                heard.push((file, taken, self.hear(file, listener).await?));
+                proved.push(self.prove(file, &taken).await?);
             }
-            if heard.len() == FILES_AT_ONCE {
-                links.extend(self.register(std::mem::take(&mut heard), listener).await?);
+            if proved.len() == FILES_AT_ONCE {
+                links.extend(self.hub.take_proved(self.caller, std::mem::take(&mut proved)).await?);
             }
         }
-        links.extend(self.register(heard, listener).await?);
+        links.extend(self.hub.take_proved(self.caller, proved).await?);
         Ok(links)
     }
 
-    /// Hashes a file as its chunks come.
-    async fn hear(&self, file: &CarriedFile, listener: &mut Listener) -> Result<Proof> {
-        let mut hearing = Hearing { taking: self, listener, proof: Proof::default(), runs: vec![] };
+    async fn prove(&self, file: &CarriedFile, taken: &TakenFile) -> Result<ProvedFile> {
+        let (mut proof, mut runs) = (Proof::default(), Vec::new());
         for run in &file.runs {
-            match run {
-                Run::Record(record, chunks) => hearing.hear(*record, chunks.clone()).await?,
-                Run::Base(base, chunks) => hearing.find(*base, chunks.clone()).await?,
+            // Before it waits for a record it hashes what has come.
+            let is_awaited =
+                matches!(run, Run::Record(record, _) if self.records.is_awaited(*record));
+            if is_awaited || runs.len() >= RUNS_AT_ONCE {
+                proof = proof.go_on(self.hub, &std::mem::take(&mut runs)).await?;
             }
-            if hearing.runs.len() >= RUNS_AT_ONCE {
-                hearing.read().await?;
-            }
+            self.find(run, &mut runs).await?;
         }
-        hearing.read().await?;
-        Ok(hearing.proof)
+        Ok(proof.go_on(self.hub, &runs).await?.finish(taken)?)
     }
 
-    /// Registers files when all that they are made of is stored.
-    async fn register(
-        &self,
-        heard: Vec<(&CarriedFile, TakenFile, Proof)>,
-        listener: &Listener,
-    ) -> Result<Vec<FileLink>> {
-        // The end of a record is not stored before somebody has heard it.
-        listener.listen(false);
-        let mut proved = Vec::with_capacity(heard.len());
-        for (file, taken, proof) in heard {
-            for run in &file.runs {
-                if let Run::Record(record, _) = run {
-                    self.records.is_known(*record).await;
+    /// Where these chunks are here.
+    async fn find(&self, run: &Run, runs: &mut Vec<ChunkRun>) -> Result<()> {
+        match run {
+            Run::Record(record, chunks) => {
+                if !self.records.is_here(*record).await {
+                    return Err(Error::refused("a part of it is missing or damaged"));
                 }
+                let record = &self.bundle.contents.records[*record as usize];
+                runs.push((XorbHash::from_bytes(record.hash), chunks.clone()));
             }
-            proved.push(proof.finish(self.hub, &taken).await?);
-        }
-        let links = self.hub.take_proved(self.caller, proved).await?;
-        listener.listen(true);
-        Ok(links)
-    }
-}
-
-/// A file that is being heard.
-struct Hearing<'a> {
-    taking: &'a Taking<'a>,
-    listener: &'a mut Listener,
-    proof: Proof,
-    /// What is stored and comes next.
-    runs: Vec<ChunkRun>,
-}
-
-impl Hearing<'_> {
-    /// Goes on with chunks of a record.
-    async fn hear(&mut self, number: u32, chunks: Range<u32>) -> Result<()> {
-        let Taking { hub, bundle, records, .. } = self.taking;
-        let xorb = XorbHash::from_bytes(bundle.contents.records[number as usize].hash);
-        let mut at = chunks.start;
-        while at < chunks.end {
-            let heard = self.listener.take(number, at..chunks.end);
-            if !heard.is_empty() {
-                self.read().await?;
-                let next = at + u32::try_from(heard.len()).unwrap_or(u32::MAX);
-                let proof = std::mem::take(&mut self.proof);
-                self.proof = proof.go_on_with(hub, (xorb, at..next), heard).await?;
-                at = next;
-                continue;
-            }
-            match records.state(number) {
-                State::Here => {
-                    self.runs.push((xorb, at..chunks.end));
-                    return Ok(());
-                }
-                State::Lost => return Err(Error::refused("a part of it is missing or damaged")),
-                State::Awaited => {}
-            }
-            self.read().await?;
-            if self.listener.is_past(number) {
-                // All of it was told, and it is being made durable.
-                records.is_known(number).await;
-                continue;
-            }
-            tokio::select! {
-                biased;
-                () = self.listener.go_on() => {}
-                () = records.is_known(number) => {}
+            Run::Base(base, chunks) => {
+                let base = &self.bundle.contents.bases[*base as usize];
+                let chunks = u64::from(chunks.start)..u64::from(chunks.end);
+                let found = self.hub.runs_of_file(&base.file, chunks).await?;
+                runs.extend(found.ok_or_else(|| {
+                    let sha256 = base.sha256;
+                    let reason = format!("the bundle builds on the file `{sha256}`");
+                    let hint = "ask for one without `--since`";
+                    Error::refused(format!("{reason}, which is not here\nhint: {hint}"))
+                })?);
             }
         }
-        Ok(())
-    }
-
-    /// Goes on with chunks of a file that is here.
-    async fn find(&mut self, base: u32, chunks: Range<u32>) -> Result<()> {
-        let base = &self.taking.bundle.contents.bases[base as usize];
-        let chunks = u64::from(chunks.start)..u64::from(chunks.end);
-        let found = self.taking.hub.runs_of_file(&base.file, chunks).await?;
-        self.runs.extend(found.ok_or_else(|| {
-            let reason = format!("the bundle builds on the file `{}`", base.sha256);
-            let hint = "ask for one without `--since`";
-            Error::refused(format!("{reason}, which is not here\nhint: {hint}"))
-        })?);
-        Ok(())
-    }
-
-    /// Hashes what is stored and comes next.
-    async fn read(&mut self) -> Result<()> {
-        if self.runs.is_empty() {
-            return Ok(());
-        }
-        let runs = std::mem::take(&mut self.runs);
-        let count = |sum: u32, run: &ChunkRun| sum.saturating_add(run.1.end - run.1.start);
-        self.listener.listen(runs.iter().fold(0, count) <= LONG_CHUNKS);
-        self.proof = std::mem::take(&mut self.proof).go_on(self.taking.hub, &runs).await?;
-        self.listener.listen(true);
         Ok(())
     }
 }
@@ -232,15 +151,16 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_a_record_hears_what_became_of_it() {
         let records = Records::new(3);
-        let mut waiting = [0, 1].map(|record| Box::pin(records.is_known(record)));
+        let mut waiting = [0, 1].map(|record| Box::pin(records.is_here(record)));
         assert!(waiting.iter_mut().all(|wait| wait.as_mut().now_or_never().is_none()));
         records.came(2);
         assert!(waiting.iter_mut().all(|wait| wait.as_mut().now_or_never().is_none()));
         records.came(1);
         records.is_lost(0);
-        futures_util::future::join_all(waiting).await;
-        let states = [0, 1, 2].map(|record| records.state(record));
-        assert_eq!(states, [State::Lost, State::Here, State::Here]);
+        let [first, second] = waiting;
+        assert_eq!((first.await, second.await), (false, true));
+        assert!(records.is_here(2).await);
         assert_eq!(records.lost(), BTreeSet::from([0]));
+        assert!(!records.is_awaited(0));
     }
 }

@@ -7,7 +7,7 @@ mod members;
 pub mod node;
 pub mod plan;
 #[cfg(test)]
-pub(crate) mod rig;
+mod rig;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]

@@ -22,44 +22,33 @@ use ballast_store::objects::Store;
 use ballast_testkit::content::splitmix;
 use bytes::Bytes;
 use futures_util::stream;
-use object_store::ObjectStore;
 
 use super::cache::{CheckPermit, Permitted};
 use super::tracker::Members;
 use crate::cluster::PeerName;
 
 /// Where the large file is.
-pub(crate) const REPO: &str = "acme/weights";
+pub(super) const REPO: &str = "acme/weights";
 pub(super) const PATH: &str = "model.safetensors";
 
-pub(crate) struct Rig {
-    pub(crate) hub: Arc<Hub>,
+pub(super) struct Rig {
+    pub(super) hub: Arc<Hub>,
     pub(super) token: String,
     pub(super) members: Arc<FakeMembers>,
     pub(super) content: Vec<u8>,
 }
 
-/// Objects in memory.
-pub(crate) fn memory() -> Arc<dyn ObjectStore> {
-    backend::open(&Location::Memory, &Access::default(), 0).expect("memory").objects
-}
-
-/// A hub with nothing in it, and the token of its administrator.
-pub(crate) async fn empty_hub(objects: Arc<dyn ObjectStore>) -> (Arc<Hub>, String) {
-    let env = RealEnv::shared();
-    let store = Store::new(objects, Arc::clone(&env));
-    let index = IndexHandle::over(Memory::new()).expect("an index");
-    let settings = HubSettings { pool_threads: 2, ..HubSettings::default() };
-    let hub = Hub::open(store, index, &Opened::Clean, env, settings).await.expect("a hub");
-    let first = hub.bootstrap().await.expect("it can write").expect("there was no user");
-    (hub, first.token)
-}
-
 impl Rig {
     /// A hub with a private file of so many bytes.
-    pub(crate) async fn start(bytes: usize) -> Self {
-        let (hub, token) = empty_hub(memory()).await;
-        let admin = hub.authenticate(&token).expect("the first token is good");
+    pub(super) async fn start(bytes: usize) -> Self {
+        let backend = backend::open(&Location::Memory, &Access::default(), 0).expect("memory");
+        let env = RealEnv::shared();
+        let store = Store::new(backend.objects, Arc::clone(&env)).with_writing(backend.writing);
+        let index = IndexHandle::over(Memory::new()).expect("an index");
+        let settings = HubSettings { pool_threads: 2, ..HubSettings::default() };
+        let hub = Hub::open(store, index, &Opened::Clean, env, settings).await.expect("a hub");
+        let first = hub.bootstrap().await.expect("it can write").expect("there was no user");
+        let admin = hub.authenticate(&first.token).expect("the first token is good");
         let user = NewUser { name: "acme", fullname: "", email: None, admin: false };
         hub.create_user(&admin, &user).await.expect("a new user");
         let content = splitmix(7, bytes);
@@ -67,7 +56,7 @@ impl Rig {
         let members = Arc::new(FakeMembers::default());
         members.set("reader", admin);
         members.set("stranger", Caller::Anonymous);
-        Self { hub, token, members, content }
+        Self { hub, token: first.token, members, content }
     }
 
     /// What the large file is made of.
