@@ -256,7 +256,7 @@ async fn fetch(
     let carrier = Carriers::new(&shared, TcpCarrier::new(&shared, &credentials), quic, choice);
     let (before, began) = (cpu()?, Instant::now());
     let server = PeerName::parse("server").context("a name")?;
-    let link = carrier.link(address, &server).await?;
+    let link = carrier.far_link(address, &server).await?;
     let batches = (0..hashes.len()).step_by(REQUEST_CHUNKS);
     let fetches = stream::iter(batches).map(|start| {
         let (link, file, pool) = (Arc::clone(&link), Arc::clone(&file), pool.clone());

@@ -3,7 +3,7 @@
 //! TCP costs a quarter to four tenths of QUIC's CPU, so it leads to peers that are near. On a long
 //! path each of its connections begins anew, with two round trips for its handshakes and a window
 //! of ten packets; QUIC has one for all calls, which is in use one round trip after its first
-//! packet. Where the way may be long both are tried at once, and what answers says how long it is.
+//! packet. To regions that may be far both are tried at once, and what answers says how long it is.
 //! What has worked for a peer is tried first the next time, and the other one if that fails.
 
 use std::collections::HashMap;
@@ -124,9 +124,26 @@ impl Carriers {
         carriers
     }
 
-    /// A link to a peer: the one that is kept, if it is open, or a new one. A new one knows nothing
-    /// of permits that were shown before.
+    /// A link to a peer of the same cluster: the one that is kept, if it is open, or a new one. A
+    /// new one knows nothing of permits that were shown before.
+    ///
+    /// It is taken to be near: while many hosts begin at once, full queues are as slow as a long
+    /// path.
     pub async fn link(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+        self.open(address, peer, false).await
+    }
+
+    /// The same to another region, which may be far.
+    pub async fn far_link(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+        self.open(address, peer, true).await
+    }
+
+    async fn open(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+        may_be_far: bool,
+    ) -> Result<Arc<dyn Link>> {
         let entry = {
             let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
             if peers.len() >= MOST_PEERS {
@@ -141,7 +158,7 @@ impl Carriers {
         }
         known.link = None;
         let works = known.works.filter(|(there, _)| *there == address).map(|(_, kind)| kind);
-        let (link, kind) = self.reach(address, peer, works).await?;
+        let (link, kind) = self.reach(address, peer, works, may_be_far).await?;
         known.works = Some((address, kind));
         known.link = Some(Arc::clone(&link));
         Ok(link)
@@ -152,11 +169,14 @@ impl Carriers {
         address: SocketAddr,
         peer: &PeerName,
         works: Option<Kind>,
+        may_be_far: bool,
     ) -> Result<Reached> {
         match (self.choice, works) {
             (Choice::Quic, _) => self.reach_by(Kind::Quic, address, peer).await,
             (Choice::Tcp, _) => self.reach_by(Kind::Tcp, address, peer).await,
-            (Choice::Auto, None) if !is_near(address.ip()) => self.explore(address, peer).await,
+            (Choice::Auto, None) if may_be_far && !is_near(address.ip()) => {
+                self.explore(address, peer).await
+            }
             (Choice::Auto, works) => {
                 let first = works.unwrap_or(Kind::Tcp);
                 let tried = self.within(FIRST_TAKES, self.reach_by(first, address, peer)).await;
@@ -167,7 +187,7 @@ impl Carriers {
                     }
                     Some(tried) => tried?,
                 };
-                if works.is_none() && is_long(&reached) {
+                if works.is_none() && may_be_far && is_long(&reached) {
                     // UDP may be blocked; TCP is not.
                     let by_quic = self.reach_by(Kind::Quic, address, peer).await;
                     return Ok(by_quic.unwrap_or(reached));

@@ -294,7 +294,7 @@ impl Links for CarrierLinks {
         let peer = peer.ok_or_else(|| unreachable("the home did not say its name so far"))?;
         let mut ended = Err(unreachable("the home has no address"));
         for address in look_up(&self.address).await.map_err(unreachable)? {
-            ended = self.carriers.link(address, &peer).await.map_err(of_carrier);
+            ended = self.carriers.far_link(address, &peer).await.map_err(of_carrier);
             if ended.is_ok() {
                 break;
             }

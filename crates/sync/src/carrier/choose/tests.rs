@@ -197,6 +197,16 @@ async fn what_is_silently_blocked_is_gone_around_too() {
 }
 
 #[tokio::test]
+async fn a_peer_of_the_cluster_is_near_however_long_it_takes() {
+    for address in [near(), far()] {
+        let world = World::new(LONG);
+        let carriers = world.carriers(Choice::Auto);
+        carriers.link(address, &peer()).await.expect("connected");
+        assert_eq!((world.calls(), way(&carriers)), ((1, 0), Some(Kind::Tcp)));
+    }
+}
+
+#[tokio::test]
 async fn a_long_path_takes_quic_and_a_short_one_tcp() {
     for (takes, address, calls, kind) in [
         (LONG, far(), (1, 1), Kind::Quic),
@@ -206,10 +216,10 @@ async fn a_long_path_takes_quic_and_a_short_one_tcp() {
     ] {
         let world = World::new(takes);
         let carriers = world.carriers(Choice::Auto);
-        carriers.link(address, &peer()).await.expect("connected");
+        carriers.far_link(address, &peer()).await.expect("connected");
         assert_eq!((world.calls(), way(&carriers)), (calls, Some(kind)), "{takes:?} {address}");
         world.close();
-        carriers.link(address, &peer()).await.expect("connected");
+        carriers.far_link(address, &peer()).await.expect("connected");
         let again = if kind == Kind::Tcp { (1, 0) } else { (0, 1) };
         assert_eq!(world.calls(), again, "what has worked comes first");
     }
@@ -227,7 +237,7 @@ async fn where_one_is_blocked_the_other_leads_to_whoever_is_far() {
             way_of.is_blocked.store(true, Ordering::Relaxed);
             way_of.is_silent.store(is_silent, Ordering::Relaxed);
             let (carriers, peer) = (world.carriers(Choice::Auto), peer());
-            let mut link = pin!(carriers.link(far(), &peer));
+            let mut link = pin!(carriers.far_link(far(), &peer));
             let (began, mut polls) = (world.env.monotonic(), 0);
             let link = loop {
                 match poll!(&mut link) {
@@ -252,12 +262,12 @@ async fn a_carrier_can_be_forced() {
     for (choice, calls) in [(Choice::Tcp, (1, 0)), (Choice::Quic, (0, 1))] {
         let world = World::new(MOMENT);
         let carriers = world.carriers(choice);
-        carriers.link(far(), &peer()).await.expect("connected");
+        carriers.far_link(far(), &peer()).await.expect("connected");
         assert_eq!(world.calls(), calls);
         world.tcp.is_blocked.store(true, Ordering::Relaxed);
         world.quic.is_blocked.store(true, Ordering::Relaxed);
         world.close();
-        assert!(carriers.link(far(), &peer()).await.is_err());
+        assert!(carriers.far_link(far(), &peer()).await.is_err());
         assert_eq!(world.calls(), calls, "there is no other");
     }
     assert_eq!("quic".parse(), Ok(Choice::Quic));
