@@ -29,7 +29,7 @@ const ROUND: Duration = Duration::from_mins(1);
 const MOST_PEERS: usize = 4096;
 /// The first carrier has so long to connect, before the other is tried.
 const FIRST_TAKES: Duration = Duration::from_secs(2);
-/// A path is long from this round trip on: more than what a queue on a short one adds.
+/// A path between regions is long from this round trip on.
 const FAR_FROM: Duration = Duration::from_millis(50);
 
 /// How the carrier is chosen.
