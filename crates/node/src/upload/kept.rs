@@ -117,7 +117,8 @@ impl Keeping {
     }
 }
 
-fn body(pieces: mpsc::Receiver<Bytes>) -> ByteStream {
+/// A body that comes piece by piece, and ends with its sender.
+pub(super) fn body(pieces: mpsc::Receiver<Bytes>) -> ByteStream {
     let next = |mut pieces: mpsc::Receiver<Bytes>| async {
         let piece = pieces.recv().await;
         piece.map(|piece| (Ok(piece), pieces))

@@ -12,13 +12,14 @@ use ballast_format::xorb::{ChunkHeader, Compression, XorbValidator, XorbWriter};
 use ballast_store::keyspace::{CopyKind, Prefix};
 use ballast_testkit::content::{bf16_weights, splitmix};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::{FutureExt as _, TryStreamExt as _, stream};
+use futures_util::{FutureExt as _, TryStreamExt as _};
 
 use super::client::{Xorb, all_of, body};
 use crate::access::Repo;
 use crate::error::{Error, Result};
 use crate::repo::NewMirror;
 use crate::rig::{Rig, sha256};
+use crate::upload::kept::body as coming;
 use crate::upload::mirrored::bringer;
 use crate::upload::{Came, Growing, Keeping};
 
@@ -218,15 +219,10 @@ async fn what_is_kept_can_be_read_while_the_rest_arrives() -> Result<()> {
     let (what, growing) = ((sha256(&content), content.len() as u64), Arc::default());
     let mut keeping = Keeping::new(&rig.hub, &repo, &growing, 0);
     let (send, pieces) = tokio::sync::mpsc::channel(1);
-    let next = |mut pieces: tokio::sync::mpsc::Receiver<_>| async {
-        pieces.recv().await.map(|piece| (piece, pieces))
-    };
-    let body = Box::pin(stream::unfold(pieces, next));
-    let put = rig.hub.put_mirrored(&repo, what, body, Arc::clone(&growing));
+    let put = rig.hub.put_mirrored(&repo, what, coming(pieces), Arc::clone(&growing));
     let read = async {
         let (front, rest) = content.split_at(3_000_000);
-        let piece = |bytes| Ok(Bytes::copy_from_slice(bytes));
-        send.send(piece(front)).await.expect("it is read");
+        send.send(Bytes::copy_from_slice(front)).await.expect("it is read");
         for came in told(at, xorb.hash(), &xorb.body) {
             let so_far = growing.part(&(0..1)).now_or_never();
             assert!(so_far.is_none(), "it is told before it is decided");
@@ -234,7 +230,7 @@ async fn what_is_kept_can_be_read_while_the_rest_arrives() -> Result<()> {
         }
         let part = rig.hub.reconstruct_growing(&growing, 1000..900_000).await?;
         assert!(!rig.hub.has_mirrored(&repo, &what.0).await?, "the rest is not here");
-        send.send(piece(rest)).await.expect("it is read");
+        send.send(Bytes::copy_from_slice(rest)).await.expect("it is read");
         drop(send);
         Ok::<_, Error>(part)
     };

@@ -15,6 +15,7 @@ use crate::hub::Hub;
 use crate::origin::Wanted;
 use crate::repo::NewMirror;
 use crate::upload::Growing;
+use crate::upload::kept::body as coming;
 use crate::verify::Summary;
 
 const CLAIMED: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -130,15 +131,13 @@ async fn how_a_part_is_made_is_known_before_the_repo_has_the_file() -> Result<()
     let _others: Vec<_> = std::iter::from_fn(taken).collect();
     let (what, growing) = ((sha256(&large), 3_000_000), Arc::new(Growing::default()));
     let (send, body) = tokio::sync::mpsc::channel(1);
-    let body = stream::unfold(body, |mut body| async move { Some((body.recv().await?, body)) });
-    let put = rig.hub.put_mirrored(&repo, what, Box::pin(body), Arc::clone(&growing));
+    let put = rig.hub.put_mirrored(&repo, what, coming(body), Arc::clone(&growing));
     let read = async {
         let (front, rest) = large.split_at(2_500_000);
-        let piece = |bytes| Ok(Bytes::copy_from_slice(bytes));
-        send.send(piece(front)).await.expect("it is read");
+        send.send(Bytes::copy_from_slice(front)).await.expect("it is read");
         let part = rig.hub.reconstruct_growing(&growing, 100_000..1_500_000).await?;
         assert!(!rig.hub.has_mirrored(&repo, &what.0).await?, "the rest is not here");
-        send.send(piece(rest)).await.expect("it is read");
+        send.send(Bytes::copy_from_slice(rest)).await.expect("it is read");
         drop(send);
         Ok::<_, Error>(part)
     };
