@@ -327,6 +327,8 @@ impl Server {
             .args(["--listen", address, "--data"])
             .arg(self.data())
             .args(&self.arguments)
+            // Tests write little, and must pass beside builds that leave little room.
+            .env("BALLAST_STORAGE_KEEP_FREE", "64MiB")
             .envs(self.objects.variables(self.folder.path())?)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .env_remove("HF_TOKEN")

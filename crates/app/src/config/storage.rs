@@ -32,7 +32,7 @@ pub(crate) struct StorageConfig {
     pub(crate) redirect_downloads: bool,
     /// How old an answer about moving names may be, where other processes write too.
     pub(crate) freshness: String,
-    /// Uploads end when so little room is left on a disk, or 2 %.
+    /// Uploads end when so little room is left on a disk.
     pub(crate) keep_free: ByteSize,
 }
 

@@ -56,8 +56,7 @@ impl LocalStore {
         Self::open_keeping(folder, 0)
     }
 
-    /// The same, and uploads end when so little room is left, in bytes, or 2 % of a larger volume.
-    /// 0: when the disk is full.
+    /// The same, and uploads end when so little room is left, in bytes. 0: when the disk is full.
     pub fn open_keeping(
         folder: &Path,
         keep_free: u64,

@@ -12,14 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use object_store::path::Path;
 
-use super::volume::{Room, Volume};
+use super::volume::Volume;
 use crate::keyspace::Key;
 
 /// What the file holds back: some hundred thousand log entries.
 const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Of a large volume, this share stays free: file systems become slow when they are full.
-const KEPT_PERCENT: u64 = 2;
 
 /// The room of a volume.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ impl Space {
         }
         let room = self.volume.room(&self.root)?;
         self.hold(room);
-        if room.free < self.floor(room) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if room < self.keep_free { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     /// Gives the reserve up for something that must be written. Was there any? Blocks.
@@ -67,13 +64,9 @@ impl Space {
         emptied.is_ok()
     }
 
-    fn floor(&self, room: Room) -> u64 {
-        self.keep_free.max(room.total / 100 * KEPT_PERCENT)
-    }
-
     /// Holds the reserve, if there is plenty of room.
-    fn hold(&self, room: Room) {
-        let is_plenty = room.free >= self.floor(room).saturating_add(RESERVE_BYTES);
+    fn hold(&self, room: u64) {
+        let is_plenty = room >= self.keep_free.saturating_add(RESERVE_BYTES);
         if self.keep_free == 0 || !is_plenty || self.is_held.load(Ordering::Acquire) {
             return;
         }
@@ -115,25 +108,20 @@ mod tests {
     }
 
     #[test]
-    fn uploads_end_below_a_gibibyte_or_two_percent_and_logs_go_on() {
+    fn uploads_end_below_what_is_kept_free_and_logs_go_on() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (space, volume) = space(folder.path(), GIB);
         let entry = Key::LogEntry(LogId::Catalogue, 1).path();
-        for (free, total, may) in [
-            (GIB, 10 * GIB, true),
-            (GIB - 1, 10 * GIB, false),
-            (10 * GIB, 1000 * GIB, false),
-            (20 * GIB, 1000 * GIB, true),
+        for (free, error) in [
+            (GIB, None),
+            (GIB - 1, Some(ErrorKind::StorageFull)),
+            (0, Some(ErrorKind::StorageFull)),
         ] {
-            *volume.room.lock().expect("no panic") = Room { free, total };
-            assert_eq!(space.check(&copy()).is_ok(), may, "{free} of {total}");
+            *volume.room.lock().expect("no panic") = free;
+            let found = space.check(&copy()).err().map(|error| error.kind());
+            assert_eq!(found, error, "{free} bytes free");
             assert!(space.check(&entry).is_ok());
         }
-        let error = space.check(&copy()).err().map(|error| error.kind());
-        assert_eq!(error, None);
-        *volume.room.lock().expect("no panic") = Room { free: 0, total: GIB };
-        let error = space.check(&copy()).err().map(|error| error.kind());
-        assert_eq!(error, Some(ErrorKind::StorageFull));
     }
 
     #[test]
@@ -147,10 +135,10 @@ mod tests {
         assert!(space.spend(&entry));
         assert!(!space.spend(&entry), "it is gone");
         assert_eq!(size(), 0);
-        *volume.room.lock().expect("no panic") = Room { free: GIB, total: GIB };
+        *volume.room.lock().expect("no panic") = GIB;
         space.check(&copy()).expect("there is room, but not plenty");
         assert_eq!(size(), 0);
-        *volume.room.lock().expect("no panic") = Room { free: 2 * GIB, total: 4 * GIB };
+        *volume.room.lock().expect("no panic") = 2 * GIB;
         space.check(&copy()).expect("there is room");
         assert_eq!(size(), RESERVE_BYTES);
     }
@@ -159,7 +147,7 @@ mod tests {
     fn without_a_floor_nothing_is_held_back() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (space, volume) = space(folder.path(), 0);
-        *volume.room.lock().expect("no panic") = Room { free: 0, total: GIB };
+        *volume.room.lock().expect("no panic") = 0;
         space.check(&copy()).expect("the volume itself will say");
         assert!(!space.reserve.exists());
     }

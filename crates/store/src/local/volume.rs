@@ -8,15 +8,6 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// How much room there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Room {
-    /// Bytes that may still be written.
-    pub(super) free: u64,
-    /// Bytes in all.
-    pub(super) total: u64,
-}
-
 /// The volume under a folder. Every call blocks.
 pub(super) trait Volume: Send + Sync + Debug + 'static {
     /// Makes the entries of a folder durable.
@@ -25,8 +16,8 @@ pub(super) trait Volume: Send + Sync + Debug + 'static {
     /// Makes all that was ever written to the volume durable.
     fn sync_all(&self, folder: &Path) -> io::Result<()>;
 
-    /// How much room there is.
-    fn room(&self, folder: &Path) -> io::Result<Room>;
+    /// Bytes that may still be written.
+    fn room(&self, folder: &Path) -> io::Result<u64>;
 
     /// Takes that many bytes of room for a file.
     fn allocate(&self, file: &File, bytes: u64) -> io::Result<()>;
@@ -52,10 +43,9 @@ impl Volume for RealVolume {
         Ok(())
     }
 
-    fn room(&self, folder: &Path) -> io::Result<Room> {
+    fn room(&self, folder: &Path) -> io::Result<u64> {
         let found = rustix::fs::statvfs(folder)?;
-        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Ok(Room { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     #[cfg(target_os = "linux")]
@@ -87,12 +77,12 @@ pub(super) mod shaky {
         pub(crate) synced: Mutex<Vec<PathBuf>>,
         /// Errors of the next syncs of folders, by the operating system's number; 0 is none.
         pub(crate) failures: Mutex<VecDeque<i32>>,
-        pub(crate) room: Mutex<Room>,
+        pub(crate) room: Mutex<u64>,
     }
 
     impl Shaky {
         pub(crate) fn new() -> Self {
-            let room = Mutex::new(Room { free: 1 << 40, total: 1 << 40 });
+            let room = Mutex::new(1 << 40);
             Self { synced: Mutex::default(), failures: Mutex::default(), room }
         }
 
@@ -120,7 +110,7 @@ pub(super) mod shaky {
             self.sync_folder(folder)
         }
 
-        fn room(&self, _: &Path) -> io::Result<Room> {
+        fn room(&self, _: &Path) -> io::Result<u64> {
             Ok(*self.room.lock().expect("no panic"))
         }
 
