@@ -19,7 +19,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -151,6 +151,33 @@ fn shared() -> Shared {
 struct Shelf {
     file: Arc<File>,
     pool: Pool,
+    kept: Kept,
+}
+
+/// Memory that is used again, as a hub's store has it.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Kept {
+    fn take(&self) -> Lent {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Lent(kept.unwrap_or_else(|| vec![0; RUN_CHUNKS as usize * CHUNK]), self.clone())
+    }
+}
+
+struct Lent(Vec<u8>, Kept);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let kept = &self.1.0;
+        kept.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.0));
+    }
 }
 
 #[async_trait]
@@ -168,19 +195,19 @@ impl Source for Shelf {
                 runs.push((at, first, start..span.chunks.end.min(start + RUN_CHUNKS)));
             }
         }
-        let (file, pool) = (Arc::clone(&self.file), self.pool.clone());
+        let (file, pool, kept) = (Arc::clone(&self.file), self.pool.clone(), self.kept.clone());
         let runs = stream::iter(runs).map(move |(span, first, chunks): (u32, u64, Range<u32>)| {
-            let (file, pool) = (Arc::clone(&file), pool.clone());
+            let (file, pool, mut lent) = (Arc::clone(&file), pool.clone(), kept.take());
             async move {
                 let from = (first + u64::from(chunks.start)) * CHUNK as u64;
                 let length = chunks.len() * CHUNK;
                 let read = pool.run(move || {
-                    let mut bytes = vec![0; length];
-                    file.read_exact_at(&mut bytes, from).map(|()| bytes)
+                    file.read_exact_at(&mut lent.0[..length], from)?;
+                    io::Result::Ok(Bytes::from_owner(lent).slice(..length))
                 });
                 let fault = |error: String| carrier::Error::Source(error);
                 let bytes = read.await.map_err(|error| fault(error.to_string()))?;
-                let bytes = Bytes::from(bytes.map_err(|error| fault(error.to_string()))?);
+                let bytes = bytes.map_err(|error| fault(error.to_string()))?;
                 let lengths = vec![CHUNK as u32; chunks.len()];
                 let content = Content::Here { encoding: Encoding::Plain, lengths, bytes };
                 Ok(Run { span, chunks, content })
@@ -202,7 +229,11 @@ impl Source for Shelf {
 
 async fn serve(carrier: &str, address: SocketAddr, file: &str, folder: &Path) -> Result<()> {
     let (shared, credentials) = (shared(), credentials(folder, "server")?);
-    let shelf = Arc::new(Shelf { file: Arc::new(File::open(file)?), pool: Pool::new(2) });
+    let shelf = Arc::new(Shelf {
+        file: Arc::new(File::open(file)?),
+        pool: Pool::new(2),
+        kept: Kept::default(),
+    });
     let (_, settings) = choice(carrier)?;
     let (socket, source) = (UdpSocket::bind(address)?, Arc::<Shelf>::clone(&shelf));
     let quic = QuicCarrier::over(&shared, &credentials, socket, Some(source), settings)?;
@@ -249,7 +280,8 @@ async fn fetch(
     let hashes: Vec<[u8; 32]> = hashes.as_chunks().0.to_vec();
     let file = File::create(PathBuf::from(to))?;
     file.set_len((hashes.len() * CHUNK) as u64)?;
-    let (file, pool) = (Arc::new(file), Pool::new(2));
+    // A file takes one write at a time, and whoever waits for its turn spins.
+    let (file, pool) = (Arc::new(file), Pool::new(1));
     let (choice, settings) = choice(carrier)?;
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     let quic = QuicCarrier::over(&shared, &credentials, socket, None, settings)?;

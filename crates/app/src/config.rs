@@ -182,7 +182,7 @@ pub(crate) enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LogConfig {
-    /// `error`, `warn`, `info`, `debug` or `trace`, for single modules too:
+    /// `error`, `warn`, `info` or `debug`, for single modules too:
     /// `info,ballast_node=debug`.
     pub(crate) level: String,
     /// How lines look.

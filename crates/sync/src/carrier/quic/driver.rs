@@ -35,9 +35,11 @@ use crate::cluster::{Peer, PeerKey, PeerName, Revocations, SERVER_NAME, peer_of}
 const MOST_CONNECTIONS: usize = 4096;
 /// So many that are not yet whole, and whoever calls has to show that its address is its own.
 const MOST_UNPROVEN: usize = 64;
-/// What one turn reads before it sends, and sends of one connection before it looks at the next.
-const READS_PER_TURN: usize = 4;
+/// What one turn sends of one connection before it looks at the next.
 const TRAINS_PER_TURN: usize = 4;
+/// What is shorter is copied out of where it was received, so that packets that wait to be read hold
+/// on to twice their room at most.
+const SHORT_TRAIN: usize = TRAIN_ROOM / 2;
 
 /// A call that is to be made.
 pub(super) struct Connect {
@@ -77,7 +79,8 @@ pub(super) struct Moving {
     /// What the socket had no room for; nothing else is sent before it.
     blocked: Option<Transmit>,
     outgoing: Vec<u8>,
-    incoming: Vec<u8>,
+    /// Where the kernel puts what comes: a train each, of which the packets are handed on.
+    incoming: [BytesMut; TRAINS],
 }
 
 struct Driven {
@@ -115,7 +118,7 @@ impl Moving {
             due: Vec::new(),
             blocked: None,
             outgoing: Vec::new(),
-            incoming: vec![0; TRAIN_ROOM * TRAINS],
+            incoming: std::array::from_fn(|_| BytesMut::zeroed(TRAIN_ROOM)),
         }
     }
 }
@@ -190,30 +193,28 @@ impl Driver {
     /// Reads what the kernel has; whether there may be more.
     fn receive(&mut self, now: Instant) -> bool {
         let mut incoming = std::mem::take(&mut self.state.incoming);
-        let mut more = true;
-        for _ in 0..READS_PER_TURN {
-            let mut metas = [RecvMeta::default(); TRAINS];
-            let mut rooms = incoming.chunks_mut(TRAIN_ROOM).map(IoSliceMut::new);
-            let mut rooms: [IoSliceMut<'_>; TRAINS] =
-                std::array::from_fn(|_| rooms.next().expect("there are so many rooms"));
-            let count = match self.socket.receive(&mut rooms, &mut metas) {
-                Ok(count) => count,
-                Err(error) => {
-                    // Others are about packets that were sent, and QUIC finds those out itself.
-                    more = error.kind() != io::ErrorKind::WouldBlock;
-                    break;
-                }
+        let mut metas = [RecvMeta::default(); TRAINS];
+        let mut rooms = incoming.each_mut().map(|room| {
+            // The packets of the last train have been read by now, so that this takes no memory.
+            room.resize(TRAIN_ROOM, 0);
+            IoSliceMut::new(room)
+        });
+        let received = self.socket.receive(&mut rooms, &mut metas);
+        let count = *received.as_ref().unwrap_or(&0);
+        for (meta, room) in metas.iter().zip(&mut incoming).take(count) {
+            let mut train = if meta.len < SHORT_TRAIN {
+                BytesMut::from(&room[..meta.len])
+            } else {
+                room.split_to(meta.len)
             };
-            for (meta, room) in metas.iter().zip(&rooms).take(count) {
-                let mut train = BytesMut::from(&room[..meta.len]);
-                while !train.is_empty() {
-                    let packet = train.split_to(meta.stride.clamp(1, train.len()));
-                    self.packet(now, meta, packet);
-                }
+            while !train.is_empty() {
+                let packet = train.split_to(meta.stride.clamp(1, train.len()));
+                self.packet(now, meta, packet);
             }
         }
         self.state.incoming = incoming;
-        more
+        // Others are about packets that were sent, and QUIC finds those out itself.
+        received.map_or_else(|error| error.kind() != io::ErrorKind::WouldBlock, |_| true)
     }
 
     fn packet(&mut self, now: Instant, meta: &RecvMeta, packet: BytesMut) {
