@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_format::hash::{ObjectHash, Sha256};
-use ballast_format::log::{TokenRole, Visibility};
+use ballast_format::log::{Gating, TokenRole, Visibility};
 use ballast_format::name::{FilePath, RegionName, RepoKind, RepoName};
 use ballast_format::object::ObjectKind;
 use ballast_store::index::memory::Memory;
@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::gc::GcSettings;
 use crate::hub::{Freshness, Hub, HubSettings};
 use crate::policy::Policy;
-use crate::repo::NewRepo;
+use crate::repo::{NewMirror, NewRepo};
 use crate::state::homing::Away;
 use crate::upload::commit::{CommitHeader, Committed, Draft};
 use crate::verify::ScrubSettings;
@@ -104,6 +104,19 @@ impl Rig {
     }
 
     /// The same repo, as somebody else comes to it.
+    /// An empty mirror, of an upstream that is not asked anything.
+    pub(crate) async fn mirror(&self, name: &str) -> Repo {
+        let new = NewMirror {
+            kind: RepoKind::Model,
+            name: RepoName::parse(name).expect("a name"),
+            upstream: "https://hub.example".to_owned(),
+            visibility: Visibility::Public,
+            gating: Gating::None,
+            sdk: None,
+        };
+        self.hub.create_mirror(&new).await.expect("a new mirror")
+    }
+
     pub(crate) fn repo_for(&self, caller: &Caller, repo: &Repo) -> Repo {
         self.hub.repo_by_id(caller, repo.id(), Access::Read).expect("it is readable")
     }

@@ -30,7 +30,7 @@ const MOST_PEERS: usize = 4096;
 /// The first carrier has so long to connect, before the other is tried.
 const FIRST_TAKES: Duration = Duration::from_secs(2);
 /// A path between regions is long from this round trip on.
-const FAR_FROM: Duration = Duration::from_millis(50);
+const QUIC_FROM: Duration = Duration::from_millis(50);
 
 /// How the carrier is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -275,7 +275,7 @@ impl Carrier for Carriers {
 }
 
 fn is_long((link, _): &Reached) -> bool {
-    link.round_trip() >= FAR_FROM
+    link.round_trip() >= QUIC_FROM
 }
 
 #[cfg(test)]

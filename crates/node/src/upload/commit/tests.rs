@@ -1,4 +1,4 @@
-use ballast_format::log::{Gating, RepoChange, TokenRole, Visibility};
+use ballast_format::log::{RepoChange, TokenRole, Visibility};
 use ballast_format::name::RefName;
 use ballast_format::object::{EntryMode, Pointer};
 use ballast_testkit::clock::SimEnv;

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use ballast_format::chunk::split;
 use ballast_format::hash::{ChunkHash, Sha256, XorbHash};
-use ballast_format::log::{Gating, Visibility};
 use ballast_format::manifest::ManifestId;
-use ballast_format::name::{RepoKind, RepoName};
 use ballast_format::xorb::{ChunkHeader, Compression, XorbValidator, XorbWriter};
 use ballast_store::keyspace::{CopyKind, Prefix};
 use ballast_testkit::content::{bf16_weights, splitmix};
@@ -17,23 +15,10 @@ use futures_util::{FutureExt as _, TryStreamExt as _};
 use super::client::{Xorb, all_of, body};
 use crate::access::Repo;
 use crate::error::{Error, Result};
-use crate::repo::NewMirror;
 use crate::rig::{Rig, sha256};
 use crate::upload::kept::body as coming;
 use crate::upload::mirrored::bringer;
 use crate::upload::{Came, Growing, Keeping};
-
-async fn mirror(rig: &Rig, name: &str) -> Repo {
-    let new = NewMirror {
-        kind: RepoKind::Model,
-        name: RepoName::parse(name).expect("a name"),
-        upstream: "https://hub.example".to_owned(),
-        visibility: Visibility::Public,
-        gating: Gating::None,
-        sdk: None,
-    };
-    rig.hub.create_mirror(&new).await.expect("a new mirror")
-}
 
 /// Half of it compresses.
 fn content() -> Vec<u8> {
@@ -110,7 +95,7 @@ async fn copies(rig: &Rig) -> usize {
 #[tokio::test]
 async fn a_xorb_is_kept_under_its_name_with_its_own_bytes() -> Result<()> {
     let (rig, content) = (Rig::start().await, content());
-    let repo = mirror(&rig, "acme/one").await;
+    let repo = rig.mirror("acme/one").await;
     let count = split(&content).count();
     // Between the two, and behind them, is something that lies in no xorb of theirs.
     let (first_at, first) = plain_xorb(&content, 0..12);
@@ -160,7 +145,7 @@ async fn what_is_not_what_it_is_called_is_packed_and_leaves_nothing_under_that_n
         ("nothing", xorb.hash(), Bytes::new()),
     ];
     for (number, (what, name, bytes)) in cases.into_iter().enumerate() {
-        let repo = mirror(&rig, &format!("acme/m{number}")).await;
+        let repo = rig.mirror(&format!("acme/m{number}")).await;
         let told = told(at, name, &bytes);
         let (terms, kept) = put(&rig, &repo, (&content, sha256(&content)), told).await?;
         assert!(terms.iter().all(|(xorb, _)| *xorb != name) && kept == 0, "{what}: {terms:?}");
@@ -172,7 +157,7 @@ async fn what_is_not_what_it_is_called_is_packed_and_leaves_nothing_under_that_n
 #[tokio::test]
 async fn what_is_kept_is_nobodys_before_the_file_is_right() -> Result<()> {
     let (rig, content) = (Rig::start().await, content());
-    let repo = mirror(&rig, "acme/one").await;
+    let repo = rig.mirror("acme/one").await;
     let (at, xorb) = plain_xorb(&content, 4..30);
     let say = || told(at, xorb.hash(), &xorb.body);
     let mut wrong = content.clone();
@@ -195,15 +180,15 @@ async fn what_is_within_reach_is_not_stored_twice() -> Result<()> {
     let (at, xorb) = plain_xorb(&content, 0..30);
     let say = || told(at, xorb.hash(), &xorb.body);
     // Packed here, it is found by its chunks.
-    let packed = mirror(&rig, "acme/packed").await;
+    let packed = rig.mirror("acme/packed").await;
     let (before, _) = put(&rig, &packed, what, vec![Came::Ends]).await?;
-    let other = mirror(&rig, "acme/other").await;
+    let other = rig.mirror("acme/other").await;
     let (terms, kept) = put(&rig, &other, what, say()).await?;
     assert_eq!((terms, kept), (before, 0));
     assert_eq!(copies(&rig).await, 1);
     // Kept, it is found by its name.
     let (rig, before) = (Rig::start().await, copies(&rig).await);
-    let (one, two) = (mirror(&rig, "acme/one").await, mirror(&rig, "acme/two").await);
+    let (one, two) = (rig.mirror("acme/one").await, rig.mirror("acme/two").await);
     let (first, _) = put(&rig, &one, what, say()).await?;
     let (second, kept) = put(&rig, &two, what, say()).await?;
     assert_eq!((&first, kept), (&second, u64::from(xorb.footer.total_length())));
@@ -214,7 +199,7 @@ async fn what_is_within_reach_is_not_stored_twice() -> Result<()> {
 #[tokio::test]
 async fn what_is_kept_can_be_read_while_the_rest_arrives() -> Result<()> {
     let (rig, content) = (Rig::start().await, content());
-    let repo = mirror(&rig, "acme/one").await;
+    let repo = rig.mirror("acme/one").await;
     let (at, xorb) = plain_xorb(&content, 0..20);
     let (what, growing) = ((sha256(&content), content.len() as u64), Arc::default());
     let mut keeping = Keeping::new(&rig.hub, &repo, &growing, 0);

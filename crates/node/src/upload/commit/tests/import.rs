@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use ballast_format::hash::ObjectHash;
-use ballast_format::name::{RepoKind, RepoName};
 use ballast_format::object::{ObjectKind, hash_object};
 use ballast_format::range::RangeRequest;
 use bytes::Bytes;
@@ -13,23 +12,11 @@ use super::*;
 use crate::download::Content;
 use crate::hub::Hub;
 use crate::origin::Wanted;
-use crate::repo::NewMirror;
 use crate::upload::Growing;
 use crate::upload::kept::body as coming;
 use crate::verify::Summary;
 
 const CLAIMED: &str = "0123456789abcdef0123456789abcdef01234567";
-
-fn new_mirror(name: &str) -> NewMirror {
-    NewMirror {
-        kind: RepoKind::Model,
-        name: RepoName::parse(name).expect("a name"),
-        upstream: "https://hub.example".to_owned(),
-        visibility: Visibility::Public,
-        gating: Gating::None,
-        sdk: None,
-    }
-}
 
 fn facts(id: &str) -> UpstreamFacts {
     UpstreamFacts {
@@ -47,7 +34,7 @@ fn blob(content: &[u8]) -> ObjectHash {
 
 /// A mirror with a text, a text that looks like a pointer, and a large file that is not here.
 async fn mirror(rig: &Rig, large: &[u8]) -> Result<Repo> {
-    let repo = rig.hub.create_mirror(&new_mirror("acme/m")).await?;
+    let repo = rig.mirror("acme/m").await;
     let mut import = rig.hub.begin_import(&repo)?;
     let pointer = Pointer { sha256: sha256(large), size: large.len() as u64 }.encode();
     let text_like_one = Pointer { sha256: sha256(b"other"), size: 5 }.encode();
@@ -155,7 +142,7 @@ async fn how_a_part_is_made_is_known_before_the_repo_has_the_file() -> Result<()
 #[tokio::test]
 async fn what_an_upstream_sends_is_what_it_said_or_is_refused() -> Result<()> {
     let rig = Rig::start().await;
-    let repo = rig.hub.create_mirror(&new_mirror("acme/m")).await?;
+    let repo = rig.mirror("acme/m").await;
     let mut import = rig.hub.begin_import(&repo)?;
     let (id, other) = (blob(b"what was said"), Bytes::from_static(b"what came"));
     assert!(matches!(import.add_blob(id, other).await, Err(Error::Invalid { .. })));

@@ -1,5 +1,7 @@
 //! Which commit a commit is made on, and what becomes of several on one.
 
+use ballast_format::log::Gating;
+
 use super::*;
 
 async fn commit_on(
