@@ -37,8 +37,8 @@ const MOST_CONNECTIONS: usize = 4096;
 const MOST_UNPROVEN: usize = 64;
 /// What one turn sends of one connection before it looks at the next.
 const TRAINS_PER_TURN: usize = 4;
-/// What is shorter is copied out of where it was received, so that packets that wait to be read hold
-/// on to twice their room at most.
+/// What is shorter is copied out of where it was received, so that packets that wait to be read
+/// hold on to twice their room at most.
 const SHORT_TRAIN: usize = TRAIN_ROOM / 2;
 
 /// A call that is to be made.
