@@ -103,7 +103,6 @@ impl Rig {
         self.hub.create_repo(caller, &new).await.expect("a new repo")
     }
 
-    /// The same repo, as somebody else comes to it.
     /// An empty mirror, of an upstream that is not asked anything.
     pub(crate) async fn mirror(&self, name: &str) -> Repo {
         let new = NewMirror {
@@ -117,6 +116,7 @@ impl Rig {
         self.hub.create_mirror(&new).await.expect("a new mirror")
     }
 
+    /// The same repo, as somebody else comes to it.
     pub(crate) fn repo_for(&self, caller: &Caller, repo: &Repo) -> Repo {
         self.hub.repo_by_id(caller, repo.id(), Access::Read).expect("it is readable")
     }

@@ -195,7 +195,7 @@ impl Driver {
         let mut incoming = std::mem::take(&mut self.state.incoming);
         let mut metas = [RecvMeta::default(); TRAINS];
         let mut rooms = incoming.each_mut().map(|room| {
-            // The packets of the last train have been read by now, so that this takes no memory.
+            // Where the last train has been read this is the same memory, and new memory elsewhere.
             room.resize(TRAIN_ROOM, 0);
             IoSliceMut::new(room)
         });
@@ -214,7 +214,7 @@ impl Driver {
         }
         self.state.incoming = incoming;
         // Others are about packets that were sent, and QUIC finds those out itself.
-        received.map_or_else(|error| error.kind() != io::ErrorKind::WouldBlock, |_| true)
+        !matches!(received, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     fn packet(&mut self, now: Instant, meta: &RecvMeta, packet: BytesMut) {
