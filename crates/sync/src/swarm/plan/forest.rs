@@ -274,14 +274,12 @@ impl Forest {
         }
     }
 
-    /// A host shall not pass anything on: neither does anybody ask it, nor is it the hub's child
-    /// where there are others.
+    /// A host shall not pass anything on: nobody asks it, and others come before it wherever it
+    /// stood.
     pub(super) fn sink(&mut self, id: HostId) {
         self.drop_children(id);
         for stripe in 0..self.totals.len() {
-            if self.seat_of(id, stripe).is_some_and(|seat| seat.parent == Some(Parent::Hub)) {
-                self.seat(id, stripe, None);
-            }
+            self.seat(id, stripe, None);
         }
     }
 

@@ -52,6 +52,16 @@ pub(super) struct Seat {
     pub(super) kids: u32,
     /// Whether it is meant to pass this stripe on.
     pub(super) is_primary: bool,
+    /// How many pieces it had, and whom it asked, when the rates were last looked at; nothing: it
+    /// came since.
+    pub(super) marked: Option<(u32, Option<Parent>)>,
+}
+
+impl Seat {
+    /// How many pieces it took since the rates were last looked at.
+    pub(super) fn taken(&self) -> Option<u32> {
+        self.marked.map(|(before, _)| self.held.saturating_sub(before))
+    }
 }
 
 /// A host.
@@ -67,8 +77,6 @@ pub(super) struct Host {
     pub(super) seats: Vec<Seat>,
     /// Pieces that it came with.
     pub(super) brought: u32,
-    /// Pieces that it had when the rates were last looked at; nothing: it came since.
-    pub(super) marked: Option<u32>,
     /// It is one of few, of which each passes all on to the next.
     pub(super) is_chained: bool,
     /// It takes pieces too slowly to pass them on.
@@ -88,7 +96,6 @@ impl Host {
             children: 0,
             seats,
             brought: 0,
-            marked: None,
             is_chained: false,
             is_slow: false,
             avoided: Vec::new(),
@@ -102,6 +109,11 @@ impl Host {
     /// Pieces that it has.
     pub(super) fn held(&self) -> u32 {
         self.seats.iter().map(|seat| seat.held).sum()
+    }
+
+    /// How many pieces it took since the rates were last looked at; nothing: it came since.
+    pub(super) fn taken(&self) -> Option<u32> {
+        self.seats.iter().map(Seat::taken).sum()
     }
 
     /// Whether others may ask it.

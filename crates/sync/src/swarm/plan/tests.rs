@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What some host was seen to take, in bytes a second.
+const QUICKEST: u64 = 12_500_000;
+
 /// Something that happens.
 #[derive(Clone, Debug)]
 enum Event {
@@ -68,7 +71,7 @@ fn happen(forest: &mut Forest, event: &Event, now: Duration) {
                 forest.complain(id, *stripe, about, *lied);
             }
         }
-        Event::Watch => forest.watch(now),
+        Event::Watch => forest.watch(now, QUICKEST),
     }
 }
 
@@ -220,11 +223,11 @@ fn where_a_host_has_all_the_hub_sends_nothing() {
 #[test]
 fn a_host_that_is_slow_or_lies_is_nobodys_parent() {
     let (mut forest, ids) = forest(&[0; 10]);
-    forest.watch(Duration::from_secs(1));
+    forest.watch(Duration::from_secs(1), QUICKEST);
     for (number, id) in ids.iter().enumerate() {
         forest.report(*id, &[if number == 4 { 1 } else { 10 }; STRIPES as usize]);
     }
-    forest.watch(Duration::from_secs(4));
+    forest.watch(Duration::from_secs(4), QUICKEST);
     let child = ids.iter().find(|id| forest.parents(**id).contains(&Some(Parent::Host(ids[6]))));
     let child = *child.expect("somebody asks it");
     let of_six = |parent: &Option<Parent>| *parent == Some(Parent::Host(ids[6]));
@@ -237,6 +240,71 @@ fn a_host_that_is_slow_or_lies_is_nobodys_parent() {
     // Neither does the hub send to them what others need.
     assert_eq!(forest.hub_children(), STRIPES);
     assert!(!forest.parents(ids[4]).contains(&Some(Parent::Hub)));
+}
+
+/// The hosts of a swarm in which each passes all on to the next, from the hub's child on.
+fn chain_of(forest: &Forest) -> Vec<HostId> {
+    let child = |of| forest.ids().find(|id| forest.parents(*id)[0] == Some(of));
+    let first = child(Parent::Hub);
+    let chain: Vec<_> = std::iter::successors(first, |id| child(Parent::Host(*id))).collect();
+    assert_eq!(chain.len(), forest.ids().count());
+    chain
+}
+
+#[test]
+fn who_stands_behind_a_slow_host_is_not_taken_for_slow() {
+    let (mut forest, _) = forest(&[0; 8]);
+    let chain = chain_of(&forest);
+    forest.watch(Duration::from_secs(1), QUICKEST);
+    forest.settle();
+    for (number, id) in chain.iter().enumerate() {
+        forest.report(*id, &[if number < 2 { 20 } else { 2 }; STRIPES as usize]);
+    }
+    forest.watch(Duration::from_secs(4), QUICKEST);
+    forest.settle();
+    check(&forest);
+    let [_, second, slow, next, ..] = chain[..] else { panic!("there are eight") };
+    assert_eq!(forest.children(slow), 0);
+    assert_eq!(forest.parents(next)[0], Some(Parent::Host(second)));
+    assert_eq!(forest.parents(slow)[0], Some(Parent::Host(chain[7])));
+    assert!(chain[3..7].iter().all(|id| forest.children(*id) > 0));
+}
+
+#[test]
+fn a_slow_host_that_all_others_stand_behind_is_found_out() {
+    let (mut forest, _) = forest(&[0; 8]);
+    let chain = chain_of(&forest);
+    let (first, second) = (chain[0], chain[1]);
+    let last_stripe = STRIPES as usize - 1;
+    forest.watch(Duration::from_secs(1), QUICKEST);
+    for id in &chain {
+        forest.report(*id, &[2; STRIPES as usize]);
+    }
+    // As quick as others were: nothing changes.
+    let mut quick = forest.clone();
+    quick.watch(Duration::from_secs(4), 4 * 16 * SHORTEST_PIECE / 3);
+    assert_eq!(chain_of(&quick)[0], first);
+    assert!(quick.parents(first).iter().all(|parent| *parent == Some(Parent::Hub)));
+
+    forest.watch(Duration::from_secs(4), QUICKEST);
+    forest.settle();
+    // The hub's child is not the only one that asks it any more.
+    assert_eq!(forest.parents(first)[last_stripe], Some(Parent::Host(second)));
+    assert_eq!(forest.parents(second)[last_stripe], Some(Parent::Hub));
+    assert_eq!(forest.hub_children(), STRIPES);
+    check(&forest);
+    for id in &chain {
+        let mut held = [4; STRIPES as usize];
+        held[last_stripe] = if *id == second { 20 } else { 4 };
+        forest.report(*id, &held);
+    }
+    forest.watch(Duration::from_secs(7), QUICKEST);
+    forest.settle();
+    check(&forest);
+    assert_eq!(forest.children(first), 0);
+    assert!(!forest.parents(first).contains(&Some(Parent::Hub)));
+    assert!(forest.parents(second).iter().all(|parent| *parent == Some(Parent::Hub)));
+    assert!(chain[1..7].iter().all(|id| forest.children(*id) > 0));
 }
 
 #[test]

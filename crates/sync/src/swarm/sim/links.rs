@@ -12,6 +12,8 @@ pub(super) struct Flow {
     pub(super) rate: f64,
     /// How much it gets of a link next to others.
     pub(super) weight: f64,
+    /// Bytes a second that whoever sends has for it.
+    pub(super) most: f64,
 }
 
 /// The links of all hosts, and of their sites to each other.
@@ -78,19 +80,22 @@ pub(super) fn share(links: &Links, flows: &mut [Flow]) {
     let passed: Vec<_> = flows.iter().map(|flow| links.passed(flow)).collect();
     for _ in 0..ROUNDS {
         users.fill(0.0);
-        let can_more = |left: &[f64], over: &[usize; 4]| {
-            over.iter().all(|link| left[*link] > links.rate * 1e-6)
+        let can_more = |left: &[f64], flow: &Flow, over: &[usize; 4]| {
+            flow.rate < flow.most && over.iter().all(|link| left[*link] > links.rate * 1e-6)
         };
-        for (flow, over) in flows.iter().zip(&passed).filter(|(_, over)| can_more(&left, over)) {
-            each(over, |link| users[link] += flow.weight);
+        for (flow, over) in flows.iter().zip(&passed) {
+            if can_more(&left, flow, over) {
+                each(over, |link| users[link] += flow.weight);
+            }
         }
         let before = left.clone();
         for (flow, over) in flows.iter_mut().zip(&passed) {
-            if !can_more(&before, over) {
+            if !can_more(&before, flow, over) {
                 continue;
             }
             let share = |link: &usize| before[*link] / users[*link];
             let more = flow.weight * over.iter().map(share).fold(f64::INFINITY, f64::min);
+            let more = more.min(flow.most - flow.rate);
             flow.rate += more;
             each(over, |link| left[link] -= more);
         }

@@ -1,7 +1,7 @@
 //! A simulated swarm: links, hosts that come, stop and die, and the real plan of who asks whom.
 //!
 //! Links are fluid: what a link can carry is shared equally among what goes over it, as TCP does,
-//! and a piece is there when its last byte is. Hosts do what `swarm/exchange` does: they ask their
+//! and a chunk of a piece is passed on when its last byte is here. Hosts do what `swarm/exchange` does: they ask their
 //! parent of each stripe for what they lack, in the file's order; when the hub is gone they ask
 //! whom they know, for what is rarest first. Everything follows from a seed.
 
@@ -20,6 +20,8 @@ use super::plan::{Cut, Forest, HostId, Newcomer, Parent, Place};
 
 /// How often nodes report, and the tracker plans.
 const PLANNED_EVERY: f64 = 0.05;
+/// The hub has seen hosts with links of 100 Mbit/s, in bytes a second.
+const QUICKEST: u64 = 12_500_000;
 /// How long a child waits for a parent that sends nothing though it should.
 const PATIENCE: f64 = 2.0;
 /// Pieces that a node asks others for at once, without a tracker.
@@ -70,8 +72,8 @@ impl World {
             nodes: Vec::new(),
             links: Links::new(rate),
             latency: 0.0005,
-            // In a step a stripe's flow gets on by a quarter of a piece at most, if all flow.
-            step: cut.piece_bytes() as f64 / rate,
+            // In a step a chunk goes over a link, if nothing else does.
+            step: cut.piece_bytes() as f64 / rate / 4.0,
             now: 0.0,
             planned: -1.0,
             events: Vec::new(),
@@ -168,7 +170,7 @@ impl World {
                 forest.complain(id, stripe, about, false);
             }
         }
-        forest.watch(Duration::from_secs_f64(self.now));
+        forest.watch(Duration::from_secs_f64(self.now), QUICKEST);
         let changed = forest.settle();
         let by_id: Vec<(HostId, usize)> = (0..self.nodes.len())
             .filter_map(|index| Some((self.nodes[index].id?, index)))
@@ -229,7 +231,7 @@ impl World {
         let (unfair, seed) = (self.unfair, self.seed);
         let flow = move |from, piece| {
             let weight = weight(unfair, seed, (from, to, stripe));
-            Flow { from, to, stripe, piece, rate: 0.0, weight }
+            Flow { from, to, stripe, piece, rate: 0.0, weight, most: f64::INFINITY }
         };
         let piece = self.nodes[index].first_lacking(stripe, &self.cut)?;
         let parent = self.nodes[index].stripes[stripe as usize].parent;
@@ -238,8 +240,10 @@ impl World {
             Some(Parent::Host(_)) => {
                 let from = self.nodes[index].stripes[stripe as usize].from;
                 let sender = &self.nodes[from];
-                if sender.state == State::Running && sender.has[piece as usize] <= self.now {
-                    return Some(flow(Some(from), piece));
+                let came = self.nodes[index].came_of(stripe, piece);
+                let most = (sender.offers(stripe, piece, self.now) - came) / self.step;
+                if sender.state == State::Running && most > 0.0 {
+                    return Some(Flow { most, ..flow(Some(from), piece) });
                 }
                 let is_of_no_use = self.doubt(index, stripe, from);
                 if !is_of_no_use {
@@ -302,7 +306,7 @@ impl World {
 
 /// What a connection gets of a link next to others, always the same.
 fn weight(unfair: f64, seed: u64, (from, to, stripe): (Option<usize>, usize, u32)) -> f64 {
-    let lane = if from.is_none() { stripe % 4 } else { stripe };
+    let lane = if from.is_none() { 0 } else { stripe % 4 };
     let from = from.map_or(0, |from| from as u64 + 1);
     let number = from << 40 | (to as u64) << 16 | u64::from(lane) | seed << 8;
     let drawn = Dice::new(number).below(1000) as f64 / 1000.0;

@@ -87,6 +87,21 @@ impl Node {
         (0..cut.stripes()).map(|stripe| cut.stripe(stripe).filter(has).count() as u32).collect()
     }
 
+    /// How much of a piece has come.
+    pub(super) fn came_of(&self, stripe: u32, piece: u64) -> f64 {
+        let stripe = &self.stripes[stripe as usize];
+        if stripe.piece.is_none_or(|coming| coming == piece) { stripe.came } else { 0.0 }
+    }
+
+    /// How much of a piece it can pass on: the chunks that came.
+    pub(super) fn offers(&self, stripe: u32, piece: u64, now: f64) -> f64 {
+        if self.has[piece as usize] <= now {
+            return f64::INFINITY;
+        }
+        let stripe = &self.stripes[stripe as usize];
+        if stripe.piece == Some(piece) { (stripe.came / CHUNK).floor() * CHUNK } else { 0.0 }
+    }
+
     /// The first piece of a stripe that it lacks.
     pub(super) fn first_lacking(&mut self, stripe: u32, cut: &Cut) -> Option<u64> {
         let front = &mut self.stripes[stripe as usize].front;

@@ -140,8 +140,9 @@ impl Crowd {
         self.members.get(&node).is_some_and(|member| member.is_seed)
     }
 
-    /// Takes those who fetch and are silent out of the forest, and looks who is slow.
-    pub(super) fn watch(&mut self, now: Duration) {
+    /// Takes those who fetch and are silent out of the forest, and looks who is slow, when some node
+    /// was once seen to take `quickest` bytes a second.
+    pub(super) fn watch(&mut self, now: Duration, quickest: u64) {
         let piece_bytes = self.forest.cut().piece_bytes();
         for member in self.members.values_mut() {
             let Some(host) = member.host else { continue };
@@ -159,7 +160,7 @@ impl Crowd {
                 self.forest.leave(host);
             }
         }
-        self.forest.watch(now);
+        self.forest.watch(now, quickest);
     }
 
     /// Finds parents for all who need some; those who must be told.

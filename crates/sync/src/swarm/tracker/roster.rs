@@ -90,6 +90,8 @@ pub(super) struct Roster {
     pub(super) swarms: HashMap<Sha256, Crowd>,
     unsettled: BTreeSet<Sha256>,
     watched: Duration,
+    /// Bytes a second that the quickest node of all was seen to take.
+    quickest: u64,
     files: Holders<Sha256>,
     xorbs: Holders<XorbHash>,
     pub(super) counts: Counts,
@@ -107,6 +109,7 @@ impl Roster {
             swarms: HashMap::new(),
             unsettled: BTreeSet::new(),
             watched: Duration::ZERO,
+            quickest: 0,
             files: Holders::new(MOST_THINGS, MOST_HOLDERS),
             xorbs: Holders::new(MOST_THINGS, MOST_HOLDERS),
             counts: Counts::default(),
@@ -341,7 +344,9 @@ impl Roster {
         if now.saturating_sub(self.watched) >= WATCHED_EVERY {
             self.watched = now;
             for (file, swarm) in &mut self.swarms {
-                swarm.watch(now);
+                swarm.watch(now, self.quickest);
+                let rates = swarm.standings().map(|standing| standing.rate);
+                self.quickest = rates.fold(self.quickest, u64::max);
                 self.unsettled.insert(*file);
             }
         }
