@@ -52,7 +52,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const GIVE_UP: Duration = Duration::from_mins(1);
 /// When to ask again for a file that nobody sends, in seconds.
 const AGAIN_SECONDS: u64 = 5;
-/// The least and the most that is asked for at once.
+/// The least and the most that is asked for at once, for each stripe, and the most for several.
 const BATCH: Range<u64> = 1 << 20..16 << 20;
 
 /// What fetching needs, whichever file it is.
@@ -108,8 +108,8 @@ pub async fn fetch(
 /// What is asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The pieces of these stripes, from their parent.
-    Lane { lane: u32, stripes: Vec<u32> },
+    /// The pieces of these stripes, in the file's order, from their parent.
+    Lane { stripes: Vec<u32> },
     /// Pieces whose parent fails.
     Orphans,
     /// What a client waits for.
@@ -138,11 +138,7 @@ struct Active {
 impl Active {
     /// Whether it asks the same one for the same reason.
     fn is_as(&self, who: &Who, kind: &Kind) -> bool {
-        let is_same = match (&self.kind, kind) {
-            (Kind::Lane { lane, .. }, Kind::Lane { lane: other, .. }) => lane == other,
-            (kind, other) => kind == other,
-        };
-        is_same && self.who == *who
+        self.who == *who && self.kind == *kind
     }
 }
 
@@ -372,7 +368,7 @@ impl Exchange {
         for id in others.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.stop(id);
         }
-        if let Kind::Lane { stripes, .. } = &active.kind {
+        if let Kind::Lane { stripes } = &active.kind {
             for stripe in stripes {
                 self.seat.say(Say::Wrong { stripe: *stripe, who: who.clone(), wrong });
             }

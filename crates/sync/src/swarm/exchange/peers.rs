@@ -104,6 +104,14 @@ impl Peers {
         Ok(link)
     }
 
+    /// How long it takes until one who is connected hears something and can be heard.
+    pub fn round_trip(&self, who: &Who) -> Duration {
+        let slot = lock(&self.links).get(&(who.name.clone(), who.address)).cloned();
+        let kept = slot.as_ref().and_then(|slot| slot.kept.try_lock().ok());
+        let link = kept.as_ref().and_then(|kept| kept.as_ref());
+        link.map_or(Duration::ZERO, |kept| kept.link.round_trip())
+    }
+
     async fn connect(&self, who: &Who) -> Result<Arc<dyn Link>> {
         tokio::select! {
             biased;

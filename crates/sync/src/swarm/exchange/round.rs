@@ -8,13 +8,22 @@ use std::time::Duration;
 
 use ballast_node::error::{Error, Result};
 
-use super::{AGAIN_SECONDS, Active, Exchange, GIVE_UP, Kind, Say, Who, Wrong};
+use super::{AGAIN_SECONDS, Active, BATCH, Exchange, GIVE_UP, Kind, Say, Who, Wrong};
 
-/// Requests to the hub that go on side by side, of several stripes each. A peer is asked for each
-/// stripe by itself: a piece that it waits for must hold up no other stripe, or peers that wait for
-/// each other in different stripes would all wait for ever.
-const HUB_LANES: u32 = 4;
-/// How much the hub is asked for at once, in each lane, when nothing has come.
+/// Lanes to a peer: requests that go on side by side, of some stripes each, since a connection may
+/// get little of a link next to others. The hub has one. All that it sends then comes in the file's
+/// order, and no stripe runs ahead: hosts that pass on the quick ones would have more to send than
+/// their links carry, and others less.
+///
+/// A piece that a peer waits for holds up what is behind it in its lane. Peers that wait for each
+/// other get on all the same: lanes are in the file's order, so whoever waits for the first piece of
+/// all waits for somebody who does not wait.
+const PEER_LANES: u32 = 4;
+/// The next request of a lane begins when so little of the last one has not come, and as much again
+/// as comes in a round trip. Sooner, and what is to be used later takes the place of what comes
+/// first.
+const NEXT_AT: u64 = 16;
+/// How much the hub is asked for at once when nothing has come.
 const FIRST_BYTES: u64 = 256 << 10;
 /// How much is asked at once for stripes without a parent.
 const ORPHAN_BYTES: u64 = 4 << 20;
@@ -50,6 +59,13 @@ impl Exchange {
         Duration::from_millis(u64::try_from(takes).unwrap_or(u64::MAX))
     }
 
+    /// How many bytes come in so long at that rate.
+    fn comes_in(&self, time: Duration, now: Duration) -> u64 {
+        let took = now.saturating_sub(self.began).as_millis().max(1);
+        let bytes = u128::from(self.came) * time.as_millis() / took;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     /// Asks for what can be asked for now.
     pub(super) fn ask(&mut self, now: Duration) {
         self.ask_for_clients(now);
@@ -64,22 +80,23 @@ impl Exchange {
         let mut lanes: BTreeMap<(Who, u32), Vec<u32>> = BTreeMap::new();
         for stripe in 0..self.work.stripes() {
             if let Some(parent) = self.whom.parent(stripe, now) {
-                let lane = if parent.is_hub { stripe % HUB_LANES } else { stripe };
+                let lane = if parent.is_hub { 0 } else { stripe % PEER_LANES };
                 lanes.entry((parent.clone(), lane)).or_default().push(stripe);
             }
         }
-        for ((who, lane), stripes) in lanes {
-            let kind = Kind::Lane { lane, stripes: stripes.clone() };
+        for ((who, _), stripes) in lanes {
+            let kind = Kind::Lane { stripes: stripes.clone() };
+            let batch = (self.batch_bytes * stripes.len() as u64).min(BATCH.end);
             let active = self.active.values().filter(|active| active.is_as(&who, &kind));
             let left: Vec<u64> = active.map(|active| active.left).collect();
-            // The next one is on its way before the last one ends.
-            if left.len() > 1 || left.iter().any(|left| *left > self.batch_bytes / 4) {
+            let soon = batch / NEXT_AT + self.comes_in(self.peers.round_trip(&who), now);
+            if left.len() > 1 || left.iter().any(|left| *left > soon) {
                 continue;
             }
             // At first there may be another plan in a moment, and what was asked of the hub comes
             // all the same: little is asked of it until something has come.
             let most = if who.is_hub { self.came.max(FIRST_BYTES) } else { u64::MAX };
-            let runs = self.work.batch(&stripes, self.batch_bytes.min(most));
+            let runs = self.work.batch(&stripes, batch.min(most));
             if !runs.is_empty() {
                 self.start(who, kind, runs, now);
             }
@@ -180,7 +197,7 @@ impl Exchange {
         let file = Arc::clone(self.filling.file());
         let (mut over, mut ending) = (Vec::new(), Vec::new());
         for (id, active) in &self.active {
-            let Kind::Lane { stripes, .. } = &active.kind else { continue };
+            let Kind::Lane { stripes } = &active.kind else { continue };
             let is_parent =
                 |stripe: &u32| self.whom.parent(*stripe, now).is_some_and(|who| *who == active.who);
             match () {
@@ -260,7 +277,7 @@ impl Exchange {
         }
         for (who, kind) in still {
             tracing::debug!(peer = %who.name, "a request stands still");
-            let Kind::Lane { stripes, .. } = kind else {
+            let Kind::Lane { stripes } = kind else {
                 self.whom.mark_bad(&who, None, now);
                 continue;
             };
