@@ -16,8 +16,8 @@ use super::{AGAIN_SECONDS, Active, BATCH, Exchange, GIVE_UP, Kind, Say, Who, Wro
 /// their links carry, and others less.
 ///
 /// A piece that a peer waits for holds up what is behind it in its lane. Peers that wait for each
-/// other get on all the same: lanes are in the file's order, so whoever waits for the first piece of
-/// all waits for somebody who does not wait.
+/// other get on all the same: lanes are in the file's order, so whoever waits for the first piece
+/// of all waits for somebody who does not wait.
 const PEER_LANES: u32 = 4;
 /// The next request of a lane begins when so little of the last one has not come, and as much again
 /// as comes in a round trip. Sooner, and what is to be used later takes the place of what comes

@@ -14,9 +14,10 @@ const HUB_CHILDREN: u32 = 4;
 const STRETCHED: u32 = 16;
 
 /// So many hosts of a site pass each stripe on from one to the next, if each lacks so many pieces
-/// for each hop; more of them in trees, and more than these in low ones.
-const CHAINED: usize = 8;
-const PIECES_A_HOP: usize = 64;
+/// for each hop, so that the last one waits for a sixteenth at most; more of them in trees, and
+/// more than these in low ones.
+const CHAINED: usize = 16;
+const PIECES_A_HOP: usize = 32;
 const MANY: usize = 512;
 
 impl Forest {
@@ -152,7 +153,7 @@ impl Forest {
     }
 
     /// Whether a host could ask another: it has no reason to avoid it, and is not far ahead of it.
-    fn suits(&self, id: HostId, parent: HostId, stripe: usize) -> bool {
+    pub(super) fn suits(&self, id: HostId, parent: HostId, stripe: usize) -> bool {
         let (Some(host), Some(of)) = (self.host(id), self.host(parent)) else { return false };
         let (has, parent_has) = (host.seats[stripe].held, of.seats[stripe].held);
         parent != id

@@ -27,8 +27,8 @@ pub(super) struct Marks {
 impl Forest {
     /// Looks how fast the hosts are, at most once in two seconds: one that takes less than a
     /// quarter of what its parents do becomes a leaf, and one whose upload is limited to less than
-    /// others take has fewer children. The time is that of any clock that does not go back; some host
-    /// was once seen to take `quickest` bytes a second.
+    /// others take has fewer children. The time is that of any clock that does not go back; some
+    /// host was once seen to take `quickest` bytes a second.
     pub fn watch(&mut self, now: Duration, quickest: u64) {
         let since = self.marks.at.map(|at| now.saturating_sub(at));
         if since.is_some_and(|since| since < WINDOW) {
@@ -112,8 +112,9 @@ impl Forest {
         self.ids().filter_map(|id| Some((id, took(self.host(id)?)?))).collect()
     }
 
-    /// What a host took from others, and what these did of the same stripes. Whoever stands behind a
-    /// slow host is slow too, and not to blame. Nothing, if there are no others, or they took nothing.
+    /// What a host took from others, and what these did of the same stripes. Whoever stands behind
+    /// a slow host is slow too, and not to blame. Nothing, if there are no others, or they took
+    /// nothing.
     fn offered(&self, id: HostId) -> Option<(u32, u32)> {
         let of_stripe = |(stripe, seat): (usize, &Seat)| {
             let (_, Some(Parent::Host(parent))) = seat.marked? else { return None };

@@ -1,9 +1,9 @@
 //! A simulated swarm: links, hosts that come, stop and die, and the real plan of who asks whom.
 //!
 //! Links are fluid: what a link can carry is shared equally among what goes over it, as TCP does,
-//! and a chunk of a piece is passed on when its last byte is here. Hosts do what `swarm/exchange` does: they ask their
-//! parent of each stripe for what they lack, in the file's order; when the hub is gone they ask
-//! whom they know, for what is rarest first. Everything follows from a seed.
+//! and a chunk of a piece is passed on when its last byte is here. Hosts do what `swarm/exchange`
+//! does: they ask their parent of each stripe for what they lack, in the file's order; when the hub
+//! is gone they ask whom they know, for what is rarest first. Everything follows from a seed.
 
 mod links;
 mod node;

@@ -140,8 +140,8 @@ impl Crowd {
         self.members.get(&node).is_some_and(|member| member.is_seed)
     }
 
-    /// Takes those who fetch and are silent out of the forest, and looks who is slow, when some node
-    /// was once seen to take `quickest` bytes a second.
+    /// Takes those who fetch and are silent out of the forest, and looks who is slow, when some
+    /// node was once seen to take `quickest` bytes a second.
     pub(super) fn watch(&mut self, now: Duration, quickest: u64) {
         let piece_bytes = self.forest.cut().piece_bytes();
         for member in self.members.values_mut() {
