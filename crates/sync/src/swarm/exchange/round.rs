@@ -19,9 +19,8 @@ use super::{AGAIN_SECONDS, Active, BATCH, Exchange, GIVE_UP, Kind, Say, Who, Wro
 /// other get on all the same: lanes are in the file's order, so whoever waits for the first piece
 /// of all waits for somebody who does not wait.
 const PEER_LANES: u32 = 4;
-/// The next request of a lane begins when so little of the last one has not come, and as much again
-/// as comes in a round trip. Sooner, and what is to be used later takes the place of what comes
-/// first.
+/// The next request of a lane begins when one in so many bytes of the last one, and what comes in a
+/// round trip, are left. Sooner, and what is used later takes the place of what comes first.
 const NEXT_AT: u64 = 16;
 /// How much the hub is asked for at once when nothing has come.
 const FIRST_BYTES: u64 = 256 << 10;
