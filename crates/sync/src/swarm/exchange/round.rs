@@ -88,8 +88,15 @@ impl Exchange {
             let batch = (self.batch_bytes * stripes.len() as u64).min(BATCH.end);
             let active = self.active.values().filter(|active| active.is_as(&who, &kind));
             let left: Vec<u64> = active.map(|active| active.left).collect();
-            let soon = batch / NEXT_AT + self.comes_in(self.peers.round_trip(&who), now);
-            if left.len() > 1 || left.iter().any(|left| *left > soon) {
+            let is_soon = match left[..] {
+                [] => true,
+                [left] => {
+                    let round_trip = self.peers.round_trip(&who);
+                    left <= batch / NEXT_AT + self.comes_in(round_trip, now)
+                }
+                _ => false,
+            };
+            if !is_soon {
                 continue;
             }
             // At first there may be another plan in a moment, and what was asked of the hub comes

@@ -94,10 +94,7 @@ impl Forest {
 
     /// A host leaves, or is taken to be dead.
     pub fn leave(&mut self, id: HostId) {
-        self.drop_children(id);
-        for stripe in 0..self.totals.len() {
-            self.seat(id, stripe, None);
-        }
+        self.sink(id);
         if self.hosts.get_mut(id.index()).is_some_and(|host| host.take().is_some()) {
             self.vacant.push(id.0);
         }

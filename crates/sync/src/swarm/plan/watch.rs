@@ -40,8 +40,9 @@ impl Forest {
             self.hosts.iter_mut().flatten().for_each(Host::pardon);
         }
         if let Some(since) = since {
-            self.compare(since);
-            self.doubt_the_first(since, quickest);
+            let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            self.compare(ms);
+            self.doubt_the_first(ms, quickest);
         }
         for seat in self.hosts.iter_mut().flatten().flat_map(|host| &mut host.seats) {
             seat.marked = Some((seat.held, seat.parent));
@@ -49,7 +50,7 @@ impl Forest {
     }
 
     /// Holds what hosts took since the rates were last looked at against each other.
-    fn compare(&mut self, since: Duration) {
+    fn compare(&mut self, ms: u64) {
         let taken = self.taken();
         if taken.len() < FEWEST {
             return;
@@ -62,19 +63,18 @@ impl Forest {
             let (taken, offered) = offered.unwrap_or((taken, median));
             self.judge(id, taken, offered);
         }
-        self.limit_slots(median, since);
+        self.limit_slots(median, ms);
     }
 
     /// Where all comes from the hub to one host, and each passes everything on to the next, nobody
     /// knows whether that one is slow or the hub. If others were much quicker, the next one goes
     /// before it in one stripe.
-    fn doubt_the_first(&mut self, since: Duration, quickest: u64) {
+    fn doubt_the_first(&mut self, ms: u64, quickest: u64) {
         let stripe = self.totals.len() - 1;
         let asks = |id: &HostId| self.parents(*id).contains(&Some(Parent::Hub));
         let heads: Vec<_> = self.ids().filter(asks).collect();
         let &[head] = heads.as_slice() else { return };
         let pieces = self.host(head).and_then(Host::taken).map_or(u64::MAX, u64::from);
-        let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = pieces.saturating_mul(self.cut.piece_bytes()).saturating_mul(1000) / ms;
         if rate >= quickest / u64::from(SLOW) {
             return;
@@ -105,11 +105,8 @@ impl Forest {
 
     /// What each host that lacks something took since it was last looked at.
     fn taken(&self) -> Vec<(HostId, u32)> {
-        let took = |host: &Host| {
-            let lacks = !self.has_all(host);
-            lacks.then(|| host.taken()).flatten()
-        };
-        self.ids().filter_map(|id| Some((id, took(self.host(id)?)?))).collect()
+        let took = |id| self.host(id).filter(|host| !self.has_all(host))?.taken();
+        self.ids().filter_map(|id| Some((id, took(id)?))).collect()
     }
 
     /// What a host took from others, and what these did of the same stripes. Whoever stands behind
@@ -137,9 +134,8 @@ impl Forest {
     }
 
     /// Children as the upload allows, where a host may send less than hosts take.
-    fn limit_slots(&mut self, median: u32, since: Duration) {
+    fn limit_slots(&mut self, median: u32, ms: u64) {
         let stripes = self.cut.stripes();
-        let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         for id in self.ids().collect::<Vec<_>>() {
             let Some(host) = self.host_mut(id) else { continue };
             let Some(upload) = host.upload else { continue };

@@ -31,6 +31,13 @@ pub(super) struct Stripe {
     front: usize,
 }
 
+impl Stripe {
+    /// Bytes of the chunks that came of the piece that is on its way.
+    fn whole_chunks(&self) -> f64 {
+        (self.came / CHUNK).floor() * CHUNK
+    }
+}
+
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) state: State,
@@ -99,7 +106,7 @@ impl Node {
             return f64::INFINITY;
         }
         let stripe = &self.stripes[stripe as usize];
-        if stripe.piece == Some(piece) { (stripe.came / CHUNK).floor() * CHUNK } else { 0.0 }
+        if stripe.piece == Some(piece) { stripe.whole_chunks() } else { 0.0 }
     }
 
     /// The first piece of a stripe that it lacks.
@@ -124,8 +131,8 @@ impl Node {
     ) {
         for (stripe, parent) in self.stripes.iter_mut().zip(parents) {
             if stripe.parent != *parent {
-                // Whole chunks of a piece that came are not asked for again.
-                let came = (stripe.came / CHUNK).floor() * CHUNK;
+                // They are not asked for again.
+                let came = stripe.whole_chunks();
                 (stripe.parent, stripe.moved, stripe.came) = (*parent, now, came);
                 if let Some(Parent::Host(id)) = parent {
                     stripe.from = index_of(*id).expect("a parent is one of the hosts");
