@@ -3,9 +3,11 @@
 //! Synchronous on purpose: a command makes a handful of calls, one after another.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustls::crypto::aws_lc_rs;
 use serde_json::Value;
 use ureq::http::{Request, Response};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -29,7 +31,11 @@ impl Client {
     /// A client for the hub that these arguments name.
     pub(crate) fn new(remote: &RemoteArgs) -> Self {
         // Those that the machine trusts: a private hub often has a private authority.
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .unversioned_rustls_crypto_provider(provider)
+            .build();
         let config = Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)

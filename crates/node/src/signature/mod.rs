@@ -8,10 +8,10 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use ballast_format::hash::Sha256;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;

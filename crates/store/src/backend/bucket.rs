@@ -27,8 +27,6 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 type Opened = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
 
 pub(super) fn open(service: Service, name: &str, prefix: &str, access: &Access) -> Result<Opened> {
-    // One provider for all TLS of the process. Who set one before us wins.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     match service {
         Service::S3 => below(prefix, s3(name, access).build()),
         Service::Google => below(prefix, google(name, access).build()),

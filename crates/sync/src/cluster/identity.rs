@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ballast_store::env::SharedEnv;
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -204,7 +204,7 @@ fn finish_client(mut config: ClientConfig, protocol: &[u8]) -> Arc<ClientConfig>
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(aws_lc_rs::default_provider())
 }
 
 fn unusable(error: rustls::Error) -> Error {
@@ -236,7 +236,7 @@ impl Current {
     fn new(key: &SecretKey, roots: &Roots, issued: Issued) -> Result<Self> {
         // With that of the authority: who joins knows no more than its key.
         let chain = vec![issued.certificate.clone(), roots.certificate.clone()];
-        let signing = ring::sign::any_eddsa_type(&key.to_pkcs8());
+        let signing = aws_lc_rs::sign::any_eddsa_type(&key.to_pkcs8());
         let signing = signing.map_err(|error| Error::unusable("this process's key", error))?;
         let certified = CertifiedKey::new(chain, signing);
         let fits = certified.keys_match();

@@ -198,7 +198,7 @@ fn older_versions_of_tls_are_not_spoken() {
     let (_, env) = env();
     let node = identity(&authority(1), PeerRole::Node, "gpu-1", &env);
     let server = node.server_config(&[CARRIER_PROTOCOL], Strangers::Welcome).expect("a server");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let older = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS12]);
     let older = older.expect("known").with_root_certificates(rustls::RootCertStore::empty());
     let error = shake(Arc::new(older.with_no_client_auth()), server).expect_err("too old");

@@ -13,14 +13,14 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved,
     SignatureScheme,
 };
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, ring};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs};
 
 use super::{ClusterId, Peer, PeerKey, PeerName, PeerRole, Revocations};
 
 /// The signatures that there are between us.
 pub(super) static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
-    all: &[ring::ED25519],
-    mapping: &[(SignatureScheme::ED25519, &[ring::ED25519])],
+    all: &[aws_lc_rs::ED25519],
+    mapping: &[(SignatureScheme::ED25519, &[aws_lc_rs::ED25519])],
 };
 
 /// Who is at the other end of a connection whose handshake is done, by the certificates that it

@@ -178,8 +178,6 @@ pub struct Upstream {
 impl Upstream {
     /// An upstream; nothing is sent yet.
     pub fn new(settings: &Settings, env: SharedEnv) -> Result<Self, Error> {
-        // One provider for all TLS of the process. Who set one before us wins.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let endpoint = parse_endpoint(&settings.endpoint)?;
         let guard =
             Guard::new(endpoint.clone(), &settings.plain_hosts, &settings.private_networks)?;
