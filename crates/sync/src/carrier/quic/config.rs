@@ -12,6 +12,7 @@ use quinn_proto::{
 };
 
 use super::congestion::Tolerant;
+use super::socket::SOCKET_BUFFER;
 use crate::carrier::shared::Credentials;
 use crate::carrier::tcp::client_config;
 use crate::cluster::CARRIER_PROTOCOL;
@@ -30,11 +31,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// One call may have so much on its way: 2.5 Gbit/s at 100 ms. What bounds memory is the window of
 /// the connection.
 const STREAM_WINDOW: u32 = 32 << 20;
-/// All calls of a connection together, on a short path and on a long one.
-pub(super) const NEAR_WINDOW: u32 = 16 << 20;
+/// All calls of a connection together, on a short path: as much as its socket has room for, or some
+/// would be lost there. More is not in the CPU's caches any more when it is read.
+pub(super) const NEAR_WINDOW: u32 = SOCKET_BUFFER;
+/// The same on a long path.
 pub(super) const FAR_WINDOW: u32 = 32 << 20;
-/// A path is long from this round trip on.
-pub(super) const FAR_FROM: Duration = Duration::from_millis(15);
+/// A path is long from this round trip on, where the window of a short one is 7 Gbit/s.
+pub(super) const FAR_FROM: Duration = Duration::from_millis(5);
 /// What is sent before anything is known of the path.
 const NEAR_BURST: u64 = 256 << 10;
 const FAR_BURST: u64 = 512 << 10;

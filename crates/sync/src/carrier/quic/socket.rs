@@ -16,7 +16,7 @@ pub(super) const LONGEST_TRAIN: usize = 65_507;
 pub(super) const TRAIN_ROOM: usize = 65_536;
 pub(super) const TRAINS: usize = 8;
 /// What may wait in the kernel: 32 ms at 1 Gbit/s. Less is loss that nobody sees.
-const SOCKET_BUFFER: usize = 4 << 20;
+pub(super) const SOCKET_BUFFER: u32 = 4 << 20;
 
 /// A UDP socket.
 pub(super) struct Socket {
@@ -28,12 +28,12 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn over(socket: std::net::UdpSocket) -> io::Result<Self> {
         let is_v6 = socket.local_addr()?.is_ipv6();
-        let options = SockRef::from(&socket);
+        let (options, buffer) = (SockRef::from(&socket), SOCKET_BUFFER as usize);
         // The kernel gives as much as its operator allows.
-        options.set_recv_buffer_size(SOCKET_BUFFER)?;
-        options.set_send_buffer_size(SOCKET_BUFFER)?;
+        options.set_recv_buffer_size(buffer)?;
+        options.set_send_buffer_size(buffer)?;
         let room = options.recv_buffer_size()?;
-        if room < SOCKET_BUFFER {
+        if room < buffer {
             tracing::info!(
                 bytes = room,
                 "the kernel gives UDP a small buffer; hint: raise net.core.rmem_max and wmem_max \
