@@ -30,6 +30,9 @@ const MOST_THINGS: usize = 1 << 17;
 const MOST_HOLDERS: usize = 16;
 /// How often it is looked who is silent or slow.
 const WATCHED_EVERY: Duration = Duration::from_secs(1);
+/// Each time one in so many of what the quickest node took is forgotten: half of it in an hour in
+/// which there are swarms, since links may become slower for good.
+const FORGOTTEN: u64 = 5000;
 
 /// A node, as long as one call of it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +93,7 @@ pub(super) struct Roster {
     pub(super) swarms: HashMap<Sha256, Crowd>,
     unsettled: BTreeSet<Sha256>,
     watched: Duration,
-    /// Bytes a second that the quickest node of all was seen to take.
+    /// Bytes a second that the quickest node was seen to take, less what was forgotten since.
     quickest: u64,
     files: Holders<Sha256>,
     xorbs: Holders<XorbHash>,
@@ -343,6 +346,7 @@ impl Roster {
     pub(super) fn settle(&mut self, now: Duration) -> bool {
         if now.saturating_sub(self.watched) >= WATCHED_EVERY {
             self.watched = now;
+            self.quickest -= self.quickest / FORGOTTEN;
             for (file, swarm) in &mut self.swarms {
                 swarm.watch(now, self.quickest);
                 let rates = swarm.standings().map(|standing| standing.rate);

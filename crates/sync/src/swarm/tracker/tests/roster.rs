@@ -316,3 +316,43 @@ fn whoever_watches_is_told_who_is_last_and_how_much_the_hub_is_spared() {
     scene.settle();
     assert_eq!(scene.roster.slowest(), Slowest::default(), "all have it");
 }
+
+/// Whether, in a row, the second node goes before the first one in some stripe, where another node
+/// was many times as quick as both, so many seconds before.
+fn is_doubted(seconds: u64) -> bool {
+    let mut scene = Scene::new();
+    let quick = scene.attend("quick", "");
+    scene.join(quick, &[]);
+    scene.settle();
+    scene.now = Duration::from_secs(2);
+    scene.progress(quick, 64, false);
+    scene.settle();
+    scene.roster.gone(quick);
+    for _ in 0..seconds {
+        scene.now += Duration::from_secs(1);
+        scene.settle();
+    }
+    let row = ["a", "b", "c"].map(|name| scene.attend(name, ""));
+    for node in row {
+        scene.join(node, &[]);
+    }
+    scene.settle();
+    let first = row.map(|node| scene.plan(node).map(|plan| parents(&plan).contains(&None)));
+    let head = row[first.iter().position(|asks| *asks == Some(true)).expect("one asks the hub")];
+    for held in 1..=2 {
+        scene.now += Duration::from_secs(2);
+        for node in row {
+            scene.progress(node, held, false);
+        }
+        scene.settle();
+    }
+    row.iter()
+        .filter(|node| **node != head)
+        .any(|node| scene.plan(*node).is_some_and(|plan| parents(&plan).contains(&None)))
+}
+
+#[test]
+fn how_quick_nodes_were_long_ago_says_nothing_of_those_of_today() {
+    assert!(is_doubted(10));
+    assert!(!is_doubted(24 * 3600));
+}
