@@ -30,9 +30,9 @@ pub(crate) struct Client {
 impl Client {
     /// A client for the hub that these arguments name.
     pub(crate) fn new(remote: &RemoteArgs) -> Self {
-        // Those that the machine trusts: a private hub often has a private authority.
         let provider = Arc::new(aws_lc_rs::default_provider());
         let tls = TlsConfig::builder()
+            // Those that the machine trusts: a private hub often has a private authority.
             .root_certs(RootCerts::PlatformVerifier)
             .unversioned_rustls_crypto_provider(provider)
             .build();

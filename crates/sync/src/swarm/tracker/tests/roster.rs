@@ -320,6 +320,9 @@ fn whoever_watches_is_told_who_is_last_and_how_much_the_hub_is_spared() {
 /// Whether, in a row, the second node goes before the first one in some stripe, where another node
 /// was many times as quick as both, so many seconds before.
 fn is_doubted(seconds: u64) -> bool {
+    let asks_hub = |scene: &mut Scene, node| {
+        scene.plan(node).is_some_and(|plan| parents(&plan).contains(&None))
+    };
     let mut scene = Scene::new();
     let quick = scene.attend("quick", "");
     scene.join(quick, &[]);
@@ -337,8 +340,8 @@ fn is_doubted(seconds: u64) -> bool {
         scene.join(node, &[]);
     }
     scene.settle();
-    let first = row.map(|node| scene.plan(node).map(|plan| parents(&plan).contains(&None)));
-    let head = row[first.iter().position(|asks| *asks == Some(true)).expect("one asks the hub")];
+    let heads = row.map(|node| asks_hub(&mut scene, node));
+    let head = row[heads.iter().position(|asks| *asks).expect("one asks the hub")];
     for held in 1..=2 {
         scene.now += Duration::from_secs(2);
         for node in row {
@@ -346,9 +349,7 @@ fn is_doubted(seconds: u64) -> bool {
         }
         scene.settle();
     }
-    row.iter()
-        .filter(|node| **node != head)
-        .any(|node| scene.plan(*node).is_some_and(|plan| parents(&plan).contains(&None)))
+    row.into_iter().any(|node| node != head && asks_hub(&mut scene, node))
 }
 
 #[test]
