@@ -11,7 +11,7 @@ use quinn_proto::{
     VarInt,
 };
 
-use super::congestion::Tolerant;
+use super::congestion::{ByPath, Tolerant};
 use super::socket::SOCKET_BUFFER;
 use crate::carrier::shared::Credentials;
 use crate::carrier::tcp::client_config;
@@ -132,12 +132,14 @@ fn transport(largest: u16, near: bool, calls: bool) -> TransportConfig {
 }
 
 /// On a short path what is lost has found a full queue, most often that of a socket, and CUBIC is
-/// soon back at where it was.
+/// soon back at where it was. A network that nobody routes may be a tunnel over half of the world.
 fn controller(near: bool) -> Arc<dyn ControllerFactory + Send + Sync> {
+    let long = Arc::new(Tolerant { burst: FAR_BURST });
     if near {
-        Arc::new(CubicConfig::default().initial_window(NEAR_BURST).clone())
+        let short = Arc::new(CubicConfig::default().initial_window(NEAR_BURST).clone());
+        Arc::new(ByPath { short, long, long_from: FAR_FROM })
     } else {
-        Arc::new(Tolerant { burst: FAR_BURST })
+        long
     }
 }
 

@@ -5,12 +5,16 @@
 //! is full: then as much stays on its way as arrived in the last round trip, without what stood in
 //! the queue. No more than the window is ever on its way, and `quinn-proto` paces it.
 
+mod by_path;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory};
+
+pub(super) use self::by_path::ByPath;
 
 /// One byte in so many may be lost by chance.
 const BY_CHANCE: u64 = 50;
