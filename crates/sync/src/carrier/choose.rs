@@ -3,7 +3,7 @@
 //! TCP costs a quarter to four tenths of QUIC's CPU, so it leads to peers that are near. On a long
 //! path each of its connections begins anew, with two round trips for its handshakes and a window
 //! of ten packets; QUIC has one for all calls, which is in use one round trip after its first
-//! packet. To regions that may be far both are tried at once, and what answers says how long it is.
+//! packet. To peers that may be far both are tried at once, and what answers says how long it is.
 //! What has worked for a peer is tried first the next time, and the other one if that fails.
 
 use std::collections::HashMap;
@@ -29,8 +29,8 @@ const ROUND: Duration = Duration::from_mins(1);
 const MOST_PEERS: usize = 4096;
 /// The first carrier has so long to connect, before the other is tried.
 const FIRST_TAKES: Duration = Duration::from_secs(2);
-/// A path between regions is long from this round trip on.
-const QUIC_FROM: Duration = Duration::from_millis(50);
+/// A path is long from this round trip on.
+pub const QUIC_FROM: Duration = Duration::from_millis(50);
 
 /// How the carrier is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +90,13 @@ enum Kind {
 }
 
 impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+        }
+    }
+
     fn other(self) -> Self {
         match self {
             Self::Tcp => Self::Quic,
@@ -122,20 +129,6 @@ impl Carriers {
             }
         });
         carriers
-    }
-
-    /// A link to a peer of the same cluster: the one that is kept, if it is open, or a new one. A
-    /// new one knows nothing of permits that were shown before.
-    ///
-    /// It is taken to be near: while many hosts begin at once, full queues are as slow as a long
-    /// path.
-    pub async fn link(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        self.open(address, peer, false).await
-    }
-
-    /// The same to another region, which may be far.
-    pub async fn far_link(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        self.open(address, peer, true).await
     }
 
     async fn open(
@@ -249,6 +242,19 @@ impl Carriers {
         Ok((carrier.connect(address, peer).await?, kind))
     }
 
+    /// How many peers are called now by which carrier.
+    pub fn called(&self) -> [(&'static str, u64); 2] {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whom somebody connects to at the moment is not called yet.
+        let known = peers.values().filter_map(|peer| peer.known.try_lock().ok());
+        let open = known.filter(|known| known.link.as_ref().is_some_and(|link| link.is_open()));
+        let kinds: Vec<Kind> = open.filter_map(|known| Some(known.works?.1)).collect();
+        [Kind::Tcp, Kind::Quic].map(|kind| {
+            let count = kinds.iter().filter(|other| **other == kind).count();
+            (kind.name(), count as u64)
+        })
+    }
+
     /// Closes links that nobody has used for long. What has worked is remembered.
     fn look_through(&self) {
         let now = self.env.monotonic();
@@ -268,9 +274,15 @@ impl Carrier for Carriers {
         "auto"
     }
 
-    /// The same as [`link`](Self::link): a link that is open is not made again.
+    /// The link that is kept, if it is open, or a new one, which knows nothing of permits that were
+    /// shown before. The peer is taken to be near: while many hosts begin at once, full queues are
+    /// as slow as a long path.
     async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        self.link(address, peer).await
+        self.open(address, peer, false).await
+    }
+
+    async fn connect_far(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+        self.open(address, peer, true).await
     }
 }
 

@@ -33,7 +33,7 @@ use ballast_format::hash::{ChunkHash, XorbHash};
 use bytes::Bytes;
 use futures_util::Stream;
 
-pub use self::choose::{Carriers, Choice};
+pub use self::choose::{Carriers, Choice, QUIC_FROM};
 pub use self::quic::{Path, QuicCarrier, QuicSettings};
 pub use self::shared::{Credentials, Shared};
 pub use self::start::{Started, start};
@@ -200,6 +200,11 @@ pub trait Carrier: Send + Sync + 'static {
 
     /// Connects to a peer; whoever answers under another name is refused.
     async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>>;
+
+    /// The same to one that may be far: whoever has the choice chooses by how long the path is.
+    async fn connect_far(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+        self.connect(address, peer).await
+    }
 }
 
 /// What a carrier, or whoever is at its other end, did wrong.

@@ -1,6 +1,7 @@
 //! gRPC channels to a hub. They connect when they are used, and again when a connection ended.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ use tonic::{Code, Status};
 
 use super::door::{CONNECTION_WINDOW, FRAME, KEEP_ALIVE, STREAM_WINDOW};
 use super::identity::stranger_config;
-use super::{CONTROL_PROTOCOL, Error, Identity, PeerKey, PeerRole, Result, SERVER_NAME, peer_of};
+use super::{
+    CONTROL_PROTOCOL, Error, Identity, PeerKey, PeerName, PeerRole, Result, SERVER_NAME, peer_of,
+};
 
 /// How long connecting may take, with the handshake.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -29,7 +32,17 @@ const CALL_TIME: Duration = Duration::from_secs(30);
 /// A channel to the hub at `address` (`host:port`), over which this process is known by its
 /// certificate. Whoever answers there and is no hub of the cluster is not spoken to.
 pub fn hub_channel(identity: &Identity, address: &str) -> Result<Channel> {
-    Ok(channel(identity.client_config(CONTROL_PROTOCOL)?, address))
+    Ok(channel(identity.client_config(CONTROL_PROTOCOL)?, address, None))
+}
+
+/// The same, of which it is noted where each of its connections found the hub.
+pub(super) fn watched_channel(
+    identity: &Identity,
+    address: &str,
+    sightings: &Arc<Sightings>,
+) -> Result<Channel> {
+    let sightings = Some(Arc::clone(sightings));
+    Ok(channel(identity.client_config(CONTROL_PROTOCOL)?, address, sightings))
 }
 
 /// A channel over which this process is nobody: to join, and to come back after a day.
@@ -38,10 +51,10 @@ pub(super) fn stranger_channel(
     address: &str,
     env: &SharedEnv,
 ) -> Result<Channel> {
-    Ok(channel(stranger_config(authority, CONTROL_PROTOCOL, env)?, address))
+    Ok(channel(stranger_config(authority, CONTROL_PROTOCOL, env)?, address, None))
 }
 
-fn channel(tls: Arc<ClientConfig>, address: &str) -> Channel {
+fn channel(tls: Arc<ClientConfig>, address: &str, sightings: Option<Arc<Sightings>>) -> Channel {
     // TLS is made below it: the address that it sees is never looked up.
     Endpoint::from_static("http://peer.ballast")
         .connect_timeout(CONNECT_TIME)
@@ -51,7 +64,7 @@ fn channel(tls: Arc<ClientConfig>, address: &str) -> Channel {
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
-        .connect_with_connector_lazy(Connector { tls, address: address.to_owned() })
+        .connect_with_connector_lazy(Connector { tls, address: address.to_owned(), sightings })
 }
 
 /// A request that is given up after some time.
@@ -90,17 +103,55 @@ fn root_of(status: &Status) -> String {
     }
 }
 
+/// Where a connection found the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What it is called there.
+    pub hub: PeerName,
+    /// The least that it took the two kernels to connect: the way there and back.
+    pub round_trip: Duration,
+}
+
+/// Keeps the last sighting.
+pub(super) struct Sightings {
+    env: SharedEnv,
+    last: Mutex<Option<Sighting>>,
+}
+
+impl Sightings {
+    pub(super) fn new(env: SharedEnv) -> Arc<Self> {
+        Arc::new(Self { env, last: Mutex::default() })
+    }
+
+    pub(super) fn last(&self) -> Option<Sighting> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, mut seen: Sighting) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last.as_ref().filter(|last| last.address == seen.address) {
+            // What took longer had to wait in queues.
+            seen.round_trip = seen.round_trip.min(last.round_trip);
+        }
+        *last = Some(seen);
+    }
+}
+
 /// Makes the connections of a channel.
 #[derive(Clone)]
 struct Connector {
     tls: Arc<ClientConfig>,
     address: String,
+    sightings: Option<Arc<Sightings>>,
 }
 
 impl Connector {
     async fn connect(self) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(&self.address).await?;
+        let (stream, took) = self.reach().await?;
         stream.set_nodelay(true)?;
+        let address = stream.peer_addr()?;
         let name = ServerName::try_from(SERVER_NAME).map_err(std::io::Error::other)?;
         let mut stream = TlsConnector::from(self.tls).connect(name, stream).await?;
         // A hub that does not accept us says so when our side of the handshake is done, where its
@@ -110,9 +161,28 @@ impl Connector {
         }
         let (_, connection) = stream.get_ref();
         match connection.peer_certificates().and_then(peer_of) {
-            Some(peer) if peer.name.role() == PeerRole::Hub => Ok(stream),
+            Some(peer) if peer.name.role() == PeerRole::Hub => {
+                if let Some(sightings) = &self.sightings {
+                    sightings.note(Sighting { address, hub: peer.name, round_trip: took });
+                }
+                Ok(stream)
+            }
             _ => Err(std::io::Error::other("its certificate is not a hub's")),
         }
+    }
+
+    /// The first of its addresses that answers, and how long that took.
+    async fn reach(&self) -> std::io::Result<(TcpStream, Duration)> {
+        let now = || self.sightings.as_ref().map_or(Duration::ZERO, |seen| seen.env.monotonic());
+        let mut ended = Err(std::io::Error::other("it has no address"));
+        for address in tokio::net::lookup_host(&self.address).await? {
+            let began = now();
+            ended = TcpStream::connect(address).await.map(|stream| (stream, now() - began));
+            if ended.is_ok() {
+                break;
+            }
+        }
+        ended
     }
 }
 

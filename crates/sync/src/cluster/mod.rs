@@ -28,7 +28,7 @@ use std::fmt;
 use ballast_format::name::NodeName;
 
 pub use authority::{Authority, ClusterId, Issued};
-pub use client::{hub_channel, timed};
+pub use client::{Sighting, hub_channel, timed};
 pub use discover::{Discovery, Hint, Hints};
 pub use door::{CarrierStream, Door, DoorLimits, TakeStreams};
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
 //! A hub and nodes in one process: each node has a real cache, links are calls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -92,6 +92,8 @@ struct Process {
 pub(crate) struct World {
     pub(crate) env: Arc<SimEnv>,
     processes: Mutex<HashMap<SocketAddr, Process>>,
+    /// Who was reached as one that may be far.
+    pub(crate) called_far: Mutex<BTreeSet<PeerName>>,
     pub(crate) hub: Arc<Manners>,
 }
 
@@ -112,11 +114,11 @@ pub(crate) fn who(name: &str) -> Who {
     // A node's letter is its port.
     let port = if is_hub { 1 } else { u16::from(name.as_bytes()[0]) };
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    Who { name: PeerName::parse(name).expect("a name"), address, is_hub }
+    Who { name: PeerName::parse(name).expect("a name"), address, is_hub, is_near: !is_hub }
 }
 
 pub(crate) fn known(name: &str, is_whole: bool) -> Known {
-    Known { who: who(name), is_near: true, is_whole }
+    Known { who: who(name), is_whole }
 }
 
 /// A plan: for each stripe a place in `peers`, or the hub.
@@ -137,6 +139,7 @@ impl World {
         let world = Arc::new(Self {
             env: SimEnv::new(1),
             processes: Mutex::default(),
+            called_far: Mutex::default(),
             hub: Arc::clone(&hub),
         });
         world.add("hub", Arc::new(HubSource { samples }), hub);
@@ -353,6 +356,17 @@ impl Carrier for InProcess {
             return Err(Call::broken(peer));
         }
         Ok(Arc::new(call))
+    }
+
+    async fn connect_far(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+    ) -> carrier::Result<Arc<dyn Link>> {
+        let link = self.connect(address, peer).await?;
+        let mut far = self.world.called_far.lock().unwrap_or_else(PoisonError::into_inner);
+        far.insert(peer.clone());
+        Ok(link)
     }
 }
 

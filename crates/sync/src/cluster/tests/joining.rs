@@ -42,6 +42,10 @@ async fn a_node_joins_with_one_word_and_is_known_from_then_on() {
     member.beat(&mut calls, "0.0.0.0:8082").await.expect("it is heard");
     let seen = served.registry.seen(&member.identity().key().public()).expect("seen");
     assert_eq!(seen.address, "127.0.0.1:8082", "as the hub sees it");
+    let sighting = member.sighting().expect("it was connected");
+    assert_eq!(sighting.address.to_string(), served.address);
+    assert_eq!(sighting.hub.to_string(), "hub/hub");
+    assert!(!sighting.round_trip.is_zero());
 
     let mode = member_file(folder.path()).metadata().expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

@@ -142,6 +142,14 @@ impl Active {
     }
 }
 
+/// How fast new bytes came when that was looked at last.
+struct Pace {
+    since: Duration,
+    came: u64,
+    /// In a millisecond.
+    rate: u64,
+}
+
 /// What is waited for.
 enum Happened {
     Event(u64, Event),
@@ -168,6 +176,7 @@ struct Exchange {
     began: Duration,
     /// New bytes that came, when the last of them did, and since when they come without a pause.
     came: u64,
+    pace: Pace,
     came_at: Duration,
     flows_since: Duration,
     tick_at: Duration,
@@ -199,6 +208,7 @@ impl Exchange {
             seed: u64::from_le_bytes(seed),
             began: now,
             came: 0,
+            pace: Pace { since: now, came: 0, rate: 0 },
             came_at: now,
             flows_since: now,
             tick_at: now + TICK,
@@ -282,7 +292,7 @@ impl Exchange {
             active.has_come = true;
             let from = match () {
                 () if active.who.is_hub => Place::Hub,
-                () if self.whom.is_near(&active.who) => Place::Site,
+                () if active.who.is_near => Place::Site,
                 () => Place::Peer,
             };
             self.ledger.came(from, bytes, new);

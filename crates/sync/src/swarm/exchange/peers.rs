@@ -35,6 +35,8 @@ pub struct Who {
     pub address: SocketAddr,
     /// Whether it is the hub.
     pub is_hub: bool,
+    /// Whether it is a node of the same site.
+    pub is_near: bool,
 }
 
 /// What is shown to whoever is asked for a file's chunks.
@@ -113,9 +115,13 @@ impl Peers {
     }
 
     async fn connect(&self, who: &Who) -> Result<Arc<dyn Link>> {
+        let link = match who.is_near {
+            true => self.carrier.connect(who.address, &who.name),
+            false => self.carrier.connect_far(who.address, &who.name),
+        };
         tokio::select! {
             biased;
-            link = self.carrier.connect(who.address, &who.name) => link,
+            link = link => link,
             () = self.env.sleep(CONNECTING_TAKES) => {
                 let reason = format!("`{}` does not answer", who.address);
                 Err(Error::Unreachable { peer: who.name.to_string(), reason })

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ballast_node::error::{Error, Result};
 
-use super::{AGAIN_SECONDS, Active, BATCH, Exchange, GIVE_UP, Kind, Say, Who, Wrong};
+use super::{AGAIN_SECONDS, Active, BATCH, Exchange, GIVE_UP, Kind, Pace, Say, Who, Wrong};
+use crate::carrier::QUIC_FROM;
 
 /// Lanes to a peer: requests that go on side by side, of some stripes each, since a connection may
 /// get little of a link next to others. The hub has one. All that it sends then comes in the file's
@@ -24,6 +25,10 @@ const PEER_LANES: u32 = 4;
 const NEXT_AT: u64 = 16;
 /// How much the hub is asked for at once when nothing has come.
 const FIRST_BYTES: u64 = 256 << 10;
+/// How much more than has come it is asked for then on a long path.
+const FAR_AHEAD: u64 = 4;
+/// What is called the last moments.
+const PACE_OVER: Duration = Duration::from_millis(500);
 /// How much is asked at once for stripes without a parent.
 const ORPHAN_BYTES: u64 = 4 << 20;
 /// How long a request goes on whose peer is not the parent any more.
@@ -58,11 +63,21 @@ impl Exchange {
         Duration::from_millis(u64::try_from(takes).unwrap_or(u64::MAX))
     }
 
-    /// How many bytes come in so long at that rate.
+    /// How many bytes come in so long, at the rate of the last moments or at that if it is higher.
     fn comes_in(&self, time: Duration, now: Duration) -> u64 {
         let took = now.saturating_sub(self.began).as_millis().max(1);
-        let bytes = u128::from(self.came) * time.as_millis() / took;
-        u64::try_from(bytes).unwrap_or(u64::MAX)
+        let rate = (u128::from(self.came) / took).max(u128::from(self.pace.rate));
+        u64::try_from(rate * time.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Looks how fast it has come in the last moments.
+    fn look_at_pace(&mut self, now: Duration) {
+        let took = now.saturating_sub(self.pace.since).as_millis();
+        if took >= PACE_OVER.as_millis() {
+            let rate = u128::from(self.came - self.pace.came) / took;
+            let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+            self.pace = Pace { since: now, came: self.came, rate };
+        }
     }
 
     /// Asks for what can be asked for now.
@@ -84,24 +99,28 @@ impl Exchange {
             }
         }
         for ((who, _), stripes) in lanes {
+            let round_trip = self.peers.round_trip(&who);
             let kind = Kind::Lane { stripes: stripes.clone() };
             let batch = (self.batch_bytes * stripes.len() as u64).min(BATCH.end);
             let active = self.active.values().filter(|active| active.is_as(&who, &kind));
             let left: Vec<u64> = active.map(|active| active.left).collect();
             let is_soon = match left[..] {
                 [] => true,
-                [left] => {
-                    let round_trip = self.peers.round_trip(&who);
-                    left <= batch / NEXT_AT + self.comes_in(round_trip, now)
-                }
+                [left] => left <= batch / NEXT_AT + self.comes_in(round_trip, now),
                 _ => false,
             };
             if !is_soon {
                 continue;
             }
             // At first there may be another plan in a moment, and what was asked of the hub comes
-            // all the same: little is asked of it until something has come.
-            let most = if who.is_hub { self.came.max(FIRST_BYTES) } else { u64::MAX };
+            // all the same: little is asked of it until something has come. Where that is slow to
+            // be seen, a long path would stand empty meanwhile.
+            let ahead = if round_trip >= QUIC_FROM { FAR_AHEAD } else { 1 };
+            let most = if who.is_hub {
+                self.came.saturating_mul(ahead).max(FIRST_BYTES)
+            } else {
+                u64::MAX
+            };
             let runs = self.work.batch(&stripes, batch.min(most));
             if !runs.is_empty() {
                 self.start(who, kind, runs, now);
@@ -252,6 +271,7 @@ impl Exchange {
     /// Looks for what stands still.
     pub(super) fn tick(&mut self, now: Duration) -> Result<()> {
         self.say_held(now);
+        self.look_at_pace(now);
         self.look_for_orphans = true;
         self.stop_what_stands_still(now);
         self.ask_for_the_last(now);

@@ -10,8 +10,6 @@ use super::peers::Who;
 pub struct Known {
     /// Which.
     pub who: Who,
-    /// Whether it stands in the same site.
-    pub is_near: bool,
     /// Whether it has the whole file.
     pub is_whole: bool,
 }

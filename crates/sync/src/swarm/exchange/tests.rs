@@ -85,6 +85,23 @@ async fn a_new_version_moves_only_what_is_new() -> Result<()> {
 }
 
 #[tokio::test]
+async fn whoever_stands_in_another_site_is_reached_as_one_that_may_be_far() -> Result<()> {
+    let sample = sample();
+    let world = World::new(&[&sample]);
+    let (near, far, node) = (world.node("a").await, world.node("b").await, world.node("c").await);
+    let _kept = (near.has(&sample, &[0..400]).await, far.has(&sample, &[0..400]).await);
+    let mut told = plan(&["a", "b"], [Some(0), Some(1), Some(0), Some(1)]);
+    told.peers[1].who.is_near = false;
+    node.tell.send_replace(told);
+    world.drive(node.fetch(&sample)).await?;
+    let called_far = world.called_far.lock().expect("no panic").clone();
+    assert_eq!(called_far.into_iter().collect::<Vec<_>>(), [who("b").name]);
+    let from_site = came(&node)[FROM_SITE];
+    assert!(from_site > 0 && from_site < SIZE, "{from_site} of {SIZE}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_parent_that_lies_is_told_of_and_no_wrong_byte_is_kept() -> Result<()> {
     let sample = sample();
     let world = World::new(&[&sample]);

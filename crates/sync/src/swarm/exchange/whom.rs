@@ -98,11 +98,6 @@ impl Whom {
         self.holdings.retain(|who, _| peers.iter().any(|peer| peer.who == *who));
     }
 
-    /// Whether a peer stands in the node's own site.
-    pub(super) fn is_near(&self, who: &Who) -> bool {
-        self.told.peers.iter().any(|peer| peer.is_near && peer.who == *who)
-    }
-
     /// The stripes of which some parent must be found: those that nobody can be asked for, for long
     /// enough that the tracker could have named another.
     pub(super) fn orphans(&mut self, work: &Work, now: Duration) -> Vec<u32> {

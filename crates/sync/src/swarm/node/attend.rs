@@ -167,9 +167,9 @@ impl GrpcHub {
     fn found(&self) -> Vec<Known> {
         let known = |hint: Hint| {
             let (name, address) = (hint.name, *hint.addresses.first()?);
-            let who = Who { name, address, is_hub: false };
             // What multicast reaches is near.
-            Some(Known { who, is_near: true, is_whole: false })
+            let who = Who { name, address, is_hub: false, is_near: true };
+            Some(Known { who, is_whole: false })
         };
         let hints = self.hints.hints().into_iter();
         hints.filter(|hint| hint.name.role() == PeerRole::Node).filter_map(known).collect()
@@ -390,8 +390,9 @@ fn told(plan: &v1::Plan) -> Option<Told> {
             name: PeerName::parse(&peer.name)?,
             address: peer.address.parse().ok()?,
             is_hub: false,
+            is_near: peer.near,
         };
-        Some(Known { who, is_near: peer.near, is_whole: peer.whole })
+        Some(Known { who, is_whole: peer.whole })
     };
     let peers: Vec<Known> = plan.peers.iter().map(known).collect::<Option<_>>()?;
     let place = |parent: &u32| {

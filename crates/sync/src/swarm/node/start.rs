@@ -108,7 +108,7 @@ fn the_hub() -> Result<Who> {
     let name = PeerName::new(PeerRole::Hub, "hub");
     let name = name.ok_or_else(|| Error::internal("a hub has no name"))?;
     let address = SocketAddr::from(([0, 0, 0, 0], 0));
-    Ok(Who { name, address, is_hub: true })
+    Ok(Who { name, address, is_hub: true, is_near: false })
 }
 
 /// Keeps an idle node small.

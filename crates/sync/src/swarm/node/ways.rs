@@ -1,17 +1,17 @@
 //! The ways to the hub and to peers, wherever they are now.
 //!
-//! A node knows its hub by a host name. What address that has, and what the hub is called that
-//! answers there, is asked whenever a connection is made anew: a hub moves, and several gateways
-//! may share a name. A peer that does not answer where the tracker says may be where it was found
-//! on the local network.
+//! A node knows its hub by a host name. What address that has is asked whenever a connection is
+//! made anew, since a hub moves, and several gateways may share a name. What the hub is called that
+//! answers there, and how far it is, the last connection over gRPC has told; else it is asked. A
+//! peer that does not answer where the tracker says may be where it was found on the local network.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::carrier::{Carrier, Error, Link, Result};
-use crate::cluster::{self, Hints, Member, PeerName, PeerRole, look_up};
+use crate::carrier::{Carrier, Error, Link, QUIC_FROM, Result};
+use crate::cluster::{self, Hints, Member, PeerName, PeerRole, Sighting, look_up};
 
 /// Addresses at which a peer is tried besides the one that was told.
 const MOST_OTHERS: usize = 3;
@@ -24,6 +24,9 @@ pub(super) trait FindHub: Send + Sync + 'static {
 
     /// What it is called at one of them.
     async fn name_at(&self, address: SocketAddr) -> cluster::Result<PeerName>;
+
+    /// Where it was found the last time.
+    fn sighting(&self) -> Option<Sighting>;
 }
 
 #[async_trait]
@@ -34,6 +37,10 @@ impl FindHub for Member {
 
     async fn name_at(&self, address: SocketAddr) -> cluster::Result<PeerName> {
         self.hub_at(address).await
+    }
+
+    fn sighting(&self) -> Option<Sighting> {
+        Self::sighting(self)
     }
 }
 
@@ -68,8 +75,8 @@ impl Ways {
         let mut ended = Err(unreachable(&"it has no address"));
         for address in self.in_order(addresses) {
             // Said before: whoever gives up at this one comes back to the next one.
-            self.known().tried = Some(address);
-            ended = self.hub_at(address).await;
+            let before = self.known().tried.replace(address);
+            ended = self.hub_at(address, before == Some(address)).await;
             if let Ok(link) = &ended {
                 let works = Some((address, link.peer().clone()));
                 *self.known() = Known { works, tried: None };
@@ -80,13 +87,31 @@ impl Ways {
         ended
     }
 
-    async fn hub_at(&self, address: SocketAddr) -> Result<Arc<dyn Link>> {
-        let known = self.known().works.clone().filter(|(there, _)| *there == address);
+    /// The hub at one of its addresses. It is asked for its name where it was `tried` in vain.
+    async fn hub_at(&self, address: SocketAddr, tried: bool) -> Result<Arc<dyn Link>> {
+        let seen = || self.hub.sighting().filter(|seen| seen.address == address);
+        let works = self.known().works.clone().filter(|(there, _)| *there == address);
+        let known = works.map(|(_, name)| name);
+        let known = known.or_else(|| seen().filter(|_| !tried).map(|seen| seen.hub));
         let name = match known {
-            Some((_, name)) => name,
+            Some(name) => name,
             None => self.hub.name_at(address).await.map_err(|error| unreachable(&error))?,
         };
-        self.carrier.connect(address, &name).await.map_err(not_them)
+        let is_far = seen().is_some_and(|seen| seen.round_trip >= QUIC_FROM);
+        self.reach(address, &name, is_far).await
+    }
+
+    async fn reach(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+        may_be_far: bool,
+    ) -> Result<Arc<dyn Link>> {
+        let link = match may_be_far {
+            true => self.carrier.connect_far(address, peer),
+            false => self.carrier.connect(address, peer),
+        };
+        link.await.map_err(not_them)
     }
 
     /// The address that works first; else those behind the one that was tried in vain.
@@ -102,15 +127,23 @@ impl Ways {
         addresses
     }
 
-    async fn to_peer(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        let failed = match self.carrier.connect(address, peer).await.map_err(not_them) {
+    async fn to(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+        may_be_far: bool,
+    ) -> Result<Arc<dyn Link>> {
+        if peer.role() == PeerRole::Hub {
+            return self.to_hub().await;
+        }
+        let failed = match self.reach(address, peer, may_be_far).await {
             Err(error @ Error::Unreachable { .. }) => error,
             ended => return ended,
         };
         let hint = self.hints.hints().into_iter().find(|hint| hint.name == *peer);
         let others = hint.into_iter().flat_map(|hint| hint.addresses);
         for other in others.filter(|other| *other != address).take(MOST_OTHERS) {
-            if let Ok(link) = self.carrier.connect(other, peer).await {
+            if let Ok(link) = self.reach(other, peer, false).await {
                 return Ok(link);
             }
         }
@@ -131,10 +164,11 @@ impl Carrier for Ways {
     }
 
     async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        match peer.role() {
-            PeerRole::Hub => self.to_hub().await,
-            PeerRole::Node | PeerRole::Region => self.to_peer(address, peer).await,
-        }
+        self.to(address, peer, false).await
+    }
+
+    async fn connect_far(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+        self.to(address, peer, true).await
     }
 }
 

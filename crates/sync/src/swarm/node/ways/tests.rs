@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
 use ballast_format::hash::XorbHash;
 use bytes::Bytes;
@@ -15,6 +16,9 @@ struct Net {
     /// What the hub's host name leads to.
     hub: Mutex<Vec<SocketAddr>>,
     asked_names: Mutex<Vec<SocketAddr>>,
+    /// Who was called as one that may be far.
+    far: Mutex<Vec<SocketAddr>>,
+    sighting: Mutex<Option<Sighting>>,
     hints: Vec<Hint>,
     looks: Mutex<u32>,
 }
@@ -66,6 +70,11 @@ impl Carrier for Net {
             None => Err(unreachable(&"nobody answers")),
         }
     }
+
+    async fn connect_far(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+        lock(&self.far).push(address);
+        self.connect(address, peer).await
+    }
 }
 
 #[async_trait]
@@ -78,6 +87,10 @@ impl FindHub for Net {
         lock(&self.asked_names).push(address);
         let nobody = || cluster::Error::Invalid("nobody answers".to_owned());
         lock(&self.there).get(&address).cloned().ok_or_else(nobody)
+    }
+
+    fn sighting(&self) -> Option<Sighting> {
+        lock(&self.sighting).clone()
     }
 }
 
@@ -165,4 +178,42 @@ async fn a_peer_that_is_elsewhere_now_is_found_by_its_hint_and_did_not_lie() {
     let failed = ways.connect(at(7), &node("gpu-4")).await.err();
     assert!(matches!(failed, Some(Error::Unreachable { .. })), "{failed:?}");
     assert_eq!(*lock(&net.looks), 1);
+}
+
+#[tokio::test]
+async fn what_a_connection_has_told_of_the_hub_need_not_be_asked() {
+    for (round_trip, far) in [(Duration::from_millis(1), vec![]), (QUIC_FROM, vec![at(1)])] {
+        let net = Arc::new(Net::default());
+        let ways = ways(&net);
+        *lock(&net.hub) = vec![at(1)];
+        lock(&net.there).insert(at(1), hub("first"));
+        let sighting = Sighting { address: at(1), hub: hub("first"), round_trip };
+        *lock(&net.sighting) = Some(sighting);
+        assert_eq!(reached(&ways).await, Some(hub("first")));
+        assert_eq!((lock(&net.asked_names).len(), lock(&net.far).clone()), (0, far));
+    }
+}
+
+#[tokio::test]
+async fn what_a_connection_has_told_may_be_old() {
+    let net = Arc::new(Net::default());
+    let ways = ways(&net);
+    *lock(&net.hub) = vec![at(1)];
+    lock(&net.there).insert(at(1), hub("second"));
+    let round_trip = Duration::ZERO;
+    *lock(&net.sighting) = Some(Sighting { address: at(1), hub: hub("first"), round_trip });
+    assert_eq!(reached(&ways).await, None);
+    assert_eq!(reached(&ways).await, Some(hub("second")));
+    assert_eq!(*lock(&net.asked_names), [at(1)]);
+}
+
+#[tokio::test]
+async fn a_peer_of_another_site_may_be_far() {
+    let net = Arc::new(Net::default());
+    let ways = ways(&net);
+    lock(&net.there).insert(at(7), node("gpu-2"));
+    ways.connect(at(7), &node("gpu-2")).await.expect("it is there");
+    assert!(lock(&net.far).is_empty());
+    ways.connect_far(at(7), &node("gpu-2")).await.expect("it is there");
+    assert_eq!(*lock(&net.far), [at(7)]);
 }
