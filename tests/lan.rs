@@ -122,6 +122,12 @@ fn four_hosts_that_begin_at_once_take_each_byte_from_the_hub_once() -> Result<()
     let (file, payload) = (site.content.len() as u64, site.payload()?);
     ensure!(payload * 100 <= file * 105, "the hub sent {payload} bytes of a file of {file}");
     ensure!(wire * 100 <= file * 112, "{wire} bytes on the hub's link for {file}");
+    let mut links = [0, 0];
+    for node in &site.nodes {
+        links[0] += figure(node, "carrier_links{carrier=\"tcp\"}")?;
+        links[1] += figure(node, "carrier_links{carrier=\"quic\"}")?;
+    }
+    ensure!(links[0] >= 4 && links[1] == 0, "hosts of one site use TCP: {links:?}");
     Ok(())
 }
 

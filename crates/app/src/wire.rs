@@ -24,6 +24,7 @@ pub(crate) fn open(
     let (udp, settings) = (door.udp()?, QuicSettings::default());
     let started = carrier::start(&shared, identity, udp, Some(source), choice, settings)
         .context("starting the carriers")?;
+    hub.show_figures(started.figures());
     let streams = started.server.map(|server| server as Arc<dyn TakeStreams>);
     let limits = DoorLimits::default();
     door.open(hub.runner(), hub.env(), identity, services, streams, limits)?;

@@ -22,7 +22,7 @@ use super::follower::Follower;
 use super::home::HomeLog as _;
 use super::status::{Status, lag_figures};
 use super::through::Through;
-use crate::carrier::{self, Choice, QuicSettings, Shared};
+use crate::carrier::{self, Carriers, Choice, QuicSettings, Shared};
 use crate::cluster::{self, Member, PeerRole};
 
 /// The folder below the data folder.
@@ -36,6 +36,7 @@ const QUEUE: usize = 64;
 struct Remote {
     home: Arc<RemoteHome>,
     follower: Arc<Follower>,
+    carriers: Arc<Carriers>,
     stop: CancellationToken,
 }
 
@@ -168,14 +169,14 @@ impl Remotes {
         let settings = QuicSettings::default();
         let started = carrier::start(shared, identity, socket, None, self.choice, settings);
         let carriers = started.map_err(super::unreachable)?.carriers;
-        let links = Arc::new(home.links(carriers, member.hub_address()));
+        let links = Arc::new(home.links(Arc::clone(&carriers), member.hub_address()));
         let follower = Arc::new(Follower::new(Arc::clone(hub), Arc::clone(&home) as _, links));
         self.through.add(name.clone(), Arc::clone(&follower));
         let stop = runner.stopping().child_token();
         Arc::new(member).stay(runner, String::new()).map_err(of_cluster)?;
         let (following, stopped, region) = (Arc::clone(&follower), stop.clone(), name.clone());
         runner.spawn("follow", async move { following.run(&region, &stopped).await });
-        self.all().insert(name.clone(), Arc::new(Remote { home, follower, stop }));
+        self.all().insert(name.clone(), Arc::new(Remote { home, follower, carriers, stop }));
         Ok(())
     }
 
@@ -185,12 +186,17 @@ impl Remotes {
         let all: Vec<(RegionName, Arc<Remote>)> =
             self.all().iter().map(|(name, remote)| (name.clone(), Arc::clone(remote))).collect();
         let (mut lags, mut bytes, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        let mut links = Vec::new();
         for (name, remote) in all {
             let status = remote.follower.status();
             if let Some(heard_ms) = status.heard_ms {
                 let seconds = now_ms.saturating_sub(heard_ms) / 1000;
                 let name = format!("replicate_silent_seconds{{from=\"{name}\"}}");
                 silent.push(Figure::gauge(name, seconds));
+            }
+            for (carrier, count) in remote.carriers.called() {
+                let labels = format!("from=\"{name}\",carrier=\"{carrier}\"");
+                links.push(Figure::gauge(format!("replicate_links{{{labels}}}"), count));
             }
             let labels = |by: &RegionName| format!("from=\"{name}\",replication=\"{by}\"");
             lags.extend(status.lags(now_ms).into_iter().map(|(by, lag)| (labels(&by), lag)));
@@ -202,7 +208,7 @@ impl Remotes {
                 }
             }
         }
-        [lag_figures(&lags), bytes, silent].concat()
+        [lag_figures(&lags), bytes, silent, links].concat()
     }
 
     /// How far everything is, by the names under which regions were added.

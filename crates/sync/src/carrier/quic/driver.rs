@@ -312,6 +312,7 @@ impl Driver {
         }
         if is_over {
             self.lost(&connection, &mut state, "it ended");
+            self.paths.end(&connection, &state);
             self.state.connections.remove(&handle);
             return false;
         }

@@ -31,7 +31,7 @@ pub(super) use self::driver::Answer;
 use self::driver::{Connect, Driver, Moving};
 use self::link::QuicLink;
 pub use self::paths::Path;
-use self::paths::Paths;
+use self::paths::{Paths, Sent};
 use self::socket::Socket;
 use super::serve::serve;
 use super::shared::{Credentials, Shared};
@@ -118,6 +118,11 @@ impl QuicCarrier {
     /// What is known of the path to each peer.
     pub fn paths(&self) -> Vec<Path> {
         self.paths.list()
+    }
+
+    /// What was sent over all of them, and over those before.
+    pub(super) fn sent(&self) -> Sent {
+        self.paths.sent()
     }
 }
 

@@ -1,10 +1,10 @@
 //! What is known of the paths to peers, for metrics and for whoever chooses a carrier.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::connection::Connection;
+use super::connection::{Connection, State};
 
 /// The path to a peer, since its connection began.
 #[derive(Clone, Copy, Debug)]
@@ -28,25 +28,72 @@ pub struct Path {
     pub packets_per_call: f64,
 }
 
-/// All connections that are open.
+/// What was sent over all connections so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::carrier) struct Sent {
+    pub(in crate::carrier) packets: u64,
+    pub(in crate::carrier) lost_packets: u64,
+    /// System calls.
+    pub(in crate::carrier) calls: u64,
+    pub(in crate::carrier) black_holes: u64,
+}
+
+impl Sent {
+    fn add(&mut self, state: &State) {
+        let figures = state.inner.stats();
+        self.packets += figures.path.sent_packets;
+        self.lost_packets += figures.path.lost_packets;
+        self.calls += figures.udp_tx.ios;
+        self.black_holes += figures.path.black_holes_detected;
+    }
+}
+
+/// All connections.
 #[derive(Default)]
-pub(super) struct Paths {
-    connections: Mutex<Vec<Weak<Connection>>>,
+pub(super) struct Paths(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// Those that the driver has.
+    driven: Vec<Weak<Connection>>,
+    /// What was sent over the others.
+    ended: Sent,
 }
 
 impl Paths {
     pub(super) fn add(&self, connection: &Arc<Connection>) {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.retain(|other| other.strong_count() > 0);
-        connections.push(Arc::downgrade(connection));
+        self.known().driven.push(Arc::downgrade(connection));
+    }
+
+    /// The driver lets go of a connection.
+    pub(super) fn end(&self, connection: &Connection, state: &State) {
+        let mut known = self.known();
+        known.driven.retain(|other| !std::ptr::eq(other.as_ptr(), connection));
+        known.ended.add(state);
     }
 
     pub(super) fn list(&self) -> Vec<Path> {
-        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = connections.iter().filter_map(Weak::upgrade);
-        open.filter(|connection| !connection.is_lost())
-            .map(|connection| path_of(&connection))
-            .collect()
+        let (driven, _) = self.all();
+        let open = driven.iter().filter(|connection| !connection.is_lost());
+        open.map(|connection| path_of(connection)).collect()
+    }
+
+    pub(super) fn sent(&self) -> Sent {
+        let (driven, mut sent) = self.all();
+        for connection in driven {
+            sent.add(&connection.state());
+        }
+        sent
+    }
+
+    /// Whoever looks at a connection holds no lock that its driver may want.
+    fn all(&self) -> (Vec<Arc<Connection>>, Sent) {
+        let known = self.known();
+        (known.driven.iter().filter_map(Weak::upgrade).collect(), known.ended)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -398,5 +398,14 @@ async fn a_process_starts_both_carriers_and_is_reached_by_each() {
         assert!(bytes_of(&arrived) == xorb.bytes(0..2), "{choice:?}");
         let paths = client.quic.paths().len();
         assert_eq!(paths, usize::from(choice == Choice::Quic), "{choice:?}");
+        let figures = client.figures()();
+        let figure = |name: &str| {
+            figures.iter().find(|figure| figure.name == name).expect("it is counted").value
+        };
+        let by_quic = u64::from(choice == Choice::Quic);
+        assert_eq!(figure("carrier_links{carrier=\"tcp\"}"), 1 - by_quic, "{choice:?}");
+        assert_eq!(figure("carrier_links{carrier=\"quic\"}"), by_quic, "{choice:?}");
+        assert_eq!(figure("quic_sent_packets_total").min(1), by_quic, "{choice:?}");
+        assert_eq!(figure("quic_send_calls_total").min(1), by_quic, "{choice:?}");
     }
 }
