@@ -27,7 +27,7 @@ const NEXT_AT: u64 = 16;
 const FIRST_BYTES: u64 = 256 << 10;
 /// How much more than has come it is asked for then on a long path.
 const FAR_AHEAD: u64 = 4;
-/// What is called the last moments.
+/// The last moments are so long.
 const PACE_OVER: Duration = Duration::from_millis(500);
 /// How much is asked at once for stripes without a parent.
 const ORPHAN_BYTES: u64 = 4 << 20;
@@ -63,7 +63,7 @@ impl Exchange {
         Duration::from_millis(u64::try_from(takes).unwrap_or(u64::MAX))
     }
 
-    /// How many bytes come in so long, at the rate of the last moments or at that if it is higher.
+    /// How many bytes come in so long, at that rate or, if it is higher, that of the last moments.
     fn comes_in(&self, time: Duration, now: Duration) -> u64 {
         let took = now.saturating_sub(self.began).as_millis().max(1);
         let rate = (u128::from(self.came) / took).max(u128::from(self.pace.rate));
