@@ -30,18 +30,10 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 const CALL_TIME: Duration = Duration::from_secs(30);
 
 /// A channel to the hub at `address` (`host:port`), over which this process is known by its
-/// certificate. Whoever answers there and is no hub of the cluster is not spoken to.
+/// certificate. Whoever answers there and is no hub of the cluster is not spoken to. The identity
+/// keeps where each connection of the channel found the hub.
 pub fn hub_channel(identity: &Identity, address: &str) -> Result<Channel> {
-    Ok(channel(identity.client_config(CONTROL_PROTOCOL)?, address, None))
-}
-
-/// The same, of which it is noted where each of its connections found the hub.
-pub(super) fn watched_channel(
-    identity: &Identity,
-    address: &str,
-    sightings: &Arc<Sightings>,
-) -> Result<Channel> {
-    let sightings = Some(Arc::clone(sightings));
+    let sightings = Some(Arc::clone(identity.sightings()));
     Ok(channel(identity.client_config(CONTROL_PROTOCOL)?, address, sightings))
 }
 

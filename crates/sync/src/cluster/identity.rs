@@ -17,6 +17,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 
+use super::client::Sightings;
 use super::verify::{OfClients, OfServers, Trust};
 use super::{
     Authority, ClusterId, Error, Issued, PeerKey, PeerName, Result, Revocations, SecretKey,
@@ -51,6 +52,7 @@ pub struct Identity {
     trust: Arc<Trust>,
     shown: Arc<Shown>,
     revocations: Revocations,
+    sightings: Arc<Sightings>,
     env: SharedEnv,
 }
 
@@ -81,6 +83,7 @@ impl Identity {
             key,
             roots,
             revocations,
+            sightings: Sightings::new(Arc::clone(&env)),
             env,
         })
     }
@@ -125,6 +128,11 @@ impl Identity {
     /// Which of its peers are not believed any more.
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
+    }
+
+    /// Where connections with it found the hub.
+    pub(super) fn sightings(&self) -> &Arc<Sightings> {
+        &self.sightings
     }
 
     /// The certificate that it has now.

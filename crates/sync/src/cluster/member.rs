@@ -18,7 +18,7 @@ use rustls::pki_types::CertificateDer;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::client::{Sighting, Sightings, explain, stranger_channel, timed, watched_channel};
+use super::client::{Sighting, explain, hub_channel, stranger_channel, timed};
 use super::files::Folder;
 use super::identity::Roots;
 use super::{
@@ -41,7 +41,6 @@ pub struct Member {
     folder: Folder,
     env: SharedEnv,
     kept: Mutex<Kept>,
-    sightings: Arc<Sightings>,
     /// Its certificate is renewed by one at a time.
     renewing: tokio::sync::Mutex<()>,
 }
@@ -172,9 +171,8 @@ impl Member {
         let key = SecretKey::from_bytes(&kept.key);
         let identity = Arc::new(Identity::new(name, key, roots, issued, Arc::clone(env))?);
         let (env, kept) = (Arc::clone(env), Mutex::new(kept));
-        let (sightings, renewing) =
-            (Sightings::new(Arc::clone(&env)), tokio::sync::Mutex::default());
-        Ok(Self { identity, folder, env, kept, sightings, renewing })
+        let renewing = tokio::sync::Mutex::default();
+        Ok(Self { identity, folder, env, kept, renewing })
     }
 
     /// Who it is.
@@ -194,12 +192,12 @@ impl Member {
 
     /// A channel to its hub, over which it is known.
     pub fn channel(&self) -> Result<Channel> {
-        watched_channel(&self.identity, &self.hub_address(), &self.sightings)
+        hub_channel(&self.identity, &self.hub_address())
     }
 
     /// Where the last connection of its channels found the hub.
     pub fn sighting(&self) -> Option<Sighting> {
-        self.sightings.last()
+        self.identity.sightings().last()
     }
 
     /// What the hub says that answers where this one's should: its cluster, and its name.
@@ -215,7 +213,7 @@ impl Member {
     pub async fn hub_at(&self, address: SocketAddr) -> Result<PeerName> {
         self.renew_if(Identity::has_ended).await?;
         let address = address.to_string();
-        let channel = watched_channel(&self.identity, &address, &self.sightings)?;
+        let channel = hub_channel(&self.identity, &address)?;
         let answer = NodesClient::new(channel).hello(timed(HelloRequest {})).await;
         let said = answer.map_err(|status| explain(&address, &status))?.into_inner().name;
         let unusable = || Error::unusable("the hub's name", format!("it says `{said}`"));
