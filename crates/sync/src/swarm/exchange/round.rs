@@ -99,33 +99,36 @@ impl Exchange {
             }
         }
         for ((who, _), stripes) in lanes {
-            let round_trip = self.peers.round_trip(&who);
             let kind = Kind::Lane { stripes: stripes.clone() };
             let batch = (self.batch_bytes * stripes.len() as u64).min(BATCH.end);
             let active = self.active.values().filter(|active| active.is_as(&who, &kind));
             let left: Vec<u64> = active.map(|active| active.left).collect();
             let is_soon = match left[..] {
                 [] => true,
-                [left] => left <= batch / NEXT_AT + self.comes_in(round_trip, now),
+                [left] => {
+                    let round_trip = self.peers.round_trip(&who);
+                    left <= batch / NEXT_AT + self.comes_in(round_trip, now)
+                }
                 _ => false,
             };
             if !is_soon {
                 continue;
             }
-            // At first there may be another plan in a moment, and what was asked of the hub comes
-            // all the same: little is asked of it until something has come. Where that is slow to
-            // be seen, a long path would stand empty meanwhile.
-            let ahead = if round_trip >= QUIC_FROM { FAR_AHEAD } else { 1 };
-            let most = if who.is_hub {
-                self.came.saturating_mul(ahead).max(FIRST_BYTES)
-            } else {
-                u64::MAX
-            };
+            let most = if who.is_hub { self.most_of_the_hub(&who) } else { u64::MAX };
             let runs = self.work.batch(&stripes, batch.min(most));
             if !runs.is_empty() {
                 self.start(who, kind, runs, now);
             }
         }
+    }
+
+    /// At first there may be another plan in a moment, and what was asked of the hub comes all the
+    /// same: little is asked of it until something has come. Where that is slow to be seen, a long
+    /// path would stand empty meanwhile.
+    fn most_of_the_hub(&self, hub: &Who) -> u64 {
+        let is_long = self.peers.round_trip(hub) >= QUIC_FROM;
+        let ahead = if is_long { FAR_AHEAD } else { 1 };
+        self.came.saturating_mul(ahead).max(FIRST_BYTES)
     }
 
     /// Others, for stripes whose parent fails.
