@@ -18,64 +18,64 @@ pub(in crate::carrier::quic) struct ByPath {
 
 impl ControllerFactory for ByPath {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
-        Box::new(Choice::new(self, now, mtu))
+        Box::new(Chosen::new(self, now, mtu))
     }
 }
 
-struct Choice {
+struct Chosen {
     /// Until the path is known.
     by: Option<Arc<ByPath>>,
     mtu: u16,
-    chosen: Box<dyn Controller>,
+    inner: Box<dyn Controller>,
 }
 
-impl Choice {
+impl Chosen {
     fn new(by: Arc<ByPath>, now: Instant, mtu: u16) -> Self {
-        let chosen = Arc::clone(&by.short).build(now, mtu);
-        Self { by: Some(by), mtu, chosen }
+        let inner = Arc::clone(&by.short).build(now, mtu);
+        Self { by: Some(by), mtu, inner }
     }
 
     fn choose(&mut self, now: Instant, round_trip: Duration) {
         if let Some(by) = self.by.take().filter(|by| round_trip >= by.long_from) {
-            self.chosen = Arc::clone(&by.long).build(now, self.mtu);
+            self.inner = Arc::clone(&by.long).build(now, self.mtu);
         }
     }
 }
 
-impl Controller for Choice {
+impl Controller for Chosen {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        self.chosen.on_sent(now, bytes, last_packet_number);
+        self.inner.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, idle: bool, rtt: &RttEstimator) {
         self.choose(now, now.saturating_duration_since(sent));
-        self.chosen.on_ack(now, sent, bytes, idle, rtt);
+        self.inner.on_ack(now, sent, bytes, idle, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, idle: bool, newest: Option<u64>) {
-        self.chosen.on_end_acks(now, in_flight, idle, newest);
+        self.inner.on_end_acks(now, in_flight, idle, newest);
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_all: bool, bytes: u64) {
-        self.chosen.on_congestion_event(now, sent, is_all, bytes);
+        self.inner.on_congestion_event(now, sent, is_all, bytes);
     }
 
     fn on_mtu_update(&mut self, mtu: u16) {
         self.mtu = mtu;
-        self.chosen.on_mtu_update(mtu);
+        self.inner.on_mtu_update(mtu);
     }
 
     fn window(&self) -> u64 {
-        self.chosen.window()
+        self.inner.window()
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        let chosen = self.chosen.clone_box();
-        Box::new(Self { by: self.by.clone(), mtu: self.mtu, chosen })
+        let inner = self.inner.clone_box();
+        Box::new(Self { by: self.by.clone(), mtu: self.mtu, inner })
     }
 
     fn initial_window(&self) -> u64 {
-        self.chosen.initial_window()
+        self.inner.initial_window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -100,7 +100,7 @@ mod tests {
             (Arc::new(CubicConfig::default()), Arc::new(Tolerant { burst: 1 << 19 }));
         let by = Arc::new(ByPath { short, long, long_from: LONG_FROM });
         let begin = Instant::now();
-        let mut path = Choice::new(by, begin, 1452);
+        let mut path = Chosen::new(by, begin, 1452);
         for round_trip in round_trips {
             path.choose(begin + round_trip, round_trip);
         }
