@@ -30,8 +30,9 @@ use ballast_node::pool::Pool;
 use ballast_node::worker::Runner;
 use ballast_store::env::RealEnv;
 use ballast_sync::carrier::{
-    self, Carrier as _, Carriers, Choice, Content, Credentials, Encoding, Expected, QuicCarrier,
-    QuicSettings, Request, Run, Runs, Shared, Source, Span, TcpCarrier, TcpServer, Urgency,
+    self, Carrier as _, Carriers, Choice, Content, Credentials, Distance, Encoding, Expected,
+    QuicCarrier, QuicSettings, Request, Run, Runs, Shared, Source, Span, TcpCarrier, TcpServer,
+    Urgency,
 };
 use ballast_sync::cluster::{
     CARRIER_PROTOCOL, PeerName, Revocations, SERVER_NAME, TakeStreams as _, peer_of,
@@ -292,7 +293,7 @@ async fn fetch(
     let carrier = Carriers::new(&shared, TcpCarrier::new(&shared, &credentials), quic, choice);
     let (before, began) = (cpu()?, Instant::now());
     let server = PeerName::parse("server").context("a name")?;
-    let link = carrier.connect_far(address, &server).await?;
+    let link = carrier.connect(address, &server, Distance::Unknown).await?;
     let batches = (0..hashes.len()).step_by(REQUEST_CHUNKS);
     let fetches = stream::iter(batches).map(|start| {
         let (link, file, pool) = (Arc::clone(&link), Arc::clone(&file), pool.clone());

@@ -18,7 +18,7 @@ use ballast_store::env::SharedEnv;
 
 use super::quic::is_near;
 use super::shared::Shared;
-use super::{Carrier, Error, Link, Result};
+use super::{Carrier, Distance, Error, Link, Result};
 use crate::cluster::PeerName;
 
 /// A link that nobody uses for so long is closed.
@@ -131,43 +131,17 @@ impl Carriers {
         carriers
     }
 
-    async fn open(
-        &self,
-        address: SocketAddr,
-        peer: &PeerName,
-        may_be_far: bool,
-    ) -> Result<Arc<dyn Link>> {
-        let entry = {
-            let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-            if peers.len() >= MOST_PEERS {
-                peers.retain(|_, peer| Arc::strong_count(peer) > 1);
-            }
-            Arc::clone(peers.entry(peer.clone()).or_default())
-        };
-        let mut known = entry.known.lock().await;
-        known.used_at = self.env.monotonic();
-        if let Some(link) = known.link.as_ref().filter(|link| link.is_open()) {
-            return Ok(Arc::clone(link));
-        }
-        known.link = None;
-        let works = known.works.filter(|(there, _)| *there == address).map(|(_, kind)| kind);
-        let (link, kind) = self.reach(address, peer, works, may_be_far).await?;
-        known.works = Some((address, kind));
-        known.link = Some(Arc::clone(&link));
-        Ok(link)
-    }
-
     async fn reach(
         &self,
         address: SocketAddr,
         peer: &PeerName,
         works: Option<Kind>,
-        may_be_far: bool,
+        distance: Distance,
     ) -> Result<Reached> {
         match (self.choice, works) {
             (Choice::Quic, _) => self.reach_by(Kind::Quic, address, peer).await,
             (Choice::Tcp, _) => self.reach_by(Kind::Tcp, address, peer).await,
-            (Choice::Auto, None) if may_be_far && !is_near(address.ip()) => {
+            (Choice::Auto, None) if distance == Distance::Unknown && !is_near(address.ip()) => {
                 self.explore(address, peer).await
             }
             (Choice::Auto, works) => {
@@ -180,7 +154,7 @@ impl Carriers {
                     }
                     Some(tried) => tried?,
                 };
-                if works.is_none() && may_be_far && is_long(&reached) {
+                if works.is_none() && distance == Distance::Unknown && is_long(&reached) {
                     // UDP may be blocked; TCP is not.
                     let by_quic = self.reach_by(Kind::Quic, address, peer).await;
                     return Ok(by_quic.unwrap_or(reached));
@@ -239,7 +213,7 @@ impl Carriers {
             Kind::Tcp => &self.tcp,
             Kind::Quic => &self.quic,
         };
-        Ok((carrier.connect(address, peer).await?, kind))
+        Ok((carrier.connect(address, peer, Distance::Unknown).await?, kind))
     }
 
     /// How many peers are called now by which carrier.
@@ -275,14 +249,31 @@ impl Carrier for Carriers {
     }
 
     /// The link that is kept, if it is open, or a new one, which knows nothing of permits that were
-    /// shown before. The peer is taken to be near: while many hosts begin at once, full queues are
-    /// as slow as a long path.
-    async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        self.open(address, peer, false).await
-    }
-
-    async fn connect_far(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        self.open(address, peer, true).await
+    /// shown before.
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+        distance: Distance,
+    ) -> Result<Arc<dyn Link>> {
+        let entry = {
+            let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+            if peers.len() >= MOST_PEERS {
+                peers.retain(|_, peer| Arc::strong_count(peer) > 1);
+            }
+            Arc::clone(peers.entry(peer.clone()).or_default())
+        };
+        let mut known = entry.known.lock().await;
+        known.used_at = self.env.monotonic();
+        if let Some(link) = known.link.as_ref().filter(|link| link.is_open()) {
+            return Ok(Arc::clone(link));
+        }
+        known.link = None;
+        let works = known.works.filter(|(there, _)| *there == address).map(|(_, kind)| kind);
+        let (link, kind) = self.reach(address, peer, works, distance).await?;
+        known.works = Some((address, kind));
+        known.link = Some(Arc::clone(&link));
+        Ok(link)
     }
 }
 

@@ -199,12 +199,22 @@ pub trait Carrier: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Connects to a peer; whoever answers under another name is refused.
-    async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>>;
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+        distance: Distance,
+    ) -> Result<Arc<dyn Link>>;
+}
 
-    /// The same to one that may be far: whoever has the choice chooses by how long the path is.
-    async fn connect_far(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        self.connect(address, peer).await
-    }
+/// How far a peer is, before anybody has connected to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distance {
+    /// It is near, however long connecting takes: while many hosts begin at once, full queues are
+    /// as slow as a long path.
+    Near,
+    /// It may be far: whoever has the choice of a carrier chooses by how long the path is.
+    Unknown,
 }
 
 /// What a carrier, or whoever is at its other end, did wrong.

@@ -30,7 +30,7 @@ use super::chunks::Links;
 use super::home::{Footers, HomeLog, Offer, Offers, Progress};
 use super::service::bytes_of;
 use super::{of_carrier, unreachable};
-use crate::carrier::{Carrier as _, Carriers, Link};
+use crate::carrier::{Carrier as _, Carriers, Distance, Link};
 use crate::cluster::{PeerName, PeerRole, look_up, timed};
 
 /// Repos that a home may offer: as many as a hub has.
@@ -294,7 +294,8 @@ impl Links for CarrierLinks {
         let peer = peer.ok_or_else(|| unreachable("the home did not say its name so far"))?;
         let mut ended = Err(unreachable("the home has no address"));
         for address in look_up(&self.address).await.map_err(unreachable)? {
-            ended = self.carriers.connect_far(address, &peer).await.map_err(of_carrier);
+            let link = self.carriers.connect(address, &peer, Distance::Unknown).await;
+            ended = link.map_err(of_carrier);
             if ended.is_ok() {
                 break;
             }

@@ -17,8 +17,8 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
 
 use crate::carrier::{
-    self, Arrivals, Arrived, Carrier, Content, Encoding, Error, Link, Request, Run, Runs, Source,
-    Urgency,
+    self, Arrivals, Arrived, Carrier, Content, Distance, Encoding, Error, Link, Request, Run, Runs,
+    Source, Urgency,
 };
 use crate::cluster::PeerName;
 use crate::swarm::cache::{
@@ -347,6 +347,7 @@ impl Carrier for InProcess {
         &self,
         address: SocketAddr,
         peer: &PeerName,
+        distance: Distance,
     ) -> carrier::Result<Arc<dyn Link>> {
         let processes = self.world.processes.lock().unwrap_or_else(PoisonError::into_inner);
         let process = processes.get(&address).cloned().ok_or_else(|| Call::broken(peer))?;
@@ -355,18 +356,11 @@ impl Carrier for InProcess {
         if Manners::is(&call.process.manners.is_dead) {
             return Err(Call::broken(peer));
         }
+        if distance == Distance::Unknown {
+            let mut far = self.world.called_far.lock().unwrap_or_else(PoisonError::into_inner);
+            far.insert(peer.clone());
+        }
         Ok(Arc::new(call))
-    }
-
-    async fn connect_far(
-        &self,
-        address: SocketAddr,
-        peer: &PeerName,
-    ) -> carrier::Result<Arc<dyn Link>> {
-        let link = self.connect(address, peer).await?;
-        let mut far = self.world.called_far.lock().unwrap_or_else(PoisonError::into_inner);
-        far.insert(peer.clone());
-        Ok(link)
     }
 }
 

@@ -67,7 +67,7 @@ impl Carrier for Way {
         self.name
     }
 
-    async fn connect(&self, _: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+    async fn connect(&self, _: SocketAddr, peer: &PeerName, _: Distance) -> Result<Arc<dyn Link>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if self.is_silent.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
@@ -154,11 +154,13 @@ const LONG: Duration = Duration::from_millis(200);
 async fn tcp_comes_first_and_a_link_is_kept() {
     let world = World::new(MOMENT);
     let carriers = world.carriers(Choice::Auto);
-    let links = join_all((0..8).map(|_| async { carriers.connect(near(), &peer()).await })).await;
+    let links =
+        join_all((0..8).map(|_| async { carriers.connect(near(), &peer(), Distance::Near).await }))
+            .await;
     assert!(links.iter().all(Result::is_ok));
     assert_eq!(world.calls(), (1, 0), "eight who want it at once share it");
     world.close();
-    carriers.connect(near(), &peer()).await.expect("connected anew");
+    carriers.connect(near(), &peer(), Distance::Near).await.expect("connected anew");
     assert_eq!(world.calls(), (1, 0));
 }
 
@@ -168,18 +170,18 @@ async fn what_is_blocked_is_gone_around_and_what_worked_comes_first() {
     let carriers = world.carriers(Choice::Auto);
     world.tcp.is_blocked.store(true, Ordering::Relaxed);
     for calls in [(1, 1), (0, 1), (0, 1)] {
-        carriers.connect(near(), &peer()).await.expect("connected");
+        carriers.connect(near(), &peer(), Distance::Near).await.expect("connected");
         assert_eq!(world.calls(), calls);
         world.close();
     }
     world.quic.is_blocked.store(true, Ordering::Relaxed);
-    assert!(carriers.connect(near(), &peer()).await.is_err());
+    assert!(carriers.connect(near(), &peer(), Distance::Near).await.is_err());
     assert_eq!(world.calls(), (1, 1));
     world.tcp.is_blocked.store(false, Ordering::Relaxed);
-    carriers.connect(near(), &peer()).await.expect("connected");
+    carriers.connect(near(), &peer(), Distance::Near).await.expect("connected");
     assert_eq!(world.calls(), (1, 1));
     world.close();
-    carriers.connect(near(), &peer()).await.expect("connected");
+    carriers.connect(near(), &peer(), Distance::Near).await.expect("connected");
     assert_eq!(world.calls(), (1, 0));
 }
 
@@ -189,7 +191,7 @@ async fn what_is_silently_blocked_is_gone_around_too() {
     let carriers = world.carriers(Choice::Auto);
     world.tcp.is_silent.store(true, Ordering::Relaxed);
     let (address, peer) = (near(), peer());
-    let mut link = carriers.connect(address, &peer);
+    let mut link = carriers.connect(address, &peer, Distance::Near);
     assert!(poll!(&mut link).is_pending());
     world.env.advance(FIRST_TAKES);
     link.await.expect("connected");
@@ -201,7 +203,7 @@ async fn a_peer_of_the_cluster_is_near_however_long_it_takes() {
     for address in [near(), far()] {
         let world = World::new(LONG);
         let carriers = world.carriers(Choice::Auto);
-        carriers.connect(address, &peer()).await.expect("connected");
+        carriers.connect(address, &peer(), Distance::Near).await.expect("connected");
         assert_eq!((world.calls(), way(&carriers)), ((1, 0), Some(Kind::Tcp)));
     }
 }
@@ -216,10 +218,10 @@ async fn a_long_path_takes_quic_and_a_short_one_tcp() {
     ] {
         let world = World::new(takes);
         let carriers = world.carriers(Choice::Auto);
-        carriers.connect_far(address, &peer()).await.expect("connected");
+        carriers.connect(address, &peer(), Distance::Unknown).await.expect("connected");
         assert_eq!((world.calls(), way(&carriers)), (calls, Some(kind)), "{takes:?} {address}");
         world.close();
-        carriers.connect_far(address, &peer()).await.expect("connected");
+        carriers.connect(address, &peer(), Distance::Unknown).await.expect("connected");
         let again = if kind == Kind::Tcp { (1, 0) } else { (0, 1) };
         assert_eq!(world.calls(), again, "what has worked comes first");
     }
@@ -237,7 +239,7 @@ async fn where_one_is_blocked_the_other_leads_to_whoever_is_far() {
             way_of.is_blocked.store(true, Ordering::Relaxed);
             way_of.is_silent.store(is_silent, Ordering::Relaxed);
             let (carriers, peer) = (world.carriers(Choice::Auto), peer());
-            let mut link = pin!(carriers.connect_far(far(), &peer));
+            let mut link = pin!(carriers.connect(far(), &peer, Distance::Unknown));
             let (began, mut polls) = (world.env.monotonic(), 0);
             let link = loop {
                 match poll!(&mut link) {
@@ -262,12 +264,12 @@ async fn a_carrier_can_be_forced() {
     for (choice, calls) in [(Choice::Tcp, (1, 0)), (Choice::Quic, (0, 1))] {
         let world = World::new(MOMENT);
         let carriers = world.carriers(choice);
-        carriers.connect_far(far(), &peer()).await.expect("connected");
+        carriers.connect(far(), &peer(), Distance::Unknown).await.expect("connected");
         assert_eq!(world.calls(), calls);
         world.tcp.is_blocked.store(true, Ordering::Relaxed);
         world.quic.is_blocked.store(true, Ordering::Relaxed);
         world.close();
-        assert!(carriers.connect_far(far(), &peer()).await.is_err());
+        assert!(carriers.connect(far(), &peer(), Distance::Unknown).await.is_err());
         assert_eq!(world.calls(), calls, "there is no other");
     }
     assert_eq!("quic".parse(), Ok(Choice::Quic));
@@ -278,7 +280,7 @@ async fn a_carrier_can_be_forced() {
 async fn links_that_nobody_uses_are_closed() {
     let world = World::new(MOMENT);
     let carriers = world.carriers(Choice::Auto);
-    let link = carriers.connect(near(), &peer()).await.expect("connected");
+    let link = carriers.connect(near(), &peer(), Distance::Near).await.expect("connected");
     let is_kept = || {
         carriers.peers.lock().expect("no panic")[&peer()]
             .known
@@ -293,7 +295,7 @@ async fn links_that_nobody_uses_are_closed() {
     drop(link);
     carriers.look_through();
     assert!(!is_kept());
-    carriers.connect(near(), &peer()).await.expect("connected");
+    carriers.connect(near(), &peer(), Distance::Near).await.expect("connected");
     carriers.look_through();
     assert!(is_kept(), "it is new");
 }

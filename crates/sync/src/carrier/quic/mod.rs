@@ -35,7 +35,7 @@ use self::paths::{Paths, Sent};
 use self::socket::Socket;
 use super::serve::serve;
 use super::shared::{Credentials, Shared};
-use super::{Carrier, Error, Link, Result, Source};
+use super::{Carrier, Distance, Error, Link, Result, Source};
 use crate::cluster::PeerName;
 
 /// A peer that does not answer a call for so long is not there, or lets no UDP through.
@@ -132,7 +132,12 @@ impl Carrier for QuicCarrier {
         "quic"
     }
 
-    async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+        _: Distance,
+    ) -> Result<Arc<dyn Link>> {
         let unreachable = |reason: &str| Error::Unreachable {
             peer: peer.to_string(),
             reason: format!("{reason} at {address}, by UDP"),

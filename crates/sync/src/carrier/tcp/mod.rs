@@ -19,7 +19,7 @@ use self::socket::tune;
 use super::pipe::Wire;
 use super::serve::serve;
 use super::shared::{Credentials, Shared};
-use super::{Carrier, Link, Result, Source};
+use super::{Carrier, Distance, Link, Result, Source};
 use crate::cluster::{CARRIER_PROTOCOL, CarrierStream, PeerName, Revocations, TakeStreams};
 
 /// How often connections that nobody uses are looked through.
@@ -76,7 +76,12 @@ impl Carrier for TcpCarrier {
         "tcp"
     }
 
-    async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+        _: Distance,
+    ) -> Result<Arc<dyn Link>> {
         let pooled = Pooled::connect(
             self.shared.clone(),
             self.connector.clone(),

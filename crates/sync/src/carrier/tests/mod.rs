@@ -19,8 +19,8 @@ use self::world::{
 };
 use super::frame::{AnswerHead, AnswerKind};
 use super::{
-    Carrier as _, Choice, Error, LONGEST_RUN, MOST_ASKED_XORBS, MOST_PERMIT_BYTES, QuicSettings,
-    Request, Source, Urgency, start,
+    Carrier as _, Choice, Distance, Error, LONGEST_RUN, MOST_ASKED_XORBS, MOST_PERMIT_BYTES,
+    QuicSettings, Request, Source, Urgency, start,
 };
 use crate::cluster::{Door, DoorLimits, Services, TakeStreams};
 
@@ -301,7 +301,7 @@ async fn what_is_beyond_a_limit_is_not_asked_for(kind: Kind) {
 
 async fn who_answers_under_another_name_is_refused(kind: Kind) {
     let (world, _) = World::honest(kind, Shelf::default()).await;
-    let link = world.carrier.connect(world.address, &name("somebody")).await;
+    let link = world.carrier.connect(world.address, &name("somebody"), Distance::Near).await;
     let error = link.map(drop).expect_err("it is not");
     assert!(matches!(&error, Error::Lied { peer, .. } if peer == "somebody"), "{error}");
     assert!(error.to_string().contains("`server` answers"), "{error}");
@@ -312,7 +312,7 @@ async fn who_is_of_another_cluster_is_refused(kind: Kind) {
     let (world, shelf) = World::honest(kind, Shelf::of(&[&xorb])).await;
     let stranger = Cluster::new(2).credentials("client");
     let carrier = carrier(kind, &world.shared, &stranger);
-    let link = carrier.connect(world.address, &name("server")).await;
+    let link = carrier.connect(world.address, &name("server"), Distance::Near).await;
     assert!(matches!(link.map(drop), Err(Error::Unreachable { .. })));
     assert!(shelf.seen.lock().expect("no panic").is_empty());
 }
@@ -328,7 +328,7 @@ async fn a_dead_peer_ends_the_link(kind: Kind) {
     let error = arrivals.next().await.expect("an error").expect_err("it is dead");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert!(!world.link.is_open());
-    let again = world.carrier.connect(world.address, &name("server")).await;
+    let again = world.carrier.connect(world.address, &name("server"), Distance::Near).await;
     assert!(matches!(again.map(drop), Err(Error::Unreachable { .. })));
 }
 
@@ -344,7 +344,7 @@ async fn who_is_revoked_is_cut_off(kind: Kind) {
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert!(!world.link.is_open());
     // By TCP a client is whole before the server has looked at its certificate.
-    if let Ok(link) = world.carrier.connect(world.address, &name("server")).await {
+    if let Ok(link) = world.carrier.connect(world.address, &name("server"), Distance::Near).await {
         assert!(link.holdings(&[xorb.hash]).await.is_err());
     }
     assert_eq!(shelf.seen.lock().expect("no panic").len(), 1);
@@ -392,7 +392,11 @@ async fn a_process_starts_both_carriers_and_is_reached_by_each() {
         let identity = cluster.identity("client");
         let udp = std::net::UdpSocket::bind(any()).expect("a port");
         let client = start(&shared, &identity, udp, None, choice, settings).expect("it starts");
-        let link = client.carriers.connect(address, &name("server")).await.expect("connected");
+        let link = client
+            .carriers
+            .connect(address, &name("server"), Distance::Near)
+            .await
+            .expect("connected");
         let arrivals = link.request(request(&[(&xorb, 0..2)])).await.expect("asked");
         let arrived: Vec<_> = arrivals.map(|run| run.expect("sound")).collect().await;
         assert!(bytes_of(&arrived) == xorb.bytes(0..2), "{choice:?}");

@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use super::world::{
     Cluster, Manner, Shelf, Xorb, any, bytes_of, call_by_quic, listen_quic, name, request, shared,
 };
-use crate::carrier::{Carrier as _, Link, Path, QuicCarrier, QuicSettings};
+use crate::carrier::{Carrier as _, Distance, Link, Path, QuicCarrier, QuicSettings};
 
 /// A server that has one xorb, and who calls it, both with these settings.
 struct Pair {
@@ -33,7 +33,7 @@ impl Pair {
     }
 
     async fn link(&self, address: SocketAddr) -> Arc<dyn Link> {
-        self.client.connect(address, &name("server")).await.expect("connected")
+        self.client.connect(address, &name("server"), Distance::Near).await.expect("connected")
     }
 
     async fn fetch(&self, link: &Arc<dyn Link>) {

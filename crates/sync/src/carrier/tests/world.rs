@@ -261,7 +261,8 @@ impl World {
         let revocations = identity.revocations().clone();
         let identity = cluster.identity("client");
         let carrier = carrier(kind, &shared, &Credentials::of(&identity).expect("an identity"));
-        let link = carrier.connect(address, &name("server")).await.expect("connected");
+        let link =
+            carrier.connect(address, &name("server"), Distance::Near).await.expect("connected");
         let key = identity.key().public();
         Self { shared, carrier, address, link, revocations, key, accepted, server, _quic: quic }
     }

@@ -12,7 +12,7 @@ use ballast_format::hash::Sha256;
 use ballast_store::env::SharedEnv;
 use bytes::Bytes;
 
-use crate::carrier::{Carrier, Error, Link, Result};
+use crate::carrier::{Carrier, Distance, Error, Link, Result};
 use crate::cluster::PeerName;
 
 /// How long connecting may take.
@@ -115,13 +115,10 @@ impl Peers {
     }
 
     async fn connect(&self, who: &Who) -> Result<Arc<dyn Link>> {
-        let link = match who.is_near {
-            true => self.carrier.connect(who.address, &who.name),
-            false => self.carrier.connect_far(who.address, &who.name),
-        };
+        let distance = if who.is_near { Distance::Near } else { Distance::Unknown };
         tokio::select! {
             biased;
-            link = link => link,
+            link = self.carrier.connect(who.address, &who.name, distance) => link,
             () = self.env.sleep(CONNECTING_TAKES) => {
                 let reason = format!("`{}` does not answer", who.address);
                 Err(Error::Unreachable { peer: who.name.to_string(), reason })

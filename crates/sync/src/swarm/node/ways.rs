@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::carrier::{Carrier, Error, Link, QUIC_FROM, Result};
+use crate::carrier::{Carrier, Distance, Error, Link, QUIC_FROM, Result};
 use crate::cluster::{self, Hints, Member, PeerName, PeerRole, Sighting, look_up};
 
 /// Addresses at which a peer is tried besides the one that was told.
@@ -97,21 +97,10 @@ impl Ways {
             Some(name) => name,
             None => self.hub.name_at(address).await.map_err(|error| unreachable(&error))?,
         };
+        // Whoever was asked for its name has been seen, too.
         let is_far = seen().is_some_and(|seen| seen.round_trip >= QUIC_FROM);
-        self.reach(address, &name, is_far).await
-    }
-
-    async fn reach(
-        &self,
-        address: SocketAddr,
-        peer: &PeerName,
-        may_be_far: bool,
-    ) -> Result<Arc<dyn Link>> {
-        let link = match may_be_far {
-            true => self.carrier.connect_far(address, peer),
-            false => self.carrier.connect(address, peer),
-        };
-        link.await.map_err(not_them)
+        let distance = if is_far { Distance::Unknown } else { Distance::Near };
+        self.carrier.connect(address, &name, distance).await.map_err(not_them)
     }
 
     /// The address that works first; else those behind the one that was tried in vain.
@@ -127,23 +116,21 @@ impl Ways {
         addresses
     }
 
-    async fn to(
+    async fn to_peer(
         &self,
         address: SocketAddr,
         peer: &PeerName,
-        may_be_far: bool,
+        distance: Distance,
     ) -> Result<Arc<dyn Link>> {
-        if peer.role() == PeerRole::Hub {
-            return self.to_hub().await;
-        }
-        let failed = match self.reach(address, peer, may_be_far).await {
+        let connected = self.carrier.connect(address, peer, distance).await;
+        let failed = match connected.map_err(not_them) {
             Err(error @ Error::Unreachable { .. }) => error,
             ended => return ended,
         };
         let hint = self.hints.hints().into_iter().find(|hint| hint.name == *peer);
         let others = hint.into_iter().flat_map(|hint| hint.addresses);
         for other in others.filter(|other| *other != address).take(MOST_OTHERS) {
-            if let Ok(link) = self.reach(other, peer, false).await {
+            if let Ok(link) = self.carrier.connect(other, peer, Distance::Near).await {
                 return Ok(link);
             }
         }
@@ -163,12 +150,16 @@ impl Carrier for Ways {
         self.carrier.name()
     }
 
-    async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        self.to(address, peer, false).await
-    }
-
-    async fn connect_far(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        self.to(address, peer, true).await
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+        distance: Distance,
+    ) -> Result<Arc<dyn Link>> {
+        match peer.role() {
+            PeerRole::Hub => self.to_hub().await,
+            PeerRole::Node | PeerRole::Region => self.to_peer(address, peer, distance).await,
+        }
     }
 }
 

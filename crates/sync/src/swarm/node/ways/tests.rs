@@ -58,8 +58,16 @@ impl Carrier for Net {
         "calls"
     }
 
-    async fn connect(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        peer: &PeerName,
+        distance: Distance,
+    ) -> Result<Arc<dyn Link>> {
         lock(&self.tried).push(address);
+        if distance == Distance::Unknown {
+            lock(&self.far).push(address);
+        }
         let (peer, there) = (peer.clone(), lock(&self.there).get(&address).cloned());
         match there {
             Some(there) if there == peer => Ok(Arc::new(Open(peer))),
@@ -69,11 +77,6 @@ impl Carrier for Net {
             }
             None => Err(unreachable(&"nobody answers")),
         }
-    }
-
-    async fn connect_far(&self, address: SocketAddr, peer: &PeerName) -> Result<Arc<dyn Link>> {
-        lock(&self.far).push(address);
-        self.connect(address, peer).await
     }
 }
 
@@ -122,7 +125,7 @@ fn ways(net: &Arc<Net>) -> Arc<Ways> {
 }
 
 async fn reached(ways: &Ways) -> Option<PeerName> {
-    let link = ways.connect(at(0), &hub("hub")).await;
+    let link = ways.connect(at(0), &hub("hub"), Distance::Unknown).await;
     link.ok().map(|link| link.peer().clone())
 }
 
@@ -170,12 +173,15 @@ async fn a_peer_that_is_elsewhere_now_is_found_by_its_hint_and_did_not_lie() {
     let ways = ways(&net);
     lock(&net.there).insert(at(7), node("gpu-3"));
     lock(&net.there).insert(at(8), node("gpu-2"));
-    let link = ways.connect(at(7), &node("gpu-2")).await.expect("it is at another address");
+    let link = ways
+        .connect(at(7), &node("gpu-2"), Distance::Near)
+        .await
+        .expect("it is at another address");
     assert_eq!(link.peer(), &node("gpu-2"));
     assert_eq!(*lock(&net.tried), [at(7), at(8)]);
     assert_eq!(*lock(&net.looks), 0, "it was known already");
     // Nobody knows where this one is.
-    let failed = ways.connect(at(7), &node("gpu-4")).await.err();
+    let failed = ways.connect(at(7), &node("gpu-4"), Distance::Near).await.err();
     assert!(matches!(failed, Some(Error::Unreachable { .. })), "{failed:?}");
     assert_eq!(*lock(&net.looks), 1);
 }
@@ -212,8 +218,8 @@ async fn a_peer_of_another_site_may_be_far() {
     let net = Arc::new(Net::default());
     let ways = ways(&net);
     lock(&net.there).insert(at(7), node("gpu-2"));
-    ways.connect(at(7), &node("gpu-2")).await.expect("it is there");
+    ways.connect(at(7), &node("gpu-2"), Distance::Near).await.expect("it is there");
     assert!(lock(&net.far).is_empty());
-    ways.connect_far(at(7), &node("gpu-2")).await.expect("it is there");
+    ways.connect(at(7), &node("gpu-2"), Distance::Unknown).await.expect("it is there");
     assert_eq!(*lock(&net.far), [at(7)]);
 }
